@@ -1,0 +1,14 @@
+"""Fine-tune tissue classifiers, and label whole-slide images with them, on one machine or a Ray cluster.
+
+Read the modules in the order of the data:
+
+    label    collection -> slide -> tissue mask -> grid -> regions -> tiles -> probabilities -> parts
+             -> one file per slide
+    train    source -> split -> stream -> loop (a generator of epochs) -> checkpoints -> bundle -> evaluation
+
+- `histo.slides`: `collection`, `slide`, `window`, `tissue`, `resolution`, `grid`, `tiles`, `plan`
+- `histo.learn`: `source`, `split`, `stream`, `augment`, `model`, `loop`, `checkpoint`, `bundle`, `predict`, `metrics`
+- `histo.report`: pictures of the results
+- `histo.pipelines`: `train`, `label` (with `region`, `work`, `parts`, `ledger`), `evaluate`; only these import ray
+- beneath them: `resample`, `tables`, `store`, `spec`, `errors`
+"""

@@ -1,0 +1,43 @@
+"""The `histo` command: `histo train`, `histo label`, `histo evaluate`; the same jobs as in `jobs/`.
+
+Exit codes: 0 all done; 2 wrong usage or configuration; 3 finished, but some slides are `failed` or `partial`;
+1 anything else.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from histo.errors import HistoError
+from histo.spec import read_spec
+
+_JOBS = {
+    "train": ("TrainSpec", "fine-tune a pretrained network on labelled tiles"),
+    "label": ("LabelSpec", "write class probabilities for every tile of every slide"),
+    "evaluate": ("EvaluateSpec", "measure a bundle on labelled tiles"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `histo JOB ...`; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in _JOBS:
+        return run_job(arguments[0], arguments[1:], prog=f"histo {arguments[0]}")
+    jobs = "\n".join(f"  histo {name:10}{meaning}" for name, (_, meaning) in _JOBS.items())
+    usage = f"usage: histo JOB [--help] [--config FILE.yaml] [--any.field value ...]\n\n{jobs}"
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(usage)
+        return 0
+    print(f"histo: {f'unknown job {arguments[0]!r}' if arguments else 'which job?'}\n{usage}", file=sys.stderr)
+    return 2
+
+
+def run_job(name: str, argv: Sequence[str], prog: str) -> int:
+    """Read the settings of one job and run it; an error that a person can act on becomes one line and an exit code."""
+    try:
+        pipeline = import_module(f"histo.pipelines.{name}")
+        spec = read_spec(getattr(pipeline, _JOBS[name][0]), argv, prog)
+        return int(getattr(pipeline, name)(spec))
+    except HistoError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return error.exit_code

@@ -1,0 +1,48 @@
+"""Every error that histo raises on purpose.
+
+A `HistoError` means that the data or the settings are bad and that a person can act: its message says where, what,
+and the way out, in one line. A `ValueError` is a caller's mistake, an `AssertionError` a mistake of ours.
+"""
+
+from enum import StrEnum
+
+
+class HistoError(Exception):
+    """The data or the settings are bad; the message says what to do. The command line exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class UsageError(HistoError):
+    """A wrong flag, file, folder or bundle, found before any work starts."""
+
+    exit_code = 2
+
+
+class Cause(StrEnum):
+    """Why a slide is not usable, the ledger's `error_code`."""
+
+    NOT_A_SLIDE = "not_a_slide"
+    NO_MPP = "no_mpp"
+    IMPLAUSIBLE_MPP = "implausible_mpp"
+    TOO_COARSE = "too_coarse"
+    UNREADABLE = "unreadable"
+    BAD_TILES = "bad_tiles"
+    WORKER_LOST = "worker_lost"
+    INTERNAL = "internal"
+
+
+class SlideError(HistoError):
+    """One slide cannot be used. It becomes a ledger row and stops nothing else."""
+
+    def __init__(self, cause: Cause, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+    def __reduce__(self) -> tuple[type["SlideError"], tuple[Cause, str]]:
+        """Pickle with both arguments, so that a Ray task can raise it."""
+        return type(self), (self.cause, str(self))
+
+
+class ReadError(HistoError):
+    """Pixels of an open slide cannot be read; other places of the same slide may be fine."""

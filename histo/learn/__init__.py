@@ -1,0 +1,1 @@
+"""Training and prediction: source -> split -> stream -> loop -> checkpoint -> bundle -> predict -> metrics. No ray."""

@@ -1,0 +1,126 @@
+"""A model bundle: a folder with everything that is needed to use a model. Importing this module loads no torch.
+
+`model.safetensors` holds the tensors, `model.json` what they mean. No pickle. Loading checks the hash of the weights
+and that the classes fit them.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
+
+from histo.errors import UsageError
+
+BUNDLE_SCHEMA = 1
+MODEL_JSON = "model.json"
+WEIGHTS = "model.safetensors"
+HEAD_WEIGHT = "head.linear.weight"
+
+
+class _Record(BaseModel):
+    """A part of `model.json`; unlike a `Spec`, made by code and read back strictly."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Architecture(_Record):
+    """Which network the weights belong to."""
+
+    backbone: str
+    """timm's model name."""
+    head: Literal["gap-bn-dropout-linear"] = "gap-bn-dropout-linear"
+    dropout: float = Field(0.2, ge=0, lt=1)
+    input_channels: int = 3
+
+
+class TileInput(_Record):
+    """What the network sees."""
+
+    size_px: int = Field(gt=0)
+    mpp: float | None
+    """µm per pixel of a tile; null if the training source's resolution is unknown."""
+    mean: tuple[float, float, float]
+    """Subtracted from the pixels, which run from 0 to 255."""
+    std: tuple[float, float, float]
+    """The difference is divided by it."""
+    kernel: Literal["box"] = "box"
+    """How pixels of another resolution are averaged, see `histo.resample`."""
+
+
+class Bundle(_Record):
+    """The content of `model.json`."""
+
+    schema_version: Literal[1] = BUNDLE_SCHEMA
+    task: Literal["tiles"] = "tiles"
+    architecture: Architecture
+    classes: tuple[str, ...]
+    """Names in the order of the network's outputs."""
+    input: TileInput
+    temperature: float = Field(1.0, gt=0)
+    """Logits are divided by it before the softmax (Guo et al. 2017, arXiv 1706.04599)."""
+    origin: dict[str, Any]
+    """Where it came from: data fingerprint, split hash, run, versions, metrics."""
+    weights_sha256: str
+
+    @model_validator(mode="after")
+    def _classes_are_unique(self) -> "Bundle":
+        if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
+            raise ValueError(f"classes must be two or more different names, not {list(self.classes)}")
+        return self
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read and check a bundle, weights' hash and shape of the head included.
+
+    Raises:
+        UsageError: If something is missing, damaged, or does not fit together; the message names it.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"--model {folder}: no such folder")
+    for name in (MODEL_JSON, WEIGHTS):
+        if not (folder / name).is_file():
+            raise UsageError(f"--model {folder}: not a model bundle, {name} is missing")
+    try:
+        bundle = Bundle.model_validate_json((folder / MODEL_JSON).read_bytes())
+    except ValidationError as error:
+        detail = error.errors()[0]
+        raise UsageError(
+            f"{folder / MODEL_JSON}: {'.'.join(map(str, detail['loc'])) or 'document'}: {detail['msg']}"
+        ) from None
+    _check_weights(folder, bundle)
+    return bundle
+
+
+def _check_weights(folder: Path, bundle: Bundle) -> None:
+    path = folder / WEIGHTS
+    found = hash_file(path)
+    if found != bundle.weights_sha256:
+        raise UsageError(
+            f"{path}: sha256 is {found[:12]}…, {MODEL_JSON} says {bundle.weights_sha256[:12]}…; the bundle is damaged "
+            "or was edited, copy it again"
+        )
+    try:
+        with safe_open(path, framework="numpy") as tensors:
+            outputs = tensors.get_slice(HEAD_WEIGHT).get_shape()[0]
+    except SafetensorError as error:
+        raise UsageError(f"{path}: {error}") from None
+    if outputs != len(bundle.classes):
+        named = len(bundle.classes)
+        raise UsageError(
+            f"--model {folder}: the weights have {outputs} outputs, but {MODEL_JSON} names {named} classes"
+        )
+
+
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def bundle_hash(folder: Path) -> str:
+    """Return the sha256 of `model.json` and of the weights: what a label result depends on."""
+    both = [hash_file(folder / MODEL_JSON), hash_file(folder / WEIGHTS)]
+    return hashlib.sha256(json.dumps(both).encode()).hexdigest()

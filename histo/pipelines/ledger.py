@@ -1,0 +1,133 @@
+"""The ledger: a row for every slide found, and what became of it."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from histo import tables
+from histo.errors import Cause
+from histo.pipelines.work import LabelJob, Row
+from histo.slides.collection import Collection, table_path
+
+_REWRITE_S = 5.0
+
+
+@dataclass
+class _Entry:
+    """The running account of one slide."""
+
+    columns: Row
+    class_counts: list[int]
+    regions_done: int = 0
+    n_regions: int | None = None
+    failure: Row = field(default_factory=dict)
+
+
+class Ledger:
+    """Collects summaries into one row per slide, and keeps `slides.parquet` up to date.
+
+    Args:
+        out: Output folder.
+        collection: What was found.
+        classes: Names, in order.
+    """
+
+    def __init__(self, out: Path, collection: Collection, classes: Sequence[str]) -> None:
+        self._out, self._classes = out, tuple(classes)
+        self._written = 0.0
+        self._entries = {
+            slide.slide_id: _Entry(
+                {"slide_id": slide.slide_id, "uri": slide.path, "status": "pending", "attempts": 1}, [0] * len(classes)
+            )
+            for slide in collection.slides
+        }
+
+    def add(self, summary: Row) -> bool:
+        """Enter one region's summary; true if it was the last one of its slide."""
+        entry = self._entries[summary["slide_id"]]
+        if entry.n_regions is None:
+            entry.columns |= json.loads(summary["slide"])
+            entry.columns |= {"n_ok": 0, "n_failed": 0}
+            entry.n_regions = summary["n_regions"]
+        entry.columns["n_ok"] += summary["n_ok"]
+        entry.columns["n_failed"] += summary["n_failed"]
+        entry.columns["seconds"] = entry.columns.get("seconds", 0.0) + summary["seconds"]
+        if summary["failure"]:
+            entry.failure = json.loads(summary["failure"])
+        for number, count in enumerate(summary["class_counts"]):
+            entry.class_counts[number] += int(count)
+        entry.regions_done += bool(summary["region"])
+        return entry.regions_done >= entry.n_regions
+
+    def settle(self, job: LabelJob, slide_id: str) -> str:
+        """Decide what became of a slide whose regions are all in; returns its status."""
+        entry = self._entries[slide_id]
+        columns = entry.columns
+        if entry.failure or columns.get("error_code"):
+            self.fail(slide_id, entry.failure)
+        elif not job.tolerates(columns["n_ok"], columns["n_failed"]):
+            columns |= _too_many_failed(columns, job.max_failed_fraction) | {"status": "failed"}
+        else:
+            columns |= {"status": _status(columns), "tiles_path": f"tiles/{table_path(slide_id)}"}
+            columns |= self._shares(entry, tile_mm2=(job.stride_px * columns["effective_mpp"]) ** 2 / 1e6)
+        return str(columns["status"])
+
+    def _shares(self, entry: _Entry, tile_mm2: float) -> Row:
+        """The columns that each class has: its share of the ok tiles, and the area that its tiles stand for."""
+        n_ok, counts = entry.columns["n_ok"], list(zip(self._classes, entry.class_counts, strict=True))
+        return {f"fraction_{name}": count / n_ok if n_ok else None for name, count in counts} | {
+            f"area_mm2_{name}": count * tile_mm2 for name, count in counts
+        }
+
+    def fail(self, slide_id: str, failure: Row) -> None:
+        """Enter a slide as failed for a reason that leaves its tiles unknown."""
+        columns = self._entries[slide_id].columns
+        columns |= failure | {"status": "failed", "tiles_path": None, "n_ok": None, "n_failed": None}
+        columns |= {f"{kind}_{name}": None for kind in ("fraction", "area_mm2") for name in self._classes}
+
+    def n_tiles(self, slide_id: str) -> int:
+        """Return the number of tiles that were planned for a slide."""
+        return int(self._entries[slide_id].columns["n_tiles"])
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of slides of each status."""
+        states = [entry.columns["status"] for entry in self._entries.values()]
+        return {
+            state: states.count(state) for state in ("ok", "partial", "empty", "failed", "pending") if state in states
+        }
+
+    def tiles(self) -> tuple[int, float]:
+        """Return the tiles that are done, and an estimate of all: slides not planned yet count like the others."""
+        planned = [entry for entry in self._entries.values() if entry.n_regions is not None]
+        done = sum((e.columns.get("n_ok") or 0) + (e.columns.get("n_failed") or 0) for e in planned)
+        total = sum(e.columns.get("n_tiles") or 0 for e in planned)
+        return done, total * len(self._entries) / max(1, len(planned))
+
+    def write(self, force: bool = False) -> None:
+        """Rewrite `slides.parquet` atomically, at most every few seconds unless `force`."""
+        now = time.monotonic()
+        if force or now - self._written >= _REWRITE_S:
+            rows = [entry.columns for entry in self._entries.values()]
+            layout = tables.schema(tables.SLIDES, self._classes, {"schema_version": str(tables.SCHEMA_VERSION)})
+            tables.write_table(self._out / "slides.parquet", tables.rows_table(rows, layout))
+            self._written = now
+
+    def failures(self) -> list[str]:
+        """Return the error of every failed slide."""
+        return [str(entry.columns["error"]) for entry in self._entries.values() if entry.columns["status"] == "failed"]
+
+
+def _status(columns: Row) -> str:
+    if columns["n_tiles"] == 0:
+        return "empty"
+    return "partial" if columns["n_failed"] else "ok"
+
+
+def _too_many_failed(columns: Row, limit: float) -> Row:
+    return {
+        "error_code": Cause.BAD_TILES.value,
+        "error": f"{columns['slide_id']}: {columns['n_failed']} of {columns['n_tiles']} tiles cannot be read, more than "
+        f"--max-failed-fraction {limit:g} admits; the file is damaged, copy or export it again",
+    }

@@ -1,0 +1,163 @@
+"""The two workers of a label run: one plans a slide, the other reads and classifies its regions."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from histo import tables
+from histo.errors import ReadError
+from histo.learn.predict import Predictor
+from histo.pipelines import parts
+from histo.pipelines.work import (
+    LabelJob,
+    Row,
+    SlideWork,
+    describe_failure,
+    parse_region,
+    region_row,
+    settled_row,
+    summary_row,
+)
+from histo.resample import Pixels
+from histo.slides.collection import content_id
+from histo.slides.grid import Region
+from histo.slides.plan import SlidePlan, TilingSpec, TissueSpec, plan_slide
+from histo.slides.slide import OpenSlideReader
+from histo.slides.tiles import read_tile
+
+
+def plan_regions(row: Row, job: LabelJob) -> Iterator[Row]:
+    """Plan one slide: a row for each of its regions, or one row for a slide that has none or cannot be used."""
+    slide_id, files = row["slide_id"], list(row["files"])
+    ledger: Row = {}
+    start = time.perf_counter()
+    try:
+        with parts.attempt(job, slide_id, "plan"):
+            stats = [Path(file).stat() for file in files]
+            ledger["size_bytes"] = sum(stat.st_size for stat in stats)
+            ledger["mtime_ns"] = max(stat.st_mtime_ns for stat in stats)
+            ledger["content_id"] = content_id(files)
+            plan = plan_slide(
+                files[0],
+                job.size_px,
+                job.mpp,
+                TilingSpec.model_validate(job.tiling),
+                TissueSpec.model_validate(job.tissue),
+                job.mpp_if_missing,
+            )
+            ledger |= _plan_columns(plan)
+            ledger["seconds"] = time.perf_counter() - start
+            yield from _rows(job, slide_id, plan, ledger)
+    except Exception as error:  # noqa: BLE001 -- a slide's plan is a boundary: anything becomes its ledger row
+        yield settled_row(slide_id, ledger | describe_failure(error, slide_id))
+
+
+def _plan_columns(plan: SlidePlan) -> Row:
+    """The columns of the ledger that planning knows."""
+    slide = plan.slide
+    return {
+        "vendor": slide.vendor,
+        "quickhash": slide.quickhash,
+        "reader": plan.reader,
+        "width": slide.width,
+        "height": slide.height,
+        "level": plan.sampling.level,
+        "mpp_x": slide.mpp_x,
+        "mpp_y": slide.mpp_y,
+        "mpp_source": slide.mpp_source,
+        "effective_mpp": plan.sampling.effective_mpp,
+        "objective_power": slide.objective_power,
+        "n_tiles": len(plan.tile_index),
+        "tissue_mm2": plan.tissue_mm2,
+    }
+
+
+def _rows(job: LabelJob, slide_id: str, plan: SlidePlan, ledger: Row) -> Iterator[Row]:
+    regions = list(plan.regions())
+    fingerprint = job.fingerprint(ledger["content_id"], plan.slide, plan.reader)
+    work = SlideWork(plan.slide, plan.sampling, plan.grid, len(regions), fingerprint)
+    if not regions:
+        empty = parts.tile_schema(job, work).empty_table()
+        tables.write_table(parts.tiles_file(job.out, slide_id), empty)
+        yield settled_row(slide_id, ledger)
+    for region in regions:
+        yield region_row(slide_id, region, work, ledger)
+
+
+class RegionLabeler:
+    """Reads a region's tiles, classifies them, writes them as one part, and returns one summary row.
+
+    It lives as long as a Ray actor, and keeps the network and the slide that it reads open. A plain loop or a test
+    calls it just as well.
+    """
+
+    def __init__(self, job: LabelJob) -> None:
+        import torch  # noqa: PLC0415 -- the process that plans must not load it
+
+        torch.set_num_threads(job.threads)
+        self._job = job
+        self._predict = Predictor(job.model, job.device, job.batch_size)
+        self._reads = ThreadPoolExecutor(job.threads, thread_name_prefix="read")
+        self._local = threading.local()
+
+    def __call__(self, row: Row) -> Row:
+        """Label one region; a failure becomes part of its summary."""
+        if not row["work"]:
+            return summary_row(row)
+        start = time.perf_counter()
+        region, work = parse_region(row)
+        try:
+            with parts.attempt(self._job, row["slide_id"], region.name):
+                probabilities = self._classify(region, work)
+                table = parts.tile_table(self._job, row["slide_id"], region, work, probabilities)
+                parts.write_region(self._job, row["slide_id"], region, work, table)
+        except Exception as error:  # noqa: BLE001 -- a region is the other boundary
+            where = f"{row['slide_id']}, region {region.name}"
+            seconds = time.perf_counter() - start
+            return summary_row(row, work, seconds=seconds, failure=describe_failure(error, where))
+        pred = table["pred"].drop_null().to_numpy()
+        return summary_row(
+            row,
+            work,
+            counts=(len(pred), len(table) - len(pred)),
+            class_counts=np.bincount(pred, minlength=len(self._job.classes)).tolist(),
+            seconds=time.perf_counter() - start,
+        )
+
+    def _classify(self, region: Region, work: SlideWork) -> npt.NDArray[np.float32]:
+        """Return probabilities `(tiles, classes)`; NaN where a tile could not be read."""
+        probabilities = np.full((len(region.tile_index), len(self._job.classes)), np.nan, np.float32)
+        read_ahead = self._reads.map(lambda index: self._read(int(index), work), region.tile_index)
+        numbered = ((i, tile) for i, tile in enumerate(read_ahead) if tile is not None)
+        while batch := list(islice(numbered, self._job.batch_size)):
+            places = [i for i, _ in batch]
+            probabilities[places] = self._predict(np.stack([tile for _, tile in batch]))
+        return probabilities
+
+    def _read(self, tile_index: int, work: SlideWork) -> Pixels | None:
+        """Read one tile; None if its pixels cannot be decoded."""
+        grid_x, grid_y = work.grid.places(np.asarray([tile_index]))
+        try:
+            return read_tile(
+                self._reader(work.slide.path), work.slide, work.sampling, work.grid, int(grid_x[0]), int(grid_y[0])
+            )
+        except ReadError:
+            return None
+
+    def _reader(self, path: str) -> OpenSlideReader:
+        """Return this thread's reader of a slide, and close that of the slide before."""
+        current: Any = getattr(self._local, "reader", None)
+        if current is None or current[0] != path:
+            if current is not None:
+                current[1].close()
+            current = (path, OpenSlideReader(path))
+            self._local.reader = current
+        reader: OpenSlideReader = current[1]
+        return reader

@@ -1,0 +1,204 @@
+"""Find the slides of a folder: which files are slides, which belong together, and what each is called.
+
+Rule: a file is a candidate if its extension is one of `SLIDE_EXTENSIONS`, or if it is DICOM by its magic number.
+`.mrxs` and `.vms` stand for their companion files. DICOM files of one series in one folder are one slide. Every other
+file is counted by extension. Symbolic links to folders are not followed.
+"""
+
+import glob
+import hashlib
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from histo.errors import UsageError
+
+SLIDE_EXTENSIONS = frozenset(
+    ".svs .tif .tiff .ndpi .mrxs .vms .vmu .scn .bif .svslide .czi .dcm".split()  # noqa: SIM905 -- reads as a list
+)
+_BLOCK = 64 * 1024
+_SAMPLES = 64
+_LONGEST_NAME = 200
+
+
+@dataclass(frozen=True)
+class FoundSlide:
+    """A file, or a set of files, that could be a slide.
+
+    Attributes:
+        slide_id: Path below the collection's folder, `/` between components.
+        path: The file to open.
+        files: Every file of the slide, `path` first.
+    """
+
+    slide_id: str
+    path: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What a folder holds: slides by `slide_id`, and the number of other files by extension."""
+
+    slides: tuple[FoundSlide, ...]
+    others: dict[str, int]
+
+
+def find_slides(root: Path) -> Collection:
+    """List the slides below a folder (or the one that `root` names), sorted by `slide_id`.
+
+    Raises:
+        UsageError: If the folder is missing or holds no slide.
+    """
+    if not root.exists():
+        raise UsageError(f"--slides {root}: no such file or folder")
+    base = root if root.is_dir() else root.parent
+    slides: list[FoundSlide] = []
+    others: Counter[str] = Counter()
+    for folder, names in _walk(root):
+        found, rest = _group(base, folder, names)
+        slides += found
+        others.update(Path(name).suffix.lower() or "no extension" for name in rest)
+    if not slides:
+        counted = ", ".join(f"{count} {extension}" for extension, count in sorted(others.items())) or "nothing"
+        raise UsageError(f"--slides {root}: no slides in it; it holds {counted}")
+    companions = _companion_files(slides)
+    kept = {extension: count - companions[extension] for extension, count in others.items()}
+    return Collection(
+        tuple(sorted(slides, key=lambda slide: slide.slide_id)), {k: n for k, n in sorted(kept.items()) if n > 0}
+    )
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    if root.is_file():
+        yield root.parent, [root.name]
+        return
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        yield Path(folder), sorted(names)
+
+
+def _group(base: Path, folder: Path, names: Iterable[str]) -> tuple[list[FoundSlide], list[str]]:
+    """Split the files of one folder into slides and others."""
+    series: dict[str, list[Path]] = {}
+    rest: list[str] = []
+    for name in names:
+        path = folder / name
+        if is_dicom(path):
+            series.setdefault(_series(path), []).append(path)
+        elif path.suffix.lower() in SLIDE_EXTENSIONS:
+            series[f"file {name}"] = [path, *_companions(path)]
+        else:
+            rest.append(name)
+    slides = [
+        FoundSlide(readable(paths[0].relative_to(base).as_posix()), str(paths[0]), tuple(map(str, paths)))
+        for paths in series.values()
+    ]
+    return slides, rest
+
+
+def is_dicom(path: Path) -> bool:
+    """Tell by the magic number (`DICM` behind a preamble of 128 bytes); a file that cannot be read is not."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _series(path: Path) -> str:
+    """Name the series of a DICOM file; one without a series stands alone."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # pydicom warns of values that do not matter here
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+            return f"series {header.SeriesInstanceUID}"
+    except (InvalidDicomError, AttributeError, OSError, ValueError):
+        return f"file {path.name}"
+
+
+def _companions(path: Path) -> list[Path]:
+    """List the files that a MIRAX or VMS slide needs beside its own."""
+    match path.suffix.lower():
+        case ".mrxs":
+            return sorted(other for other in path.with_suffix("").glob("*") if other.is_file())
+        case ".vms" | ".vmu":
+            return sorted(
+                other
+                for other in path.parent.glob(f"{glob.escape(path.stem)}*")
+                if other.is_file() and other != path and other.suffix.lower() not in SLIDE_EXTENSIONS
+            )
+        case _:
+            return []
+
+
+def _companion_files(slides: Iterable[FoundSlide]) -> Counter[str]:
+    own = {slide.path for slide in slides}
+    extra = {file for slide in slides for file in slide.files if file not in own and not is_dicom(Path(file))}
+    return Counter(Path(file).suffix.lower() or "no extension" for file in extra)
+
+
+def readable(path: str) -> str:
+    """Make a path valid UTF-8: bytes that are not become `%XX`.
+
+    Examples:
+        >>> readable(os.fsdecode(bytes([0x63, 0xE9])))
+        'c%E9'
+    """
+    return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in path)
+
+
+def table_path(slide_id: str) -> str:
+    """Name the tile table of a slide below `tiles/`: its id and `.parquet`, made safe for every reader.
+
+    A leading `_` or `.` hides a file from Parquet readers and is escaped; a component that is too long for a file
+    system is shortened and made unique with a hash.
+
+    Examples:
+        >>> table_path("a/s1.svs")
+        'a/s1.svs.parquet'
+        >>> table_path("_old/.s1.svs")
+        '%5Fold/%2Es1.svs.parquet'
+    """
+    return "/".join(_safe_component(part) for part in slide_id.split("/")) + ".parquet"
+
+
+def _safe_component(part: str) -> str:
+    safe = part.replace("%", "%25")
+    if safe[0] in "_.":
+        safe = f"%{ord(safe[0]):02X}{safe[1:]}"
+    encoded = safe.encode()
+    if len(encoded) <= _LONGEST_NAME:
+        return safe
+    digest = hashlib.sha256(part.encode()).hexdigest()[:16]
+    return f"{encoded[: _LONGEST_NAME - 20].decode(errors='ignore')}~{digest}"
+
+
+def content_id(files: Iterable[str]) -> str:
+    """Identify what a slide's files hold, without reading all of it.
+
+    Returns:
+        sha256 over each file's size and 64 sampled blocks of 64 KiB, the first and the last among them.
+    """
+    digest = hashlib.sha256()
+    for name in files:
+        size = Path(name).stat().st_size
+        digest.update(size.to_bytes(8, "big"))
+        with Path(name).open("rb") as file:
+            for offset in _sample_offsets(size):
+                file.seek(offset)
+                digest.update(file.read(_BLOCK))
+    return digest.hexdigest()
+
+
+def _sample_offsets(size: int) -> list[int]:
+    """Spread 64 blocks over a file; a small one is covered whole."""
+    last = max(0, size - _BLOCK)
+    if size <= _SAMPLES * _BLOCK:
+        return list(range(0, size, _BLOCK))
+    return [last * sample // (_SAMPLES - 1) for sample in range(_SAMPLES)]

@@ -1,0 +1,105 @@
+"""Everything about a slide that is decided before its first tile is read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from histo.errors import Cause, ReadError, SlideError
+from histo.slides.grid import Grid, Indices, Region, cut_regions, keep_tissue
+from histo.slides.resolution import Sampling, choose_sampling
+from histo.slides.slide import Slide, open_slide
+from histo.slides.tissue import find_tissue
+from histo.spec import Spec
+
+
+class TilingSpec(Spec):
+    """Where tiles lie and at which resolution they are read."""
+
+    mpp: float | None = Field(None, gt=0)
+    """Requested resolution (µm/px); default: the bundle's."""
+    stride_px: int | None = Field(None, gt=0)
+    """Distance of neighbouring tile origins (px at the requested resolution); default: the tile's size, no overlap."""
+    tolerance: float = Field(0.02, ge=0, lt=0.5)
+    """Relative deviation from an integer reduction that is accepted and recorded instead of resampled."""
+    allow_upsample: bool = False
+    """Accept slides that are coarser than the requested resolution, and enlarge them."""
+
+
+class TissueSpec(Spec):
+    """What counts as tissue."""
+
+    min_fraction: float = Field(0.25, ge=0, le=1)
+    """Least share of a tile that must be tissue (0 to 1)."""
+    mpp: float = Field(8.0, gt=0)
+    """Resolution of the tissue mask (µm/px)."""
+    exclude_ink: bool = True
+    """Leave out pen marks; set to false for stains other than haematoxylin and eosin."""
+
+
+@dataclass(frozen=True)
+class SlidePlan:
+    """A slide that is ready to be read.
+
+    Attributes:
+        slide: Its description.
+        sampling: Which level is read, and how it is reduced.
+        grid: All tiles.
+        tile_index: The kept tiles, ascending, `(n,)`.
+        tissue_fraction: Of each kept tile, `(n,)`.
+        tissue_mm2: Area of the tissue mask.
+        reader: Which reader decodes it.
+    """
+
+    slide: Slide
+    sampling: Sampling
+    grid: Grid
+    tile_index: Indices
+    tissue_fraction: npt.NDArray[np.float32]
+    tissue_mm2: float
+    reader: Literal["openslide"] = "openslide"
+
+    def regions(self) -> Iterator[Region]:
+        """Yield the units of work, in grid order."""
+        return cut_regions(self.grid, self.tile_index, self.tissue_fraction)
+
+
+def plan_slide(
+    path: str,
+    size_px: int,
+    mpp: float,
+    tiling: TilingSpec,
+    tissue: TissueSpec,
+    mpp_if_missing: float | None = None,
+) -> SlidePlan:
+    """Open a slide, find its tissue, and lay the grid.
+
+    Args:
+        path: The slide's file.
+        size_px: Edge of a tile, target pixels.
+        mpp: Requested resolution, µm per target pixel.
+        tiling: Stride and tolerance.
+        tissue: What counts as tissue.
+        mpp_if_missing: µm per level-0 pixel for a slide that names none.
+
+    Raises:
+        SlideError: If the slide cannot be used.
+    """
+    slide, reader = open_slide(path, mpp_if_missing)
+    try:
+        sampling = choose_sampling(slide, mpp, tiling.tolerance, tiling.allow_upsample)
+        mask = find_tissue(reader, slide, tissue.mpp, tissue.exclude_ink)
+    except ReadError as error:
+        raise SlideError(
+            Cause.UNREADABLE,
+            f"{path}: opens, but its pixels cannot be read ({error}); the file is damaged, copy or export it again",
+        ) from error
+    finally:
+        reader.close()
+    grid = Grid(slide.width, slide.height, size_px, tiling.stride_px or size_px, sampling.scale_x, sampling.scale_y)
+    tile_index, tissue_fraction = keep_tissue(grid, mask, tissue.min_fraction)
+    area = mask.area_um2(slide.mpp_x, slide.mpp_y) / 1e6
+    return SlidePlan(slide, sampling, grid, tile_index, tissue_fraction, area)

@@ -1,0 +1,151 @@
+"""Settings: a YAML file and the command line become one checked, frozen object.
+
+A `Spec` is what a person writes. YAML keys are the field names (`tiling.stride_px`); flags are the same names with
+dashes (`--tiling.stride-px`). A flag wins over the file. Anything unknown or out of range is a `UsageError` of one
+line that names the place, the value and the nearest valid name.
+"""
+
+import argparse
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic_settings import BaseSettings, CliSettingsSource
+
+from histo.errors import UsageError
+
+
+class Spec(BaseModel):
+    """Base of every settings class: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+"""A path that keeps its meaning in a worker with another working folder; relative ones start at the caller's."""
+
+SpecType = TypeVar("SpecType", bound=Spec)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that reports a mistake in one line, with the nearest flag, and leaves the exit to the caller."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flag = unknown[0].split("=")[0]
+            raise UsageError(f"{flag}: unknown flag{_nearest(flag, list(self._option_string_actions))}")
+        return parsed
+
+
+def read_spec(spec: type[SpecType], argv: Sequence[str], prog: str) -> SpecType:
+    """Read the settings of one command from its arguments and the file that `--config` names.
+
+    Args:
+        spec: The settings class.
+        argv: Arguments without the program's and the command's name.
+        prog: What `--help` calls the program.
+
+    Raises:
+        UsageError: For a wrong flag, key, value or file; one line for each.
+        SystemExit: After `--help`.
+    """
+    parser = _Parser(prog=prog, description=spec.__doc__, allow_abbrev=False)
+    parser.add_argument("--config", metavar="FILE.yaml", type=Path, help="settings file; flags win over it")
+    settings = type(spec.__name__, (spec, BaseSettings), {"__doc__": spec.__doc__})
+    source = CliSettingsSource(
+        settings,
+        root_parser=parser,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+    )
+    parsed = parser.parse_args(list(argv))
+    flags = source(parsed_args=parsed)()
+    flags.pop("config", None)
+    file = _read_yaml(parsed.config) if parsed.config else {}
+    try:
+        return spec.model_validate(_merge(file, flags))
+    except ValidationError as error:
+        raise UsageError("\n".join(_explain(error, spec, flags, parsed.config))) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: expected `key: value` lines, found a {type(content).__name__}")
+    return content
+
+
+def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    """Lay `high` over `low`, key by key and level by level."""
+    merged = dict(low)
+    for key, value in high.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _explain(error: ValidationError, spec: type[Spec], flags: dict[str, Any], file: Path | None) -> Iterator[str]:
+    for detail in error.errors():
+        names = [str(part) for part in detail["loc"] if not isinstance(part, int)]
+        name = ".".join(names)
+        where = f"{file}: {name}" if file and not _holds(flags, names) else f"--{name.replace('_', '-')}"
+        match detail["type"]:
+            case "extra_forbidden":
+                yield f"{where}: unknown field{_nearest(name, list(field_names(spec)))}"
+            case "missing":
+                yield f"--{name.replace('_', '-')} is missing; give the flag, or `{name}` in a --config file"
+            case _:
+                yield f"{where}: {detail['input']!r}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+def _holds(values: Any, names: list[str]) -> bool:
+    for name in names:
+        if not isinstance(values, dict) or name not in values:
+            return False
+        values = values[name]
+    return True
+
+
+def field_names(spec: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """List every field of a settings class, nested ones dotted.
+
+    Examples:
+        >>> class Tiling(Spec):
+        ...     stride_px: int = 224
+        >>> class Label(Spec):
+        ...     workers: int = 1
+        ...     tiling: Tiling = Tiling()
+        >>> list(field_names(Label))
+        ['workers', 'tiling', 'tiling.stride_px']
+    """
+    for name, field in spec.model_fields.items():
+        yield f"{prefix}{name}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from field_names(field.annotation, f"{prefix}{name}.")
+
+
+def _nearest(name: str, valid: list[str]) -> str:
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    leaf = [other for other in valid if other.rpartition(".")[2] == name.lstrip("-").rpartition(".")[2]]
+    best = (near or leaf)[:1]
+    return f"; did you mean {best[0]}?" if best else f"; valid names: {', '.join(sorted(valid)[:12])}"

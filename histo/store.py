@@ -1,0 +1,76 @@
+"""The one place that writes results: every file appears whole or not at all.
+
+A folder on a file system today; a key in an object store can take its place, since callers only ever put, list and
+remove whole files.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+@contextmanager
+def put_atomic(path: Path) -> Iterator[BinaryIO]:
+    """Write a file that takes its place in one step when the block ends, and leaves nothing behind when it fails.
+
+    Examples:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with put_atomic(folder / "a" / "b.txt") as file:
+        ...     _ = file.write(b"whole")
+        >>> (folder / "a" / "b.txt").read_bytes()
+        b'whole'
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{uuid4().hex}{TEMPORARY_SUFFIX}"
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def put_json(path: Path, value: Any) -> None:
+    """Write a JSON document atomically, readable by a person."""
+    with put_atomic(path) as file:
+        file.write((json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n").encode())
+
+
+def append_json_line(path: Path, value: dict[str, Any]) -> None:
+    """Append one line to a JSONL file and flush it to the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Put a complete folder at `target`; what stood there is gone. Both lie on one file system."""
+    if target.exists():
+        retired = target.with_name(f".{uuid4().hex}{TEMPORARY_SUFFIX}")
+        target.rename(retired)
+        source.rename(target)
+        shutil.rmtree(retired)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, whether it is there or not."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,158 @@
+"""The columns of every Parquet table that histo writes: name, type, unit and meaning, written once."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from histo.store import put_atomic
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        name: Its name; `<CLASS>` stands for the name of each class.
+        type: Its Arrow type.
+        unit: The unit of its values, empty for names, counts and shares.
+        meaning: What a value says.
+    """
+
+    name: str
+    type: pa.DataType
+    unit: str
+    meaning: str
+
+    @property
+    def per_class(self) -> bool:
+        """Whether the table has one such column for each class."""
+        return "<CLASS>" in self.name
+
+
+_STR, _I16, _I32, _I64, _F32, _F64 = pa.string(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64()
+
+TILES = (
+    Column("slide_id", _STR, "", "path of the slide below the collection's folder"),
+    Column("tile_index", _I32, "", "grid_y * columns + grid_x over the full grid"),
+    Column("grid_x", _I32, "", "column of the tile in the grid"),
+    Column("grid_y", _I32, "", "row of the tile in the grid"),
+    Column("x", _I32, "level-0 px", "left edge"),
+    Column("y", _I32, "level-0 px", "top edge"),
+    Column("width", _I32, "level-0 px", "width, the same for all tiles of a slide"),
+    Column("height", _I32, "level-0 px", "height, the same for all tiles of a slide"),
+    Column("tissue_fraction", _F32, "", "share of the tile under the tissue mask, 0 to 1"),
+    Column("pred", _I16, "", "index of the most probable class, the lowest one of equals"),
+    Column("label", _STR, "", "name of the most probable class"),
+    Column("confidence", _F32, "", "probability of that class"),
+    Column("entropy", _F32, "nats", "entropy of the probabilities"),
+    Column("prob_<CLASS>", _F32, "", "probability of the class"),
+    Column("status", _STR, "", "`ok`, or `read_error`: pixels not readable, prediction columns null"),
+)
+
+SLIDES = (
+    Column("slide_id", _STR, "", "path of the slide below the collection's folder"),
+    Column("uri", _STR, "", "where the slide was found"),
+    Column("tiles_path", _STR, "", "the slide's tile table, relative to the output folder; null if there is none"),
+    Column("content_id", _STR, "", "sha256 over the size and 64 sampled blocks of the slide's files"),
+    Column("quickhash", _STR, "", "OpenSlide's quickhash-1, where there is one"),
+    Column("size_bytes", _I64, "bytes", "size of the slide's files"),
+    Column("mtime_ns", _I64, "ns since 1970", "latest change of the slide's files"),
+    Column("vendor", _STR, "", "format, as OpenSlide names it"),
+    Column("reader", _STR, "", "what decoded the pixels"),
+    Column("width", _I32, "level-0 px", "width of the slide"),
+    Column("height", _I32, "level-0 px", "height of the slide"),
+    Column("level", _I16, "", "pyramid level that was read"),
+    Column("mpp_x", _F64, "µm/px", "resolution of level 0 along x"),
+    Column("mpp_y", _F64, "µm/px", "resolution of level 0 along y"),
+    Column("mpp_source", _STR, "", "`metadata`, `list` or `override`"),
+    Column("effective_mpp", _F64, "µm/px", "resolution of the tiles' pixels (geometric mean of x and y)"),
+    Column("objective_power", _F64, "", "nominal magnification, where the slide names one"),
+    Column("n_tiles", _I32, "", "tiles with enough tissue; n_ok + n_failed"),
+    Column("n_ok", _I32, "", "tiles with a prediction"),
+    Column("n_failed", _I32, "", "tiles that could not be read"),
+    Column("tissue_mm2", _F64, "mm²", "area of the tissue mask"),
+    Column("status", _STR, "", "`ok`, `partial`, `failed`, `empty`, `pending` or `absent`"),
+    Column("error_code", _STR, "", "kind of failure"),
+    Column("error", _STR, "", "what is wrong and what to do"),
+    Column("traceback", _STR, "", "for failures that histo did not foresee"),
+    Column("seconds", _F64, "s", "working time spent on the slide, summed over workers"),
+    Column("attempts", _I32, "", "how often the slide was begun"),
+    Column("fraction_<CLASS>", _F64, "", "share of the ok tiles whose `pred` is the class"),
+    Column("area_mm2_<CLASS>", _F64, "mm²", "tiles of the class x stride² x effective_mpp²"),
+)
+
+CASES = (
+    Column("case_id", _STR, "", "path of the image below its source, or `FILE.npz#KEY/ROW`"),
+    Column("label", _STR, "", "name of its class"),
+    Column("group", _STR, "", "unit that is never split (a patient); null where unknown"),
+    Column("split", _STR, "", "`train`, `val` or `test`"),
+    Column("content_hash", _STR, "", "sha256 of shape and decoded pixels"),
+)
+
+PREDICTIONS = (
+    Column("case_id", _STR, "", "path of the image below its source, or `FILE.npz#KEY/ROW`"),
+    Column("truth", _STR, "", "labelled class"),
+    Column("label", _STR, "", "name of the most probable class"),
+    Column("pred", _I16, "", "its index"),
+    Column("confidence", _F32, "", "its probability"),
+    Column("prob_<CLASS>", _F32, "", "probability of the class"),
+)
+
+
+REGIONS = (
+    Column("slide_id", _STR, "", "path of the slide below the collection's folder"),
+    Column("region", _STR, "", "name of the region; empty for a slide that has none, or cannot be used"),
+    Column("tile_index", pa.list_(_I32), "", "the region's tiles, ascending"),
+    Column("tissue_fraction", pa.list_(_F32), "", "of each of these tiles"),
+    Column("work", _STR, "", "JSON of `SlideWork`: how to read the slide; empty if it cannot be used"),
+    Column("slide", _STR, "", "JSON of the columns of the ledger that planning knows"),
+)
+
+SUMMARIES = (
+    Column("slide_id", _STR, "", "path of the slide below the collection's folder"),
+    Column("region", _STR, "", "as in the region's row"),
+    Column("n_regions", _I32, "", "regions of this slide"),
+    Column("fingerprint", _STR, "", "of the slide's result; empty if it has no regions"),
+    Column("n_ok", _I32, "", "tiles of the region with a prediction"),
+    Column("n_failed", _I32, "", "tiles of the region that could not be read"),
+    Column("class_counts", pa.list_(_I64), "", "ok tiles of each class"),
+    Column("seconds", _F64, "s", "working time spent on the region"),
+    Column("failure", _STR, "", "JSON of error_code, error and traceback; empty if there is none"),
+    Column("slide", _STR, "", "as in the region's row"),
+)
+
+
+def schema(
+    columns: Iterable[Column], classes: Sequence[str] = (), metadata: Mapping[str, str] | None = None
+) -> pa.Schema:
+    """Build the Arrow schema of a table, with one column for each class where a name says `<CLASS>`."""
+    fields = [
+        pa.field(column.name.replace("<CLASS>", name), column.type)
+        for column in columns
+        for name in (classes if column.per_class else [""])
+    ]
+    return pa.schema(fields, metadata={f"histo.{key}": value for key, value in (metadata or {}).items()})
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write one Parquet file atomically (zstd)."""
+    with put_atomic(path) as file:
+        pq.write_table(table, file, compression="zstd")
+
+
+def rows_table(rows: Sequence[Mapping[str, Any]], layout: pa.Schema) -> pa.Table:
+    """Make a table of dicts, each of which may leave columns out (null) but may not add any.
+
+    Raises:
+        ValueError: If a row has a key that is no column.
+    """
+    strangers = {key for row in rows for key in row} - set(layout.names)
+    if strangers:
+        raise ValueError(f"no such columns: {sorted(strangers)}")
+    return pa.table({name: [row.get(name) for row in rows] for name in layout.names}, schema=layout)
