@@ -63,7 +63,7 @@ def read_spec(spec: type[SpecType], argv: Sequence[str], prog: str) -> SpecType:
     parser = _Parser(prog=prog, description=spec.__doc__, allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE.yaml", type=Path, help="settings file; flags win over it")
     settings = type(spec.__name__, (spec, BaseSettings), {"__doc__": spec.__doc__})
-    source = CliSettingsSource(
+    source: CliSettingsSource[Any] = CliSettingsSource(
         settings,
         root_parser=parser,
         cli_kebab_case=True,

@@ -49,4 +49,5 @@ def _rotate(image_CHW: torch.Tensor, degrees: float) -> torch.Tensor:
     margin = [math.ceil(edge * (math.sqrt(2) - 1) / 2) + 1 for edge in size]
     wide = pad(image_CHW.float()[None], (margin[1], margin[1], margin[0], margin[0]), mode="reflect")[0]
     turned = transforms.rotate(wide, degrees, interpolation=InterpolationMode.BILINEAR)
-    return transforms.center_crop(turned, size).round().to(image_CHW.dtype)
+    result: torch.Tensor = transforms.center_crop(turned, size).round().to(image_CHW.dtype)
+    return result

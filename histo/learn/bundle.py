@@ -14,7 +14,6 @@ from safetensors import SafetensorError, safe_open
 
 from histo.errors import UsageError
 
-BUNDLE_SCHEMA = 1
 MODEL_JSON = "model.json"
 WEIGHTS = "model.safetensors"
 HEAD_WEIGHT = "head.linear.weight"
@@ -53,7 +52,7 @@ class TileInput(_Record):
 class Bundle(_Record):
     """The content of `model.json`."""
 
-    schema_version: Literal[1] = BUNDLE_SCHEMA
+    schema_version: Literal[1] = 1
     task: Literal["tiles"] = "tiles"
     architecture: Architecture
     classes: tuple[str, ...]

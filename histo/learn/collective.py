@@ -20,7 +20,7 @@ def sum_over_workers(values: torch.Tensor) -> torch.Tensor:
     """Add a tensor up over all workers; gradients flow back to every worker's share."""
     if world_size() == 1:
         return values
-    return _AllReduceSum.apply(values)  # type: ignore[no-untyped-call, no-any-return] # autograd's API is untyped
+    return _AllReduceSum.apply(values)  # type: ignore[no-any-return] # autograd's API is untyped
 
 
 class _AllReduceSum(torch.autograd.Function):
@@ -46,5 +46,6 @@ def sum_gradients(parameters: list[torch.nn.Parameter]) -> None:
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     dist.all_reduce(flat)
-    for parameter, piece in zip(parameters, flat.split([g.numel() for g in gradients]), strict=True):
+    pieces = torch.split(flat, [gradient.numel() for gradient in gradients])
+    for parameter, piece in zip(parameters, pieces, strict=True):
         parameter.grad = piece.view_as(parameter)

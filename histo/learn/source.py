@@ -235,7 +235,7 @@ def survey(source: Source) -> Survey:
         if height != width:
             raise UsageError(f"{source.cases[index].case_id}: {width}x{height} px; tiles must be square")
         digest = hashlib.sha256(f"{height}x{width}:".encode())
-        digest.update(np.ascontiguousarray(image))
+        digest.update(image.tobytes())
         return digest.hexdigest(), width
 
     with ThreadPoolExecutor() as pool:

@@ -94,9 +94,8 @@ class Ledger:
     def counts(self) -> dict[str, int]:
         """Return the number of slides of each status."""
         states = [entry.columns["status"] for entry in self._entries.values()]
-        return {
-            state: states.count(state) for state in ("ok", "partial", "empty", "failed", "pending") if state in states
-        }
+        order = ("ok", "partial", "empty", "failed", "pending")
+        return {state: states.count(state) for state in order if state in states}
 
     def tiles(self) -> tuple[int, float]:
         """Return the tiles that are done, and an estimate of all: slides not planned yet count like the others."""
@@ -128,6 +127,6 @@ def _status(columns: Row) -> str:
 def _too_many_failed(columns: Row, limit: float) -> Row:
     return {
         "error_code": Cause.BAD_TILES.value,
-        "error": f"{columns['slide_id']}: {columns['n_failed']} of {columns['n_tiles']} tiles cannot be read, more than "
-        f"--max-failed-fraction {limit:g} admits; the file is damaged, copy or export it again",
+        "error": f"{columns['slide_id']}: {columns['n_failed']} of {columns['n_tiles']} tiles cannot be read, more "
+        f"than --max-failed-fraction {limit:g} admits; the file is damaged, copy or export it again",
     }

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from histo import store, tables
 from histo.errors import Cause, SlideError
 from histo.pipelines.work import LabelJob, SlideWork
-from histo.slides.collection import table_path
+from histo.slides.collection import safe_path, table_path
 from histo.slides.grid import Region
 
 _MAX_ATTEMPTS = 2
@@ -30,7 +30,7 @@ def tiles_file(out: Path, slide_id: str) -> Path:
 
 def parts_folder(out: Path, slide_id: str, fingerprint: str) -> Path:
     """Where the parts of an unfinished slide stand."""
-    return out / "staging" / "parts" / fingerprint[:16] / table_path(slide_id)
+    return out / "staging" / "parts" / fingerprint[:16] / safe_path(slide_id)
 
 
 def tile_table(
@@ -47,7 +47,7 @@ def tile_table(
     """
     grid_x, grid_y = work.grid.places(region.tile_index)
     count = len(region.tile_index)
-    bad: npt.NDArray[np.bool_] = np.isnan(probabilities).any(axis=1)
+    bad = np.isnan(probabilities[:, 0])
     readable = np.where(bad[:, None], 1 / len(job.classes), probabilities)
     pred = readable.argmax(axis=1)
     entropy = -np.sum(readable * np.log(np.maximum(readable, np.finfo(np.float32).tiny)), axis=1)
@@ -128,7 +128,7 @@ def attempt(job: LabelJob, slide_id: str, name: str) -> Iterator[None]:
     Raises:
         SlideError: If the same work was lost with its worker before, as often as is allowed.
     """
-    marker = job.out / "staging" / "attempts" / table_path(slide_id) / name
+    marker = job.out / "staging" / "attempts" / safe_path(slide_id) / name
     lost = marker.stat().st_size if marker.exists() else 0
     if lost >= _MAX_ATTEMPTS:
         raise SlideError(

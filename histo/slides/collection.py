@@ -165,7 +165,12 @@ def table_path(slide_id: str) -> str:
         >>> table_path("_old/.s1.svs")
         '%5Fold/%2Es1.svs.parquet'
     """
-    return "/".join(_safe_component(part) for part in slide_id.split("/")) + ".parquet"
+    return f"{safe_path(slide_id)}.parquet"
+
+
+def safe_path(slide_id: str) -> str:
+    """Turn a `slide_id` into a path that any file system and any Parquet reader takes; different ids stay different."""
+    return "/".join(_safe_component(part) for part in slide_id.split("/"))
 
 
 def _safe_component(part: str) -> str:

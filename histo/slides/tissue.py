@@ -33,6 +33,10 @@ INK_BLUE = 0.9
 """Blue absorbance over green from which a dense pixel is red ink (haematoxylin 0.41, eosin 0.11, blood 0.6)."""
 DENSE = 0.25
 """Absorbance from which a pixel may be ink; thinner ones are judged by green alone."""
+STROKE_UM2 = 10_000.0
+"""Least area of a connected stroke of a pen (µm²); what is smaller is left out, but has no rim."""
+RIM_UM = 16.0
+"""Width of a stroke's rim (µm)."""
 GLASS_CHROMA = 0.06
 """Greatest relative spread of the channels of glass."""
 GLASS_LEVEL = 140
@@ -104,7 +108,13 @@ def find_tissue(reader: Reader, slide: Slide, mpp: float = 8.0, exclude_ink: boo
         ReadError: If the level under the thumbnail cannot be decoded.
     """
     thumbnail, cell_width, cell_height = read_thumbnail(reader, slide, mpp)
-    mask = _smooth(stained(thumbnail, exclude_ink), um_per_cell=cell_width * slide.mpp_x)
+    cell_um = (cell_width * slide.mpp_x, cell_height * slide.mpp_y)
+    mask, ink = stained(thumbnail)
+    if exclude_ink:
+        strokes = _strokes(ink, cell_um[0] * cell_um[1])
+        mask = _smooth(mask & ~ink & ~strokes, cell_um[0]) & ~strokes
+    else:
+        mask = _smooth(mask, cell_um[0])
     return TissueMask(mask, cell_width, cell_height)
 
 
@@ -133,23 +143,26 @@ def _windows(level: Level, ratio_x: int, ratio_y: int) -> Iterator[tuple[Window,
     return product(along(level.width, ratio_x), along(level.height, ratio_y))
 
 
-def stained(thumbnail: Pixels, exclude_ink: bool = True) -> Mask:
-    """Decide for each pixel of `(H, W, 3)` whether it is stained tissue."""
+def stained(thumbnail: Pixels) -> tuple[Mask, Mask]:
+    """Decide for each pixel of `(H, W, 3)` whether it is stained tissue, and whether it is ink."""
     glass = glass_colour(thumbnail)
-    mask = np.empty(thumbnail.shape[:2], np.bool_)
-    for start in range(0, len(mask), 256):
-        mask[start : start + 256] = _absorbs_green(thumbnail[start : start + 256], glass, exclude_ink)
-    return mask
+    tissue, ink = np.empty((2, *thumbnail.shape[:2]), np.bool_)
+    for start in range(0, len(tissue), 256):
+        rows = np.s_[start : start + 256]
+        density = np.log10((glass + 1) / (thumbnail[rows].astype(np.float32) + 1))
+        red, green, blue = np.moveaxis(density, -1, 0)
+        tissue[rows] = green - np.minimum(red, blue) >= STAINED
+        ink[rows] = (density.max(axis=-1) >= DENSE) & ((red > INK_RED * green) | (blue > INK_BLUE * green))
+    return tissue, ink
 
 
-def _absorbs_green(pixels: Pixels, glass: npt.NDArray[np.float32], exclude_ink: bool) -> Mask:
-    density = np.log10((glass + 1) / (pixels.astype(np.float32) + 1))
-    red, green, blue = np.moveaxis(density, -1, 0)
-    tissue: Mask = green - np.minimum(red, blue) >= STAINED
-    if exclude_ink:
-        dense = density.max(axis=-1) >= DENSE
-        tissue &= ~(dense & ((red > INK_RED * green) | (blue > INK_BLUE * green)))
-    return tissue
+def _strokes(ink: Mask, cell_um2: float) -> Mask:
+    """Keep what is large enough for a stroke of a pen, and add its rim, whose mixed pixels look like tissue."""
+    numbers, _ = ndimage.label(ink, structure=np.ones((3, 3)))
+    large = np.bincount(numbers.ravel()) * cell_um2 >= STROKE_UM2
+    large[0] = False
+    rim: Mask = ndimage.binary_dilation(large[numbers], _disk(2 * RIM_UM / cell_um2**0.5))
+    return rim
 
 
 def glass_colour(thumbnail: Pixels) -> npt.NDArray[np.float32]:

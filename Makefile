@@ -1,0 +1,40 @@
+# make setup   a virtual environment in .venv with everything
+# make demo    fabricate slides, fine-tune, label, and compare with the truth
+# make test    all tests that need no GPU
+# make check   what CI runs: format, lint, types, import rule, tests
+# make bench   timings of the parts
+# make check-gpu  train and label on a GPU, and compare with the CPU
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test check lint bench check-gpu
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/python -m histo.demo --out demo-output
+
+test: setup
+	$(BIN)/python -m pytest -q
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test
+
+bench: setup
+	$(BIN)/python benchmarks/parts.py
+
+check-gpu: setup
+	$(BIN)/python -m pytest -q -m gpu

@@ -1,0 +1,1 @@
+"""A demonstration on fabricated slides of which it is known what is where."""

@@ -1,0 +1,57 @@
+"""What all tests share: where real data lie, and a small bundle that is trained once."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from histo.learn.bundle import Architecture, Bundle, TileInput
+from histo.learn.checkpoint import write_bundle
+from histo.learn.model import pretrained_network
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what reads real data where there are none, as someone who clones the project has none."""
+    if not SHARED.is_dir():
+        left_out = [item for item in items if item.get_closest_marker("realdata")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data."""
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default network with three classes, 224 px at 0.5 µm/px, and a random head of visible contrast."""
+    torch.manual_seed(0)
+    network = pretrained_network(Architecture(backbone="tf_efficientnet_lite0"), 3).eval()
+    torch.nn.init.normal_(network.head.linear.weight, std=0.1)
+    normalisation = network.normalisation
+    description = Bundle(
+        architecture=Architecture(backbone="tf_efficientnet_lite0"),
+        classes=("MUS", "STR", "TUM"),
+        input=TileInput(size_px=224, mpp=0.5, mean=normalisation.mean, std=normalisation.std),
+        origin={},
+        weights_sha256="",
+    )
+    folder = tmp_path_factory.mktemp("bundle") / "model"
+    write_bundle(folder, network, description)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three separable classes of twelve 32-px tiles each, in one npz file: dark, middle, bright."""
+    random = np.random.default_rng(0)
+    levels = np.repeat([60, 128, 200], 12)
+    images = np.clip(levels[:, None, None, None] + random.normal(0, 12, (36, 32, 32, 3)), 0, 255).astype(np.uint8)
+    path = tmp_path_factory.mktemp("tiles") / "tiles.npz"
+    np.savez(path, images=images, labels=np.repeat([0, 1, 2], 12))
+    return path

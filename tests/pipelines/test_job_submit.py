@@ -1,0 +1,132 @@
+"""`ray start --head`, then `ray job submit`, as on a cluster; on ports of its own."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = ("histo", "jobs", "configs", "pyproject.toml", "README.md")
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    """The head takes `python` from its PATH; a loopback head needs no token."""
+    binaries = str(Path(sys.executable).parent)
+    return os.environ | {
+        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+@pytest.fixture(scope="module")
+def dashboard(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A head node; its address for jobs. It is stopped by the process that keeps it in the foreground."""
+    port, dashboard_port, client_port = free_port(), free_port(), free_port()
+    log = tmp_path_factory.mktemp("head") / "head.log"
+    with log.open("w") as file:
+        head = subprocess.Popen(
+            [
+                str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=2",
+                "--node-ip-address=127.0.0.1", f"--port={port}", f"--dashboard-port={dashboard_port}",
+                f"--ray-client-server-port={client_port}", "--min-worker-port=0", "--max-worker-port=0",
+                "--include-dashboard=true", "--object-store-memory=200000000",
+            ],
+            env=environment, stdout=file, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        wait_for(dashboard_port, head, log)
+        yield f"http://127.0.0.1:{dashboard_port}"
+    finally:
+        head.terminate()
+        head.wait(timeout=60)
+
+
+def wait_for(port: int, head: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        assert head.poll() is None, log.read_text()
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.5)
+    pytest.fail(f"no dashboard on port {port}: {log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def working_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the program, as a clone has it."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in PROGRAM:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def submit(
+    address: str, working_dir: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, *command: str
+) -> tuple[int | None, str]:
+    """Submit as a person does, from the command line; return the script's own exit code and the log."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    shown = subprocess.run(
+        [
+            str(Path(sys.executable).parent / "ray"), "job", "submit", "--address", address,
+            "--working-dir", str(working_dir), "--", *command,
+        ],
+        env=environment, capture_output=True, text=True, check=False, timeout=500,
+    )  # fmt: skip
+    found = re.search(r"raysubmit_\w+", shown.stdout + shown.stderr)
+    assert found, shown.stdout + shown.stderr
+    job = JobSubmissionClient(address).get_job_info(found[0])
+    assert job.status in {JobStatus.SUCCEEDED, JobStatus.FAILED}
+    return job.driver_exit_code, shown.stdout + shown.stderr
+
+
+def test_train_and_label_run_as_jobs_with_their_true_exit_codes(
+    dashboard: str,
+    working_dir: Path,
+    environment: dict[str, str],
+    tiles: Path,
+    pyramid: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slides = tmp_path / "slides"
+    shutil.copytree(pyramid, slides)
+    (slides / "broken.svs").write_text("not a slide")
+    run, out = str(tmp_path / "run"), str(tmp_path / "out")
+
+    trained, log = submit(
+        dashboard, working_dir, environment, monkeypatch,
+        "python", "jobs/train.py", "--data", str(tiles), "--out", run, "--mpp", "3.5", "--fit.epochs", "1",
+    )  # fmt: skip
+    assert (trained, "epoch 1/1" in log) == (0, True), log
+    labelled, log = submit(
+        dashboard, working_dir, environment, monkeypatch,
+        "python", "jobs/label.py", "--slides", str(slides), "--model", f"{run}/model", "--out", out,
+        "--tissue.min-fraction", "1",
+    )  # fmt: skip
+    assert (labelled, "1 ok, 1 failed" in log) == (3, True), log
+    refused, log = submit(dashboard, working_dir, environment, monkeypatch, "python", "jobs/label.py", "--slidse", "x")
+    assert (refused, "did you mean --slides?" in log) == (2, True), log
+    assert (tmp_path / "out" / "tiles" / "two textures.tif.parquet").exists()

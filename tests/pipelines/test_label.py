@@ -1,0 +1,91 @@
+"""The label job from the command line to the tables, in a Ray of its own."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from plain_loop import PlainLoop, assert_equal_to_plain_loop, rows_of
+
+from histo.cli import main
+
+pytestmark = pytest.mark.ray
+
+
+def label(slides: Path, bundle: Path, out: Path, *flags: str) -> int:
+    return main(["label", "--slides", str(slides), "--model", str(bundle), "--out", str(out), *flags])
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_rows_of_a_pyramid_equal_those_of_a_plain_loop(
+    pyramid: Path, bundle: Path, tmp_path: Path, workers: str
+) -> None:
+    code = label(pyramid, bundle, tmp_path, "--workers", workers)
+
+    (slide,) = rows_of(tmp_path / "slides.parquet")
+    rows = rows_of(tmp_path / "tiles" / "two textures.tif.parquet")
+    assert (code, slide["status"], slide["n_tiles"], slide["level"]) == (0, "ok", len(rows), 0)
+    assert (slide["effective_mpp"], slide["mpp_source"], slide["vendor"]) == (0.5, "metadata", "generic-tiff")
+    assert [row["tile_index"] for row in rows] == sorted(row["tile_index"] for row in rows)
+    assert_equal_to_plain_loop(rows, PlainLoop(pyramid / "two textures.tif", block=2), bundle)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.json", "slides.parquet", "tiles"]
+
+
+@pytest.mark.realdata
+def test_every_real_slide_gets_its_ledger_row(shared: Path, bundle: Path, tmp_path: Path) -> None:
+    code = label(shared / "slides", bundle, tmp_path)
+
+    slides = {row["slide_id"]: row for row in rows_of(tmp_path / "slides.parquet")}
+    assert code == 3
+    assert {name: (row["status"], row["error_code"]) for name, row in slides.items()} == {
+        "CMU-1-Small-Region.svs": ("ok", None),
+        "bad/broken.svs": ("failed", "not_a_slide"),
+        "bad/kidney-48-5.tif": ("failed", "not_a_slide"),
+        "bad/small_dicom.dcm": ("failed", "not_a_slide"),
+        "bad/unopenable.tiff": ("failed", "not_a_slide"),
+        "bad/unreadable.svs": ("failed", "unreadable"),
+        "format/boxes.tiff": ("failed", "implausible_mpp"),
+        "format/boxes_0.dcm": ("empty", None),
+        "format/small.svs": ("empty", None),
+        "tcga-cr-7395-01a-01-ts1.svs": ("failed", "no_mpp"),
+    }
+    assert all(row["error"] for row in slides.values() if row["status"] == "failed")
+    assert "--mpp-if-missing" in slides["tcga-cr-7395-01a-01-ts1.svs"]["error"]
+    assert {name for name, row in slides.items() if row["tiles_path"]} == {
+        path.relative_to(tmp_path / "tiles").as_posix().removesuffix(".parquet")
+        for path in (tmp_path / "tiles").rglob("*.parquet")
+    }
+    cmu = rows_of(tmp_path / slides["CMU-1-Small-Region.svs"]["tiles_path"])
+    assert slides["CMU-1-Small-Region.svs"]["effective_mpp"] == pytest.approx(0.499)
+    assert_equal_to_plain_loop(cmu, PlainLoop(shared / "slides" / "CMU-1-Small-Region.svs", block=1), bundle)
+
+
+@pytest.mark.realdata
+def test_a_slide_without_resolution_is_ok_with_the_one_given(shared: Path, bundle: Path, tmp_path: Path) -> None:
+    path = shared / "slides" / "tcga-cr-7395-01a-01-ts1.svs"
+
+    code = label(path, bundle, tmp_path, "--mpp-if-missing", "0.5", "--tissue.min-fraction", "0.95")
+
+    (slide,) = rows_of(tmp_path / "slides.parquet")
+    rows = rows_of(tmp_path / slide["tiles_path"])
+    assert (code, slide["status"], slide["mpp_source"], slide["mpp_x"]) == (0, "ok", "override", 0.5)
+    assert len(rows) > 100
+    assert_equal_to_plain_loop(rows[:10], PlainLoop(path, block=1), bundle)
+
+
+def test_a_second_run_replaces_the_tables_and_refuses_other_classes(
+    bundle: Path, pyramid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    renamed = tmp_path / "renamed"
+    shutil.copytree(bundle, renamed)
+    document = json.loads((renamed / "model.json").read_text())
+    (renamed / "model.json").write_text(json.dumps(document | {"classes": ["MUS", "STR", "LYM"]}))
+    strict = ["--tissue.min-fraction", "1", "--workers", "1"]
+    assert label(pyramid, bundle, tmp_path / "out", *strict) == 0
+    first = rows_of(tmp_path / "out" / "tiles" / "two textures.tif.parquet")
+
+    assert label(pyramid, renamed, tmp_path / "out", *strict) == 2
+    assert "holds results of a bundle with other classes" in capsys.readouterr().err
+    assert label(pyramid, bundle, tmp_path / "out", *strict) == 0
+
+    assert rows_of(tmp_path / "out" / "tiles" / "two textures.tif.parquet") == first

@@ -1,0 +1,111 @@
+"""Wrong usage, as a person meets it: one clear line, exit 2, within seconds, before Ray starts."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from histo.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def place(tmp_path: Path, bundle: Path, tiles: Path) -> Path:
+    """A folder with a bundle, a broken bundle, tiles, an empty folder, and a folder without slides."""
+    shutil.copytree(bundle, tmp_path / "model")
+    shutil.copytree(bundle, tmp_path / "misfit")
+    document = json.loads((tmp_path / "misfit" / "model.json").read_text())
+    (tmp_path / "misfit" / "model.json").write_text(json.dumps(document | {"classes": ["A", "B"]}))
+    shutil.copytree(bundle, tmp_path / "no-mpp")
+    document["input"]["mpp"] = None
+    (tmp_path / "no-mpp" / "model.json").write_text(json.dumps(document))
+    shutil.copy(tiles, tmp_path / "tiles.npz")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("not a slide")
+    (tmp_path / "slides").mkdir()
+    (tmp_path / "slides" / "a.svs").write_text("not a slide either, but a candidate")
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "run.json").write_text("{}")
+    return tmp_path
+
+
+LABEL = "label --slides slides --model model --out out"
+TRAIN = "train --data tiles.npz --out out"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("label --slides nowhere --model model --out out", "nowhere: no such file or folder"),
+        ("label --slides empty --model model --out out", "empty: no slides in it; it holds nothing"),
+        ("label --slides notes --model model --out out", "notes: no slides in it; it holds 1 .txt"),
+        ("label --slides slides --model nowhere --out out", "nowhere: no such folder"),
+        ("label --slides slides --model empty --out out", "not a model bundle, model.json is missing"),
+        ("label --slides slides --model misfit --out out", "3 outputs, but model.json names 2 classes"),
+        ("label --slides slides --model no-mpp --out out", "train it with --mpp, or give --tiling.mpp"),
+        ("label --slides slides --model model --out tiles.npz", "tiles.npz: cannot be written"),
+        ("label --slides slides --model model", "--out is missing"),
+        (f"{LABEL} --workers 0", "--workers: '0': input should be greater than or equal to 1"),
+        (f"{LABEL} --sldies x", "--sldies: unknown flag; did you mean --slides?"),
+        (f"{LABEL} --tissue.min-fraction 2", "--tissue.min-fraction: '2': input should be less than or equal to 1"),
+        (f"{LABEL} --mpp-if-missing 0.0001", "--mpp-if-missing: '0.0001': input should be greater than or equal to"),
+        ("train --data nowhere --out out", "nowhere: no such file or folder"),
+        ("train --data empty --out out", "empty: no class folders in it"),
+        ("train --data tiles.npz --out used", "used: already holds a run"),
+        (f"{TRAIN} --workers 0", "--workers: '0': input should be greater than or equal to 1"),
+        (f"{TRAIN} --network.backbone resnet5", "resnet5: timm has no such model"),
+        (f"{TRAIN} --network.weights nowhere", "--network.weights"),
+        (f"{TRAIN} --device tpu", "--device: 'tpu': input should be 'auto', 'cpu' or 'gpu'"),
+        (f"{TRAIN} --config nowhere.yaml", "--config nowhere.yaml: No such file or directory"),
+        ("evaluate --model model --data nowhere --out out", "nowhere: no such file or folder"),
+        ("evaluate --model model --data tiles.npz --out used", "used: already holds a run"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2_before_ray_starts(
+    place: Path, command: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
+
+    code = main(command.split())
+
+    shown = capsys.readouterr()
+    assert code == 2
+    assert message in shown.err
+    assert shown.err.count("\n") == 1
+    assert not (place / "out").exists()
+
+
+@pytest.mark.parametrize("argv", [[], ["lable"], ["--version"]])
+def test_an_unknown_job_shows_the_jobs_and_exits_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    assert "histo label" in capsys.readouterr().err
+
+
+def test_help_shows_the_jobs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert "histo train" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("job", ["train", "label", "evaluate"])
+def test_an_entry_script_fails_in_seconds_with_one_line(job: str, tmp_path: Path) -> None:
+    start = time.monotonic()
+
+    ended = subprocess.run(
+        [sys.executable, ROOT / "jobs" / f"{job}.py", "--wrong", "1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"jobs/{job}.py: --wrong: unknown flag")
+    assert ended.stderr.count("\n") == 1
+    assert time.monotonic() - start < 60, "a generous bound, for a busy machine; it takes about 5 s"

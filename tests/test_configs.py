@@ -1,0 +1,57 @@
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+
+from histo.spec import Spec, field_names, read_spec
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+REQUIRED = {
+    "train": ["--data", "/d", "--out", "/o"],
+    "label": ["--slides", "/s", "--model", "/m", "--out", "/o"],
+    "evaluate": ["--model", "/m", "--data", "/d", "--out", "/o"],
+}
+
+
+def spec_of(job: str) -> type[Spec]:
+    spec: type[Spec] = getattr(import_module(f"histo.pipelines.{job}"), f"{job.title()}Spec")
+    return spec
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_example_configuration_loads(path: Path) -> None:
+    job = path.parent.name
+
+    assert read_spec(spec_of(job), ["--config", str(path), *REQUIRED[job]], "histo")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_an_example_shows_the_defaults(path: Path) -> None:
+    job = path.parent.name
+    shown = read_spec(spec_of(job), ["--config", str(path), *REQUIRED[job]], "histo").model_dump()
+    default = read_spec(spec_of(job), REQUIRED[job], "histo").model_dump()
+
+    assert shown | {"mpp": None} == default | {"mpp": None} if job == "train" else shown == default
+
+
+@pytest.mark.parametrize("job", REQUIRED)
+def test_every_field_says_what_it_is(job: str) -> None:
+    def undescribed(spec: type[Spec], prefix: str = "") -> list[str]:
+        missing = []
+        for name, field in spec.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Spec):
+                missing += undescribed(field.annotation, f"{prefix}{name}.")
+            elif not field.description:
+                missing.append(prefix + name)
+        return missing
+
+    assert undescribed(spec_of(job)) == []
+    assert len(set(field_names(spec_of(job)))) > 3
+
+
+def test_examples_are_commented_mappings() -> None:
+    for path in CONFIGS:
+        assert path.read_text().startswith("#")
+        assert isinstance(yaml.safe_load(path.read_text()), dict)

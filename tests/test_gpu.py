@@ -1,0 +1,57 @@
+"""`make check-gpu`: train and label on a GPU, and compare with the CPU. Fails on a machine that has none."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from plain_loop import rows_of
+
+from histo.cli import main
+from histo.demo.fabricate import write_pyramid
+from histo.demo.textures import paint
+from histo.learn.predict import Predictor
+
+pytestmark = [pytest.mark.gpu, pytest.mark.ray]
+
+PROBABILITIES = ("prob_MUS", "prob_STR", "prob_TUM")
+
+
+@pytest.fixture(autouse=True)
+def _a_gpu_is_there() -> None:
+    assert torch.cuda.is_available(), "this machine has no GPU that torch can use; `make check-gpu` needs one"
+
+
+def test_the_predictor_gives_the_probabilities_of_the_cpu(bundle: Path) -> None:
+    tiles = np.random.default_rng(0).integers(0, 256, (40, 224, 224, 3), np.uint8)
+
+    np.testing.assert_allclose(Predictor(bundle, "cuda")(tiles), Predictor(bundle, "cpu")(tiles), atol=1e-3)
+
+
+def test_labelling_on_the_gpu_gives_the_tables_of_the_cpu(bundle: Path, tmp_path: Path) -> None:
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    write_pyramid(slides / "a.tif", paint("TUM", 4000, 4000, np.random.default_rng(0)), mpp=0.25)
+    for device in ("gpu", "cpu"):
+        flags = ["--slides", str(slides), "--model", str(bundle), "--out", str(tmp_path / device), "--device", device]
+        assert main(["label", *flags]) == 0
+    gpu, cpu = (rows_of(tmp_path / device / "tiles" / "a.tif.parquet") for device in ("gpu", "cpu"))
+
+    assert json.loads((tmp_path / "gpu" / "run.json").read_text())["placement"]["gpus"] == 1
+    assert [row["tile_index"] for row in gpu] == [row["tile_index"] for row in cpu]
+    for name in PROBABILITIES:
+        np.testing.assert_allclose([row[name] for row in gpu], [row[name] for row in cpu], atol=1e-3)
+
+
+def test_training_on_the_gpu_learns_as_on_the_cpu(tiles: Path, tmp_path: Path) -> None:
+    for device in ("gpu", "cpu"):
+        flags = ["--data", str(tiles), "--out", str(tmp_path / device), "--device", device, "--workers", "1"]
+        assert main(["train", *flags, "--size-px", "64", "--fit.epochs", "3", "--network.dropout", "0"]) == 0
+    gpu, cpu = (
+        [json.loads(line) for line in (tmp_path / device / "metrics.jsonl").read_text().splitlines()]
+        for device in ("gpu", "cpu")
+    )
+
+    for on_gpu, on_cpu in zip(gpu, cpu, strict=True):
+        assert on_gpu["train_loss"] == pytest.approx(on_cpu["train_loss"], rel=1e-2)

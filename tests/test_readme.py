@@ -1,0 +1,51 @@
+"""What the README says is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from histo import tables
+from histo.pipelines.evaluate import EvaluateSpec
+from histo.pipelines.label import LabelSpec
+from histo.pipelines.train import TrainSpec
+from histo.spec import field_names
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("columns", [tables.TILES, tables.SLIDES])
+def test_the_readme_lists_the_columns_as_they_are_written(columns: tuple[tables.Column, ...]) -> None:
+    rows = [f"| `{c.name}` | {c.type} | {c.unit} | {c.meaning} |" for c in columns]
+
+    assert "\n".join(rows) in README
+
+
+def test_every_place_that_the_readme_names_is_there() -> None:
+    named = re.findall(r"^((?:jobs|configs|histo|docs)/\S*)  ", README, flags=re.MULTILINE)
+
+    assert len(named) > 10
+    assert all((ROOT / name).exists() for name in named)
+
+
+def test_every_module_is_on_the_map() -> None:
+    for package in ("slides", "learn"):
+        modules = {path.stem for path in (ROOT / "histo" / package).glob("*.py")} - {"__init__", "collective"}
+        line = re.search(rf"^histo/{package}/ +(.*)$", README, flags=re.MULTILINE)
+        assert line
+        assert set(line[1].split(", ")) == modules
+
+
+def test_every_make_target_that_the_readme_names_exists() -> None:
+    targets = set(re.findall(r"\bmake ([a-z-]+)", README))
+
+    assert targets
+    assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+
+
+def test_the_readme_lists_the_flags_that_exist() -> None:
+    known = {f"--{name.replace('_', '-')}" for s in (TrainSpec, LabelSpec, EvaluateSpec) for name in field_names(s)}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]*[a-z]", README)) - {"--help", "--config", "--working-dir"}
+
+    assert named <= known

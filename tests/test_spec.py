@@ -1,0 +1,123 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field
+
+from histo.errors import UsageError
+from histo.spec import AbsolutePath, Spec, field_names, read_spec
+
+
+class Tiling(Spec):
+    stride_px: int = Field(224, gt=0)
+    """Distance of origins (px)."""
+    mpp: float | None = None
+
+
+class Label(Spec):
+    """Label slides."""
+
+    slides: AbsolutePath
+    workers: int | None = Field(None, ge=1)
+    classes: list[str] | None = None
+    overwrite: bool = False
+    tiling: Tiling = Tiling()
+
+
+def read(*argv: str) -> Label:
+    return read_spec(Label, argv, "histo label")
+
+
+def test_a_flag_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("slides: /a\ntiling: {stride_px: 112, mpp: 0.5}\n")
+
+    spec = read("--config", str(file), "--tiling.stride-px", "56")
+
+    assert (spec.tiling.stride_px, spec.tiling.mpp) == (56, 0.5)
+
+
+def test_a_relative_path_starts_at_the_callers_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert read("--slides", "here").slides == tmp_path / "here"
+
+
+def test_lists_are_given_with_commas() -> None:
+    assert read("--slides", "a", "--classes", "STR,TUM").classes == ["STR", "TUM"]
+
+
+def test_a_switch_can_be_set_and_unset(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("slides: /a\noverwrite: true\n")
+
+    assert read("--slides", "a", "--overwrite").overwrite
+    assert not read("--config", str(file), "--no-overwrite").overwrite
+
+
+def test_environment_variables_are_not_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKERS", "7")
+
+    assert read("--slides", "a").workers is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--slide", "a"], "--slide: unknown flag; did you mean --slides?"),
+        (["--slides", "a", "--tiling.stride", "3"], "--tiling.stride: unknown flag; did you mean --tiling.stride-px?"),
+        (["--slides", "a", "--tiling.stride_px", "3"], "did you mean --tiling.stride-px?"),
+        (["--slides", "a", "--workers", "0"], "--workers: '0': input should be greater than or equal to 1"),
+        (["--slides", "a", "--tiling.stride-px", "x"], "--tiling.stride-px: 'x': input should be a valid integer"),
+        ([], "--slides is missing"),
+        (["--config", "/nowhere.yaml"], "--config /nowhere.yaml: No such file or directory"),
+        (["--slides"], "--slides: expected one argument"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_that_names_it(argv: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read(*argv)
+
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slides: a\ntiling: {stride: 3}", "tiling.stride: unknown field; did you mean tiling.stride_px?"),
+        ("slides: a\nworker: 3", "worker: unknown field; did you mean workers?"),
+        ("slides: a\nworkers: many", "workers: 'many': input should be a valid integer"),
+        ("- a\n- b", "expected `key: value` lines, found a list"),
+        ("slides: [a", "not valid YAML"),
+    ],
+)
+def test_a_wrong_key_is_one_line_that_names_the_file(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(text)
+
+    with pytest.raises(UsageError) as caught:
+        read("--config", str(file))
+
+    assert str(caught.value).startswith(f"{file}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_help_lists_every_field(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        read("--help")
+
+    shown = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert "Distance of origins (px)." in shown
+    for name in set(field_names(Label)) - {"tiling"}:
+        assert f"--{name.replace('_', '-')}" in shown
+
+
+@given(st.integers(1, 10**6), st.none() | st.floats(0.01, 100), st.none() | st.integers(1, 99))
+def test_a_saved_spec_reads_back_as_itself(stride: int, mpp: float | None, workers: int | None) -> None:
+    spec = Label(slides=Path("/a"), workers=workers, tiling=Tiling(stride_px=stride, mpp=mpp))
+
+    assert Label.model_validate_json(spec.model_dump_json()) == spec
