@@ -61,7 +61,11 @@ def replace_folder(source: Path, target: Path) -> None:
     if target.exists():
         retired = target.with_name(f".{uuid4().hex}{TEMPORARY_SUFFIX}")
         target.rename(retired)
-        source.rename(target)
+        try:
+            source.rename(target)
+        except OSError:
+            retired.rename(target)
+            raise
         shutil.rmtree(retired)
     else:
         target.parent.mkdir(parents=True, exist_ok=True)

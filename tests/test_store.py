@@ -150,3 +150,13 @@ def test_a_link_to_a_folder_is_removed_and_the_folder_is_not(tmp_path: Path) -> 
     remove(tmp_path / "link")
 
     assert names(tmp_path) == ["real", "real/a.txt"]
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "kept").touch()
+
+    with pytest.raises(FileNotFoundError):
+        replace_folder(tmp_path / "missing", tmp_path / "target")
+
+    assert [path.name for path in tmp_path.rglob("*")] == ["target", "kept"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from histo import tables
 from histo.errors import Cause
 from histo.pipelines.work import LabelJob, Row
-from histo.slides.collection import Collection, table_path
+from histo.slides.collection import Collection, readable, table_path
 
 _REWRITE_S = 5.0
 
@@ -39,7 +39,8 @@ class Ledger:
         self._written = 0.0
         self._entries = {
             slide.slide_id: _Entry(
-                {"slide_id": slide.slide_id, "uri": slide.path, "status": "pending", "attempts": 1}, [0] * len(classes)
+                {"slide_id": slide.slide_id, "uri": readable(slide.path), "status": "pending", "attempts": 1},
+                [0] * len(classes),
             )
             for slide in collection.slides
         }
@@ -54,7 +55,7 @@ class Ledger:
         entry.columns["n_ok"] += summary["n_ok"]
         entry.columns["n_failed"] += summary["n_failed"]
         entry.columns["seconds"] = entry.columns.get("seconds", 0.0) + summary["seconds"]
-        if summary["failure"]:
+        if summary["failure"] and not entry.failure:
             entry.failure = json.loads(summary["failure"])
         for number, count in enumerate(summary["class_counts"]):
             entry.class_counts[number] += int(count)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from histo import tables
-from histo.errors import ReadError
+from histo.errors import Cause, ReadError, SlideError
 from histo.learn.predict import Predictor
 from histo.pipelines import parts
 from histo.pipelines.work import (
@@ -40,10 +40,7 @@ def plan_regions(row: Row, job: LabelJob) -> Iterator[Row]:
     start = time.perf_counter()
     try:
         with parts.attempt(job, slide_id, "plan"):
-            stats = [Path(file).stat() for file in files]
-            ledger["size_bytes"] = sum(stat.st_size for stat in stats)
-            ledger["mtime_ns"] = max(stat.st_mtime_ns for stat in stats)
-            ledger["content_id"] = content_id(files)
+            ledger |= _file_columns(files)
             plan = plan_slide(
                 files[0],
                 job.size_px,
@@ -57,6 +54,21 @@ def plan_regions(row: Row, job: LabelJob) -> Iterator[Row]:
             yield from _rows(job, slide_id, plan, ledger)
     except Exception as error:  # noqa: BLE001 -- a slide's plan is a boundary: anything becomes its ledger row
         yield settled_row(slide_id, ledger | describe_failure(error, slide_id))
+
+
+def _file_columns(files: list[str]) -> Row:
+    """The columns of the ledger that the slide's files tell."""
+    try:
+        stats = [Path(file).stat() for file in files]
+        return {
+            "size_bytes": sum(stat.st_size for stat in stats),
+            "mtime_ns": max(stat.st_mtime_ns for stat in stats),
+            "content_id": content_id(files),
+        }
+    except OSError as error:
+        raise SlideError(
+            Cause.UNREADABLE, f"{error.filename}: {error.strerror}; make the file readable, or remove it"
+        ) from error
 
 
 def _plan_columns(plan: SlidePlan) -> Row:

@@ -5,17 +5,17 @@ Rule: a file is a candidate if its extension is one of `SLIDE_EXTENSIONS`, or if
 file is counted by extension. Symbolic links to folders are not followed.
 """
 
-import glob
 import hashlib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from configparser import ConfigParser
+from configparser import Error as ConfigParserError
 from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
-from pydicom.errors import InvalidDicomError
 
 from histo.errors import UsageError
 
@@ -61,10 +61,10 @@ def find_slides(root: Path) -> Collection:
     base = root if root.is_dir() else root.parent
     slides: list[FoundSlide] = []
     others: Counter[str] = Counter()
-    for folder, names in _walk(root):
+    for folder, names in _walk(root, unreadable=lambda _: others.update(["unreadable folder"])):
         found, rest = _group(base, folder, names)
         slides += found
-        others.update(Path(name).suffix.lower() or "no extension" for name in rest)
+        others.update(_kind(Path(name)) for name in rest)
     if not slides:
         counted = ", ".join(f"{count} {extension}" for extension, count in sorted(others.items())) or "nothing"
         raise UsageError(f"--slides {root}: no slides in it; it holds {counted}")
@@ -75,11 +75,11 @@ def find_slides(root: Path) -> Collection:
     )
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+def _walk(root: Path, unreadable: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str]]]:
     if root.is_file():
         yield root.parent, [root.name]
         return
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in os.walk(root, onerror=unreadable):
         folders.sort()
         yield Path(folder), sorted(names)
 
@@ -97,7 +97,7 @@ def _group(base: Path, folder: Path, names: Iterable[str]) -> tuple[list[FoundSl
         else:
             rest.append(name)
     slides = [
-        FoundSlide(readable(paths[0].relative_to(base).as_posix()), str(paths[0]), tuple(map(str, paths)))
+        FoundSlide(_slide_id(paths[0].relative_to(base).as_posix()), str(paths[0]), tuple(map(str, paths)))
         for paths in series.values()
     ]
     return slides, rest
@@ -113,34 +113,51 @@ def is_dicom(path: Path) -> bool:
 
 
 def _series(path: Path) -> str:
-    """Name the series of a DICOM file; one without a series stands alone."""
+    """Name the series of a DICOM file; one without a series, or too damaged to name it, stands alone."""
     try:
         with warnings.catch_warnings(action="ignore"):  # pydicom warns of values that do not matter here
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-            return f"series {header.SeriesInstanceUID}"
-    except (InvalidDicomError, AttributeError, OSError, ValueError):
-        return f"file {path.name}"
+            series = str(header.SeriesInstanceUID)
+    except Exception:  # noqa: BLE001 -- pydicom raises what its parser runs into; opening the slide says what is wrong
+        series = ""
+    return f"series {series}" if series else f"file {path.name}"
 
 
 def _companions(path: Path) -> list[Path]:
-    """List the files that a MIRAX or VMS slide needs beside its own."""
+    """List the files that a MIRAX or Hamamatsu VMS slide needs beside its own."""
     match path.suffix.lower():
         case ".mrxs":
             return sorted(other for other in path.with_suffix("").glob("*") if other.is_file())
         case ".vms" | ".vmu":
-            return sorted(
-                other
-                for other in path.parent.glob(f"{glob.escape(path.stem)}*")
-                if other.is_file() and other != path and other.suffix.lower() not in SLIDE_EXTENSIONS
-            )
+            return sorted(path.parent / name for name in _named_values(path) if (path.parent / name).is_file())
         case _:
             return []
+
+
+def _named_values(path: Path) -> set[str]:
+    """Return all values of an ini file; a VMS slide names its images and maps there."""
+    parser = ConfigParser(strict=False, interpolation=None)
+    try:
+        parser.read_string(path.read_text(encoding="utf-8", errors="replace"))
+    except (OSError, ConfigParserError):
+        return set()
+    return {value for section in parser.values() for value in section.values() if value} - {path.name, ".", ".."}
 
 
 def _companion_files(slides: Iterable[FoundSlide]) -> Counter[str]:
     own = {slide.path for slide in slides}
     extra = {file for slide in slides for file in slide.files if file not in own and not is_dicom(Path(file))}
-    return Counter(Path(file).suffix.lower() or "no extension" for file in extra)
+    return Counter(_kind(Path(file)) for file in extra)
+
+
+def _kind(path: Path) -> str:
+    return readable(path.suffix.lower()) or "no extension"
+
+
+def _slide_id(path: str) -> str:
+    """Name a slide by its path; one that is not UTF-8 is made readable, and told from others by a hash."""
+    name = readable(path)
+    return name if name == path else f"{name}~{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
 
 
 def readable(path: str) -> str:
@@ -170,11 +187,18 @@ def table_path(slide_id: str) -> str:
 
 def safe_path(slide_id: str) -> str:
     """Turn a `slide_id` into a path that any file system and any Parquet reader takes; different ids stay different."""
-    return "/".join(_safe_component(part) for part in slide_id.split("/"))
+    *folders, name = slide_id.split("/")
+    return "/".join([*(_safe_folder(folder) for folder in folders), _safe_component(name)])
+
+
+def _safe_folder(part: str) -> str:
+    """A folder must not be called as the table of a slide beside it is."""
+    safe = _safe_component(part)
+    return safe.removesuffix(".parquet") + "%2Eparquet" if safe.endswith(".parquet") else safe
 
 
 def _safe_component(part: str) -> str:
-    safe = part.replace("%", "%25")
+    safe = part.replace("%", "%25").replace("~", "%7E")
     if safe[0] in "_.":
         safe = f"%{ord(safe[0]):02X}{safe[1:]}"
     encoded = safe.encode()

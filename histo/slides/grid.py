@@ -16,6 +16,9 @@ from histo.slides.tissue import TissueMask
 REGION_TILES = 16
 """A region is a square of up to 16 x 16 = 256 neighbouring tiles."""
 
+_ROUNDING = 1e-9
+"""Error of a tissue fraction; a tile that is all tissue must not miss a minimum of 1."""
+
 Indices = npt.NDArray[np.int64]
 
 
@@ -101,7 +104,7 @@ def keep_tissue(grid: Grid, mask: TissueMask, min_fraction: float) -> tuple[Indi
     for row in range(grid.rows):
         top = float(grid.y(np.asarray([row]))[0])
         fraction = mask.fraction(left, top, grid.width, grid.height)
-        chosen = np.flatnonzero(fraction >= min_fraction)
+        chosen = np.flatnonzero(fraction >= min_fraction - _ROUNDING)
         kept.append(row * grid.columns + chosen)
         fractions.append(fraction[chosen])
     return np.concatenate(kept).astype(np.int64), np.concatenate(fractions).astype(np.float32)

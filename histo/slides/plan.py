@@ -34,7 +34,7 @@ class TissueSpec(Spec):
 
     min_fraction: float = Field(0.25, ge=0, le=1)
     """Least share of a tile that must be tissue (0 to 1)."""
-    mpp: float = Field(8.0, gt=0)
+    mpp: float = Field(8.0, gt=0, le=100)
     """Resolution of the tissue mask (µm/px)."""
     exclude_ink: bool = True
     """Leave out pen marks; set to false for stains other than haematoxylin and eosin."""

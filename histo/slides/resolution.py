@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from histo.errors import Cause, SlideError
-from histo.slides.slide import Slide
+from histo.slides.slide import Level, Slide
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Sampling:
 
 
 def choose_sampling(slide: Slide, mpp: float, tolerance: float = 0.02, allow_upsample: bool = False) -> Sampling:
-    """Choose the coarsest level that is not coarser than the target, and the ratio of its pixels to the target's.
+    """Choose the coarsest exact level that is not coarser than the target, and the ratio of its pixels to the target's.
 
     Args:
         slide: The open slide's description.
@@ -47,12 +47,14 @@ def choose_sampling(slide: Slide, mpp: float, tolerance: float = 0.02, allow_ups
     Raises:
         SlideError: If even level 0 is coarser than the target, and `allow_upsample` is false.
     """
-    usable = [
-        level
-        for level in slide.levels
-        if mpp / (slide.mpp_x * level.downsample) >= 1 - tolerance
-        and mpp / (slide.mpp_y * level.downsample) >= 1 - tolerance
-    ]
+
+    def ratios(level: Level) -> tuple[float, float]:
+        return (
+            snap_ratio(mpp / (slide.mpp_x * level.downsample), tolerance),
+            snap_ratio(mpp / (slide.mpp_y * level.downsample), tolerance),
+        )
+
+    usable = [level for level in slide.levels if level.exact and min(ratios(level)) >= 1]
     if not usable and not allow_upsample:
         raise SlideError(
             Cause.TOO_COARSE,
@@ -60,8 +62,7 @@ def choose_sampling(slide: Slide, mpp: float, tolerance: float = 0.02, allow_ups
             "the model needs; rescan it, or accept enlarged pixels with --tiling.allow-upsample",
         )
     level = max(usable, key=lambda level: level.downsample, default=slide.levels[0])
-    ratio_x = snap_ratio(mpp / (slide.mpp_x * level.downsample), tolerance)
-    ratio_y = snap_ratio(mpp / (slide.mpp_y * level.downsample), tolerance)
+    ratio_x, ratio_y = ratios(level)
     return Sampling(
         level=level.index,
         ratio_x=ratio_x,

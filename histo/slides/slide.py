@@ -21,12 +21,22 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Level:
-    """One image of the pyramid: its size in its own pixels, and level-0 pixels per pixel of it."""
+    """One image of the pyramid.
+
+    Attributes:
+        index: 0 is the finest.
+        width: In its own pixels.
+        height: Likewise.
+        downsample: Level-0 pixels per pixel of it.
+        exact: Whether OpenSlide can read it pixel by pixel. It takes places in level-0 pixels, so where its own
+            downsample is not whole (2.0005, from sizes that were rounded), it interpolates between pixels of the level.
+    """
 
     index: int
     width: int
     height: int
     downsample: float
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -182,8 +192,8 @@ def _levels(sizes: tuple[tuple[int, int], ...], downsamples: tuple[float, ...]) 
     levels = []
     for index, ((w, h), downsample) in enumerate(zip(sizes, downsamples, strict=True)):
         nearest = max(1, round(downsample))
-        exact = abs(width / nearest - w) < 1 and abs(height / nearest - h) < 1
-        levels.append(Level(index, w, h, float(nearest) if exact else downsample))
+        blurred = abs(width / nearest - w) < 1 and abs(height / nearest - h) < 1
+        levels.append(Level(index, w, h, float(nearest) if blurred else downsample, exact=downsample == nearest))
     return tuple(levels)
 
 
@@ -200,10 +210,10 @@ def _resolution(path: str, properties: Mapping[str, str], mpp_if_missing: float 
         x, y, source = mpp_if_missing, mpp_if_missing, "override"
     low, high = PLAUSIBLE_MPP
     if not (low <= x <= high and low <= y <= high):
+        remedy = "correct the file's resolution tags" if source == "metadata" else "correct --mpp-if-missing"
         raise SlideError(
             Cause.IMPLAUSIBLE_MPP,
-            f"{path}: {x:g} x {y:g} µm/px in the {source} is not plausible for a slide ({low} to {high} µm/px); "
-            "correct the file's resolution tags",
+            f"{path}: {x:g} x {y:g} µm/px ({source}) is not plausible for a slide ({low} to {high} µm/px); {remedy}",
         )
     return x, y, source
 

@@ -26,10 +26,10 @@ WINDOW_PX = 2048
 """Edge of the windows in which the level under the mask is read, so that memory does not grow with the slide."""
 
 STAINED = 0.035
-"""Least green absorbance above the least absorbed channel; about 8 grey levels of 255 on white glass."""
-INK_RED = 1.25
+"""Least green absorbance above the least absorbed channel; about 20 grey levels of 255 on white glass."""
+INK_RED = 1.12
 """Red absorbance over green from which a dense pixel is blue or green ink (haematoxylin: 0.93)."""
-INK_BLUE = 0.9
+INK_BLUE = 0.75
 """Blue absorbance over green from which a dense pixel is red ink (haematoxylin 0.41, eosin 0.11, blood 0.6)."""
 DENSE = 0.25
 """Absorbance from which a pixel may be ink; thinner ones are judged by green alone."""

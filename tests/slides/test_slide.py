@@ -13,7 +13,7 @@ from histo.errors import Cause, ReadError, SlideError
 from histo.resample import Pixels
 from histo.slides.slide import OpenSlideReader, Slide, _levels, _on_white, open_slide
 
-laws = settings(deadline=None, max_examples=60)
+laws = settings(deadline=None, max_examples=40)
 WIDTH, HEIGHT, MARGIN = 480, 320, 60
 FULL, HALF = noise(WIDTH, HEIGHT, seed=1), noise(WIDTH // 2, HEIGHT // 2, seed=2)
 
@@ -219,3 +219,16 @@ def test_an_error_of_a_slide_survives_the_way_from_a_worker() -> None:
     error = pickle.loads(pickle.dumps(SlideError(Cause.NO_MPP, "s.svs: no resolution")))
 
     assert (error.cause, str(error)) == (Cause.NO_MPP, "s.svs: no resolution")
+
+
+def test_a_level_that_openslide_interpolates_is_not_exact(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", [noise(1003, 803), noise(501, 401)])
+
+    slide, reader = open_slide(path)
+
+    reader.close()
+    assert [(level.downsample, level.exact) for level in slide.levels] == [(1.0, True), (2.0, False)]
+
+
+def test_an_implausible_override_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    assert "correct --mpp-if-missing" in str(failure(write_tiff(tmp_path / "a.tif", [noise(64, 64)], mpp=None), 250))
