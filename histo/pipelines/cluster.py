@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ def session(workers: int | None) -> Iterator[Resources]:
     except (ConnectionError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"RAY_ADDRESS={address}: no Ray cluster can be joined there ({reason})") from None
+    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")  # one slide, many regions
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     try:

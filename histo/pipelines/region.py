@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from histo import tables
 from histo.errors import Cause, ReadError, SlideError
-from histo.learn.predict import Predictor
 from histo.pipelines import parts
 from histo.pipelines.work import (
     LabelJob,
@@ -111,7 +110,9 @@ class RegionLabeler:
     """
 
     def __init__(self, job: LabelJob) -> None:
-        import torch  # noqa: PLC0415 -- the process that plans must not load it
+        import torch  # noqa: PLC0415 -- the driver and the tasks that plan must not load it
+
+        from histo.learn.predict import Predictor  # noqa: PLC0415 -- likewise
 
         torch.set_num_threads(job.threads)
         self._job = job

@@ -59,7 +59,7 @@ def draw_overlay(slide_path: Path, tiles: pa.Table, classes: Sequence[str], mpp:
     plain.set_title(slide_path.name)
     labelled.set_title(f"{tiles.num_rows} tiles by most probable class")
     _add_tiles(labelled, slide, tiles, class_colours(classes))
-    figure.legend(handles=_legend(tiles, classes), loc="outside right center", frameon=False)
+    figure.legend(handles=_legend(tiles, classes), loc="outside right center", title="class (tiles)", frameon=False)
     with put_atomic(target) as file:
         figure.savefig(file, dpi=110, format="png")
 

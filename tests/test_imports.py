@@ -1,0 +1,15 @@
+"""What a process loads: a driver or a decoding task must not load torch, which takes seconds and CUDA libraries."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("module", ["histo.cli", "histo.slides.plan", "histo.learn.bundle", "histo.pipelines.label"])
+def test_labelling_loads_no_torch_before_its_workers_do(module: str) -> None:
+    program = f"import sys, {module}; print([m for m in ('torch', 'timm', 'torchvision') if m in sys.modules])"
+
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert shown.stdout.strip() == "[]"
