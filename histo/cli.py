@@ -6,7 +6,7 @@ Exit codes: 0 all done; 2 wrong usage or configuration; 3 finished, but some sli
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module
+from importlib import import_module, metadata
 
 from histo.errors import HistoError
 from histo.spec import read_spec
@@ -23,6 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in _JOBS:
         return run_job(arguments[0], arguments[1:], prog=f"histo {arguments[0]}")
+    if arguments == ["--version"]:
+        print(f"histo {metadata.version('histo')}")
+        return 0
     jobs = "\n".join(f"  histo {name:10}{meaning}" for name, (_, meaning) in _JOBS.items())
     usage = f"usage: histo JOB [--help] [--config FILE.yaml] [--any.field value ...]\n\n{jobs}"
     if arguments and arguments[0] in ("-h", "--help"):
@@ -41,3 +44,6 @@ def run_job(name: str, argv: Sequence[str], prog: str) -> int:
     except HistoError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return 1

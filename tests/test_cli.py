@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -82,10 +83,15 @@ def test_wrong_usage_is_one_line_and_exit_2_before_ray_starts(
     assert not (place / "out").exists()
 
 
-@pytest.mark.parametrize("argv", [[], ["lable"], ["--version"]])
+@pytest.mark.parametrize("argv", [[], ["lable"], ["--verison"]])
 def test_an_unknown_job_shows_the_jobs_and_exits_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 2
     assert "histo label" in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"histo {metadata.version('histo')}\n"
 
 
 def test_help_shows_the_jobs(capsys: pytest.CaptureFixture[str]) -> None:

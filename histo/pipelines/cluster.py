@@ -24,11 +24,18 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class Resources:
-    """What a Ray cluster has in all."""
+    """What a Ray cluster has.
+
+    Attributes:
+        cpus: In all.
+        gpus: In all.
+        cpus_per_worker: CPUs that a worker may take wherever it is placed, beside its GPU if there are any; None leaves
+            it to the number of workers, which then share one machine.
+    """
 
     cpus: float
     gpus: float
-    local: bool
+    cpus_per_worker: int | None
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,20 @@ def session(workers: int | None) -> Iterator[Resources]:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     try:
-        total = ray.cluster_resources()  # type: ignore[no-untyped-call] # Ray's own
-        yield Resources(total.get("CPU", 0), total.get("GPU", 0), local)
+        yield _resources(local)
     finally:
         ray.shutdown()
+
+
+def _resources(local: bool) -> Resources:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call] # Ray's own
+    gpu_nodes = [node for node in nodes if node.get("GPU", 0) >= 1]
+    beside_a_gpu = min((int(node.get("CPU", 0) // node["GPU"]) for node in gpu_nodes), default=1)
+    return Resources(
+        cpus=sum(node.get("CPU", 0) for node in nodes),
+        gpus=sum(node.get("GPU", 0) for node in nodes),
+        cpus_per_worker=None if local else max(1, beside_a_gpu),
+    )
 
 
 def _local_settings(workers: int | None) -> dict[str, Any]:
@@ -114,5 +131,5 @@ def place(workers: int | None, device: Device, resources: Resources, cpu_workers
         )
     if count > resources.cpus:
         raise UsageError(f"--workers {count}: this cluster has {resources.cpus:g} CPUs; ask for at most that many")
-    share = max(1, int(resources.cpus // count)) if resources.local else 1
-    return Placement(count, int(on_gpu), share)
+    share = resources.cpus_per_worker if on_gpu or resources.cpus_per_worker is None else 1
+    return Placement(count, int(on_gpu), share or max(1, int(resources.cpus // count)))

@@ -5,9 +5,10 @@ from histo.errors import UsageError
 from histo.pipelines.cluster import Placement, Resources, place, session
 from histo.pipelines.label import worker_resources
 
-LAPTOP = Resources(cpus=8, gpus=0, local=True)
-GPU_NODE = Resources(cpus=32, gpus=4, local=True)
-CLUSTER = Resources(cpus=256, gpus=0, local=False)
+LAPTOP = Resources(cpus=8, gpus=0, cpus_per_worker=None)
+GPU_NODE = Resources(cpus=32, gpus=4, cpus_per_worker=None)
+CLUSTER = Resources(cpus=256, gpus=0, cpus_per_worker=1)
+GPU_CLUSTER = Resources(cpus=256, gpus=16, cpus_per_worker=12)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,8 @@ CLUSTER = Resources(cpus=256, gpus=0, local=False)
         (2, "gpu", GPU_NODE, Placement(workers=2, gpus=1, cpus=16)),
         (6, "cpu", GPU_NODE, Placement(workers=6, gpus=0, cpus=5)),
         (100, "auto", CLUSTER, Placement(workers=100, gpus=0, cpus=1)),
+        (None, "auto", GPU_CLUSTER, Placement(workers=16, gpus=1, cpus=12)),
+        (64, "cpu", GPU_CLUSTER, Placement(workers=64, gpus=0, cpus=1)),
     ],
 )
 def test_workers_take_gpus_where_there_are_some_and_share_the_cpus(
@@ -64,7 +67,7 @@ def test_each_worker_gets_a_gpu_of_its_own() -> None:
         address="local", num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
     )
     try:
-        placement = place(None, "auto", Resources(cpus=4, gpus=2, local=True), cpu_workers=1)
+        placement = place(None, "auto", Resources(cpus=4, gpus=2, cpus_per_worker=None), cpu_workers=1)
         worker = ray.remote(**worker_resources(placement))(_Worker)
         found = ray.get([w.gpus.remote() for w in [worker.remote() for _ in range(placement.workers)]])
     finally:
