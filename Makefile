@@ -20,6 +20,7 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 demo: setup
+	rm -rf demo-output
 	$(BIN)/python -m histo.demo --out demo-output
 
 test: setup

@@ -4,7 +4,7 @@ Read the modules in the order of the data:
 
     label    collection -> slide -> tissue mask -> grid -> regions -> tiles -> probabilities -> parts
              -> one file per slide
-    train    source -> split -> stream -> loop (a generator of epochs) -> checkpoints -> bundle -> evaluation
+    train    source -> split -> stream -> loop (a generator of epochs) -> checkpoints -> bundle
 
 - `histo.slides`: `collection`, `slide`, `window`, `tissue`, `resolution`, `grid`, `tiles`, `plan`
 - `histo.learn`: `source`, `split`, `stream`, `augment`, `model`, `loop`, `checkpoint`, `bundle`, `predict`, `metrics`

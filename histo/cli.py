@@ -4,6 +4,7 @@ Exit codes: 0 all done; 2 wrong usage or configuration; 3 finished, but some sli
 1 anything else.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_job(name: str, argv: Sequence[str], prog: str) -> int:
     """Read the settings of one job and run it; an error that a person can act on becomes one line and an exit code."""
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # Ray reads it when it is imported
     try:
         pipeline = import_module(f"histo.pipelines.{name}")
         spec = read_spec(getattr(pipeline, _JOBS[name][0]), argv, prog)

@@ -28,7 +28,9 @@ class Cause(StrEnum):
     TOO_COARSE = "too_coarse"
     UNREADABLE = "unreadable"
     BAD_TILES = "bad_tiles"
+    TOO_MANY_TILES = "too_many_tiles"
     WORKER_LOST = "worker_lost"
+    STORAGE = "storage"
     INTERNAL = "internal"
 
 

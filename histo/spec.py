@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource
 
 from histo.errors import UsageError
@@ -21,14 +21,20 @@ from histo.errors import UsageError
 class Spec(BaseModel):
     """Base of every settings class: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+def _not_empty(path: Any) -> Any:
+    if path == "":
+        raise ValueError("the path is empty")
+    return path
 
 
 def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()
 
 
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+AbsolutePath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_absolute)]
 """A path that keeps its meaning in a worker with another working folder; relative ones start at the caller's."""
 
 SpecType = TypeVar("SpecType", bound=Spec)
@@ -92,7 +98,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected `key: value` lines, found a {type(content).__name__}")
-    return content
+    return _without_nulls(content)
+
+
+def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out keys without a value: a section whose lines are all comments means its defaults."""
+    return {
+        key: _without_nulls(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if value is not None
+    }
 
 
 def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ remove whole files.
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,11 +47,11 @@ def put_json(path: Path, value: Any) -> None:
         file.write((json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n").encode())
 
 
-def append_json_line(path: Path, value: dict[str, Any]) -> None:
-    """Append one line to a JSONL file and flush it to the disk."""
+def append_json_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:
+    """Append lines to a JSONL file in one write, and flush it to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value) + "\n")
+        file.write("".join(json.dumps(value) + "\n" for value in values))
         file.flush()
         os.fsync(file.fileno())
 

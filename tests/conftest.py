@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from histo.learn.bundle import Architecture, Bundle, TileInput
-from histo.learn.checkpoint import write_bundle
+from histo.learn.checkpoint import extract_bundle, write_checkpoint
 from histo.learn.model import pretrained_network
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -41,9 +41,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         origin={},
         weights_sha256="",
     )
-    folder = tmp_path_factory.mktemp("bundle") / "model"
-    write_bundle(folder, network, description)
-    return folder
+    root = tmp_path_factory.mktemp("bundle")
+    write_checkpoint(root / "checkpoint", network, description, torch.optim.SGD(network.head.parameters()), epoch=1)
+    extract_bundle(root / "checkpoint", root / "model")
+    return root / "model"
 
 
 @pytest.fixture(scope="session")

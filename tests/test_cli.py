@@ -32,7 +32,8 @@ def place(tmp_path: Path, bundle: Path, tiles: Path) -> Path:
     (tmp_path / "slides").mkdir()
     (tmp_path / "slides" / "a.svs").write_text("not a slide either, but a candidate")
     (tmp_path / "used").mkdir()
-    (tmp_path / "used" / "run.json").write_text("{}")
+    (tmp_path / "used" / "metrics.jsonl").write_text("{}")
+    (tmp_path / "used" / "metrics.json").write_text("{}")
     return tmp_path
 
 
@@ -60,6 +61,9 @@ TRAIN = "train --data tiles.npz --out out"
         ("train --data empty --out out", "empty: no class folders in it"),
         ("train --data tiles.npz --out used", "used: already holds a run"),
         (f"{TRAIN} --workers 0", "--workers: '0': input should be greater than or equal to 1"),
+        (f"{TRAIN} --classes A,B,A", "A is named twice"),
+        ("train --data tiles.npz --out tiles.npz", "tiles.npz: cannot be written"),
+        ("train --data tiles.npz --out ", "--out: '': value error, the path is empty"),
         (f"{TRAIN} --network.backbone resnet5", "resnet5: timm has no such model"),
         (f"{TRAIN} --network.weights nowhere", "--network.weights"),
         (f"{TRAIN} --device tpu", "--device: 'tpu': input should be 'auto', 'cpu' or 'gpu'"),
@@ -74,7 +78,7 @@ def test_wrong_usage_is_one_line_and_exit_2_before_ray_starts(
     monkeypatch.chdir(place)
     monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
 
-    code = main(command.split())
+    code = main(command.split(" "))
 
     shown = capsys.readouterr()
     assert code == 2

@@ -44,6 +44,13 @@ def test_a_relative_path_starts_at_the_callers_folder(tmp_path: Path, monkeypatc
     assert read("--slides", "here").slides == tmp_path / "here"
 
 
+def test_a_section_whose_lines_are_all_comments_means_its_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("slides: /a\ntiling:\n  # stride_px: 3\n")
+
+    assert read("--config", str(file)).tiling == Tiling()
+
+
 def test_lists_are_given_with_commas() -> None:
     assert read("--slides", "a", "--classes", "STR,TUM").classes == ["STR", "TUM"]
 
@@ -91,6 +98,8 @@ def test_a_wrong_flag_is_one_line_that_names_it(argv: list[str], message: str) -
         ("slides: a\nworkers: many", "workers: 'many': input should be a valid integer"),
         ("- a\n- b", "expected `key: value` lines, found a list"),
         ("slides: [a", "not valid YAML"),
+        ("slides: ''", "slides: '': value error, the path is empty"),
+        ("slides: a\ntiling: {mpp: .inf}", "tiling.mpp: inf: input should be a finite number"),
     ],
 )
 def test_a_wrong_key_is_one_line_that_names_the_file(tmp_path: Path, text: str, message: str) -> None:

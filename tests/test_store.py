@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from histo.store import append_json_line, put_atomic, put_json, remove, replace_folder
+from histo.store import put_atomic, put_json, remove, replace_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -91,8 +91,8 @@ def test_json_reads_back_as_it_was_put(tmp_path: Path) -> None:
 def test_json_lines_are_added_behind_those_that_are_there(tmp_path: Path) -> None:
     path = tmp_path / "a" / "lines.jsonl"
 
-    append_json_line(path, {"n": 1})
-    append_json_line(path, {"n": 2, "text": "two\nlines"})
+    append_json_lines(path, [{"n": 1}])
+    append_json_lines(path, [{"n": 2, "text": "two\nlines"}])
 
     assert [json.loads(line) for line in path.read_text().splitlines()] == [{"n": 1}, {"n": 2, "text": "two\nlines"}]
 

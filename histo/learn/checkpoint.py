@@ -1,5 +1,6 @@
 """Write what was learned: a bundle, or a checkpoint, which is a bundle and the state to continue from."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -26,24 +27,27 @@ def write_checkpoint(
         optimizer: Its state is taken.
         epoch: The epoch that has ended.
     """
-    draft = _draft_bundle(folder, network, bundle)
+    draft = _draft(folder)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(tensors, draft / WEIGHTS)
+    complete = bundle.model_copy(update={"weights_sha256": hash_file(draft / WEIGHTS)})
+    put_json(draft / MODEL_JSON, complete.model_dump(mode="json"))
     state: dict[str, Any] = {"epoch": epoch, "optimizer": optimizer.state_dict()}
     with put_atomic(draft / STATE) as file:
         torch.save(state, file)
     replace_folder(draft, folder)
 
 
-def write_bundle(folder: Path, network: Network, bundle: Bundle) -> None:
-    """Put a bundle in place as a whole."""
-    replace_folder(_draft_bundle(folder, network, bundle), folder)
+def extract_bundle(checkpoint: Path, folder: Path) -> None:
+    """Put the bundle of a checkpoint in place as a whole, without the state."""
+    draft = _draft(folder)
+    for name in (MODEL_JSON, WEIGHTS):
+        shutil.copyfile(checkpoint / name, draft / name)
+    replace_folder(draft, folder)
 
 
-def _draft_bundle(folder: Path, network: Network, bundle: Bundle) -> Path:
-    """Write the two files of a bundle beside the place where it will stand."""
+def _draft(folder: Path) -> Path:
+    """Make a folder beside the place where its content will stand."""
     draft = folder.with_name(f".{uuid4().hex}{TEMPORARY_SUFFIX}")
     draft.mkdir(parents=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(tensors, draft / WEIGHTS)
-    complete = bundle.model_copy(update={"weights_sha256": hash_file(draft / WEIGHTS)})
-    put_json(draft / MODEL_JSON, complete.model_dump(mode="json"))
     return draft

@@ -36,14 +36,14 @@ class Network(nn.Module):
         super().__init__()
         self.normalisation = normalisation
         self.backbone = backbone
-        self.head = Head(int(backbone.num_features), classes, dropout)  # type: ignore[arg-type] # timm sets an int
+        self.head = Head(feature_count(backbone), classes, dropout)
         for name, values in (("mean", normalisation.mean), ("std", normalisation.std)):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
 
     def features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """Return the backbone's feature maps, `(B, C, h, w)`, of uint8 images."""
+        """Return the backbone's features of uint8 images, `(B, C)`, pooled as the backbone does (CNNs: the average)."""
         normal = (images_BCHW.float() - self.get_buffer("mean")) / self.get_buffer("std")
-        return self.backbone.forward_features(normal.contiguous(memory_format=torch.channels_last))  # type: ignore[operator, no-any-return]
+        return self.backbone(normal.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Return logits, `(B, K)`, of uint8 images."""
@@ -51,7 +51,7 @@ class Network(nn.Module):
 
 
 class Head(nn.Module):
-    """Global average pooling, batch normalisation, dropout, linear."""
+    """Batch normalisation, dropout, linear, behind the backbone's global average pooling."""
 
     def __init__(self, features: int, classes: int, dropout: float) -> None:
         super().__init__()
@@ -59,10 +59,9 @@ class Head(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(features, classes)
 
-    def forward(self, features_BCHW: torch.Tensor) -> torch.Tensor:
+    def forward(self, features_BC: torch.Tensor) -> torch.Tensor:
         """Return logits, `(B, K)`."""
-        pooled = features_BCHW.mean(dim=(2, 3))
-        return self.linear(self.dropout(self.norm(pooled)))  # type: ignore[no-any-return]
+        return self.linear(self.dropout(self.norm(features_BC)))  # type: ignore[no-any-return]
 
 
 class GlobalBatchNorm(nn.BatchNorm1d):
@@ -78,12 +77,13 @@ class GlobalBatchNorm(nn.BatchNorm1d):
         if not self.training:
             return super().forward(values)
         count = sum_over_workers(torch.tensor(float(len(values)), device=values.device))
+        assert count > 1, "a batch of one has no variance; the stream makes none"
         mean = sum_over_workers(values.sum(dim=0)) / count
         variance = sum_over_workers((values - mean).square().sum(dim=0)) / count
         with torch.no_grad():
             momentum = self.momentum if self.momentum is not None else 0.1
             self.running_mean.lerp_(mean, momentum)
-            self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), momentum)
+            self.running_var.lerp_(variance * count / (count - 1), momentum)
         return (values - mean) * (variance + self.eps).rsqrt() * self.weight + self.bias
 
 
@@ -95,9 +95,32 @@ def create_backbone(name: str, input_channels: int = 3) -> nn.Module:
     """
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, in_chans=input_channels)
-    except RuntimeError:
+    except RuntimeError as error:
+        if name in timm.list_models():
+            raise UsageError(f"--network.backbone {name}: {_first_line(error)}") from error
         near = ", ".join(timm.list_models(f"*{name[:8]}*")[:6]) or "see timm.list_models()"
         raise UsageError(f"--network.backbone {name}: timm has no such model; near ones: {near}") from None
+
+
+def feature_count(backbone: nn.Module) -> int:
+    """Return the length of a backbone's pooled features."""
+    return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type] # an int
+
+
+@torch.inference_mode()
+def check_size(network: Network, backbone: str, size_px: int) -> None:
+    """Make sure that a network can see images of this size.
+
+    Raises:
+        UsageError: If it cannot.
+    """
+    try:
+        network.eval()(torch.zeros((1, 3, size_px, size_px), dtype=torch.uint8))
+    except Exception as error:
+        raise UsageError(
+            f"--network.backbone {backbone}: cannot classify images of {size_px} px ({_first_line(error)}); give "
+            "another --size-px or backbone"
+        ) from error
 
 
 def load_imagenet_weights(backbone: nn.Module, name: str, weights: Path | None) -> Normalisation:

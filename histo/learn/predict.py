@@ -26,6 +26,8 @@ class Predictor:
         self.bundle: Bundle = read_bundle(folder)
         self.batch_size = batch_size
         self._device = torch.device(device)
+        if self._device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False  # float32 means float32, as on a CPU
         self._network = load_network(folder, self.bundle).to(self._device).to(memory_format=torch.channels_last)
 
     def __call__(self, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -39,12 +41,16 @@ class Predictor:
 
         Raises:
             ValueError: If the tiles are not of the bundle's size.
+            FloatingPointError: If the network gives no finite probabilities.
         """
         size = self.bundle.input.size_px
         if tiles.shape[1:] != (size, size, 3) or tiles.dtype != np.uint8:
             raise ValueError(f"expected uint8 tiles (n, {size}, {size}, 3), got {tiles.dtype} {tiles.shape}")
         parts = [self._forward(tiles[i : i + self.batch_size]) for i in range(0, len(tiles), self.batch_size)]
-        return np.concatenate(parts) if parts else np.empty((0, len(self.bundle.classes)), np.float32)
+        probabilities = np.concatenate(parts) if parts else np.empty((0, len(self.bundle.classes)), np.float32)
+        if not np.isfinite(probabilities).all():
+            raise FloatingPointError("the model gives probabilities that are not finite; train it again")
+        return probabilities
 
     @torch.inference_mode()
     def _forward(self, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -22,6 +22,7 @@ from histo.errors import UsageError
 from histo.resample import Pixels
 
 IMAGE_EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff"))
+_EIGHT_BITS = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"))
 Split = Literal["train", "val", "test"]
 
 
@@ -91,9 +92,23 @@ class FileImages:
         path = self.paths[index]
         try:
             with Image.open(path) as image:
-                return np.asarray(image.convert("RGB"))
+                return _as_rgb(path, image)
         except (OSError, ValueError, SyntaxError) as error:
             raise UsageError(f"{path}: not a readable image ({error}); replace or remove it") from None
+
+
+def _as_rgb(path: Path, image: Image.Image) -> Pixels:
+    """Convert an image of 8 bits per channel to RGB; what is transparent becomes white.
+
+    Raises:
+        UsageError: If it has other pixels, which would have to be clipped or scaled by guess.
+    """
+    if image.mode not in _EIGHT_BITS:
+        raise UsageError(f"{path}: pixels of mode {image.mode}; expected 8 bits per channel, convert the image")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return np.asarray(image.convert("RGB"))
 
 
 @dataclass(frozen=True)
@@ -122,13 +137,17 @@ def read_source(path: Path, classes: Sequence[str] | None = None) -> Source:
     Raises:
         UsageError: If there is no such source, or it is not of a known form.
     """
-    if path.is_dir():
-        return _read_folder(path, classes)
-    if path.suffix == ".npz" and path.is_file():
-        return _read_npz(path, classes)
     if not path.exists():
         raise UsageError(f"--data {path}: no such file or folder")
-    raise UsageError(f"--data {path}: expected a folder of class folders or an .npz file")
+    if not path.is_dir() and path.suffix != ".npz":
+        raise UsageError(f"--data {path}: expected a folder of class folders or an .npz file")
+    source = _read_folder(path, classes) if path.is_dir() else _read_npz(path, classes)
+    repeated = [name for name, count in Counter(source.classes).items() if count > 1]
+    if repeated:
+        raise UsageError(f"--classes: {repeated[0]} is named twice")
+    if len(source.classes) < 2:
+        raise UsageError(f"--data {path}: a single class, {source.classes[0]}; a classifier needs two or more")
+    return source
 
 
 def _read_folder(root: Path, classes: Sequence[str] | None) -> Source:
@@ -197,12 +216,14 @@ def _name_labels(
         if strangers:
             raise UsageError(f"--data {path}: labels {sorted(strangers)} are not in --classes {','.join(names)}")
         return names, np.array([names.index(str(label)) for label in labels], np.int64)
+    if not len(labels):
+        raise UsageError(f"--data {path}: holds no images")
     if labels.dtype.kind not in "iu" or labels.min() < 0:
         raise UsageError(f"--data {path}: labels must be names or whole numbers from 0, not {labels.dtype}")
     highest = int(labels.max())
     names = tuple(classes) if classes else tuple(str(number) for number in range(highest + 1))
     if highest >= len(names):
-        raise UsageError(f"--data {path}: label {highest} needs {highest + 1} class names, --classes has {len(names)}")
+        raise UsageError(f"--data {path}: label {highest} needs {highest + 1} class names, there are {len(names)}")
     return names, labels.astype(np.int64)
 
 

@@ -29,6 +29,8 @@ def assign_splits(source: Source, spec: SplitSpec, seed: int) -> tuple[Split, ..
     splits: list[Split | None] = [case.split for case in source.cases]
     open_cases = [i for i, split in enumerate(splits) if split is None or (split == "train" and "val" not in splits)]
     held_out = set(_draw(source, open_cases, spec.val_fraction, seed)) if open_cases else set()
+    if "train" not in splits and not open_cases:
+        raise UsageError("the source has no training images, only parts for validation or testing")
     drawn: dict[int, Split] = {i: "val" if i in held_out else "train" for i in open_cases}
     return tuple(drawn.get(i) or _given(split) for i, split in enumerate(splits))
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 import torch
@@ -52,14 +51,14 @@ class Stream:
 
     def steps(self) -> int:
         """Return the number of global batches in an epoch."""
-        return ceil(len(self.members) / self.batch_size)
+        return len(_cut(len(self.members), self.batch_size))
 
     def global_batches(self, epoch: int) -> list[list[int]]:
         """Return every global batch of an epoch as case indices: a new order each epoch, each case once."""
         order = np.array(self.members)
         if self.augment is not None:
             order = np.random.default_rng((self.seed, epoch)).permutation(order)
-        return [order[i : i + self.batch_size].tolist() for i in range(0, len(order), self.batch_size)]
+        return [order[start:stop].tolist() for start, stop in _cut(len(order), self.batch_size)]
 
     def batches(self, epoch: int, rank: int = 0, workers: int = 1) -> Iterator[Batch]:
         """Yield this worker's share of every global batch; a short last one may leave a worker none."""
@@ -78,6 +77,19 @@ class Stream:
 
     def _nothing(self) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.empty((0, 3, self.size_px, self.size_px), dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
+
+
+def _cut(count: int, size: int) -> list[tuple[int, int]]:
+    """Cut a sequence into batches; a last one of one sample, which has no variance, joins the batch before it.
+
+    Examples:
+        >>> _cut(7, 3), _cut(8, 3)
+        ([(0, 3), (3, 7)], [(0, 3), (3, 6), (6, 8)])
+    """
+    starts = list(range(0, count, size))
+    if len(starts) > 1 and count - starts[-1] == 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], count], strict=True))
 
 
 class _Samples(Dataset[tuple[torch.Tensor, int]]):

@@ -6,20 +6,27 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from histo.errors import UsageError
+from histo.errors import HistoError, UsageError
+from histo.store import TEMPORARY_SUFFIX, put_atomic, remove
 
 Device = Literal["auto", "cpu", "gpu"]
 
 _SETTINGS = {
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers use the driver's interpreter, also under `uv run`
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # reports are collected that often, not every 2 s
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # no line twice
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's own notes stay out of the terminal; ours say what failed
 }
+
+
+_CPUS_FOR_OTHERS = 2
+"""CPUs beside each GPU of a cluster that are left to planning, and to the job's own process."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,10 @@ def session(workers: int | None) -> Iterator[Resources]:
         ray.init(**(_local_settings(workers) if local else {"address": address, "log_to_driver": True}))
     except (ConnectionError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise UsageError(f"RAY_ADDRESS={address}: no Ray cluster can be joined there ({reason})") from None
+        where = (
+            "a private Ray cannot be started" if local else f"RAY_ADDRESS={address}: no Ray cluster can be joined there"
+        )
+        raise UsageError(f"{where} ({reason})") from None
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")  # one slide, many regions
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     logging.getLogger("ray.train").setLevel(logging.ERROR)
@@ -93,7 +103,7 @@ def _resources(local: bool) -> Resources:
     return Resources(
         cpus=sum(node.get("CPU", 0) for node in nodes),
         gpus=sum(node.get("GPU", 0) for node in nodes),
-        cpus_per_worker=None if local else max(1, beside_a_gpu),
+        cpus_per_worker=None if local else max(1, beside_a_gpu - _CPUS_FOR_OTHERS),
     )
 
 
@@ -101,7 +111,7 @@ def _local_settings(workers: int | None) -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
         "address": "local",
-        "num_cpus": workers if workers and workers > cores else None,
+        "num_cpus": max(cores, workers or 0),
         "include_dashboard": False,
         "log_to_driver": False,
         "logging_level": "ERROR",
@@ -133,3 +143,41 @@ def place(workers: int | None, device: Device, resources: Resources, cpu_workers
         raise UsageError(f"--workers {count}: this cluster has {resources.cpus:g} CPUs; ask for at most that many")
     share = resources.cpus_per_worker if on_gpu or resources.cpus_per_worker is None else 1
     return Placement(count, int(on_gpu), share or max(1, int(resources.cpus // count)))
+
+
+def check_shared(out: Path, *inputs: Path) -> None:
+    """Make sure that every node of the cluster sees the same output folder, and the inputs.
+
+    Raises:
+        UsageError: If one does not; its part of the results would be lost.
+    """
+    marker = out / f".shared-{uuid4().hex}{TEMPORARY_SUFFIX}"
+    with put_atomic(marker):
+        pass
+    try:
+        for node in (node for node in ray.nodes() if node["Alive"]):  # type: ignore[no-untyped-call] # Ray's own
+            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            look = ray.remote(_missing).options(num_cpus=0, scheduling_strategy=here)
+            for path in ray.get(look.remote([marker, *inputs])):
+                seen = path if path != marker else out
+                raise UsageError(
+                    f"{seen}: not visible on node {node['NodeManagerHostname']}; it must be a shared folder"
+                )
+    finally:
+        remove(marker)
+
+
+def _missing(paths: list[Path]) -> list[Path]:
+    return [path for path in paths if not path.exists()]
+
+
+def root_cause(error: BaseException) -> str:
+    """Say in one line what an exception of Ray is about: the message of the error that a worker raised."""
+    failures = getattr(error, "worker_failures", None) or {}
+    cause: BaseException = next(iter(failures.values()), error)
+    while (inner := getattr(cause, "cause", None) or cause.__cause__) is not None:
+        cause = inner
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    if isinstance(cause, HistoError):
+        return " ".join(lines)
+    return f"{type(cause).__name__}: {lines[0] if lines else 'no message'}"

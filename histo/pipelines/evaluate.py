@@ -6,15 +6,16 @@ from dataclasses import asdict
 import numpy as np
 import numpy.typing as npt
 import ray
+import ray.exceptions
 from pydantic import Field
 
 from histo import store, tables
-from histo.errors import UsageError
+from histo.errors import HistoError, UsageError
 from histo.learn.bundle import Bundle, read_bundle
 from histo.learn.metrics import score
 from histo.learn.source import Source, read_source, survey
-from histo.pipelines.cluster import Device, Placement, place, session
-from histo.pipelines.record import RunRecord
+from histo.pipelines.cluster import Device, Placement, check_shared, place, root_cause, session
+from histo.pipelines.record import RunRecord, claim_output
 from histo.resample import resize
 from histo.spec import AbsolutePath, Spec
 
@@ -41,21 +42,24 @@ def evaluate(spec: EvaluateSpec) -> int:
         HistoError: If the data or the settings are bad.
     """
     bundle = read_bundle(spec.model)
-    source, truth = _labelled(spec, bundle)
-    if (spec.out / "run.json").exists():
+    if (spec.out / "metrics.json").exists():
         raise UsageError(f"--out {spec.out}: already holds a run; give another folder, or remove this one")
+    source, truth = _labelled(spec, bundle)
+    claim_output(spec.out)
     fingerprint = survey(source).fingerprint(source)
-    record = RunRecord(spec.out, "evaluate", spec)
     with session(workers=None) as resources:
         placement = place(1, spec.device, resources, cpu_workers=1)
-        record.add(placement=asdict(placement), data_fingerprint=fingerprint)
-        probabilities = _predict_in_ray(spec, placement)
-    _write_predictions(spec, bundle, source, truth, probabilities)
-    metrics = score(truth, probabilities.argmax(axis=1), bundle.classes)
-    store.put_json(spec.out / "metrics.json", metrics)
+        check_shared(spec.out, spec.data, spec.model)
+        facts = {"placement": asdict(placement), "data_fingerprint": fingerprint}
+        with RunRecord(spec.out, "evaluate", spec, **facts) as record:
+            probabilities = _predict_in_ray(spec, placement)
+            _write_predictions(spec, bundle, source, truth, probabilities)
+            metrics = score(truth, probabilities.argmax(axis=1), bundle.classes)
+            store.put_json(spec.out / "metrics.json", metrics)
+            record.finish(0, accuracy=metrics["accuracy"])
     print(format_confusion(metrics["confusion_matrix"], bundle.classes))
     print(f"accuracy {metrics['accuracy']:.4f} on {metrics['n']} images; tables: {spec.out}", flush=True)
-    return record.finish(0, accuracy=metrics["accuracy"])
+    return 0
 
 
 def _labelled(spec: EvaluateSpec, bundle: Bundle) -> tuple[Source, npt.NDArray[np.int64]]:
@@ -82,7 +86,10 @@ def _test_part(source: Source) -> Source:
 
 def _predict_in_ray(spec: EvaluateSpec, placement: Placement) -> npt.NDArray[np.float32]:
     task = ray.remote(num_cpus=placement.cpus, num_gpus=placement.gpus, max_retries=1)(predict_source)
-    result: npt.NDArray[np.float32] = ray.get(task.remote(spec, placement))
+    try:
+        result: npt.NDArray[np.float32] = ray.get(task.remote(spec, placement))
+    except ray.exceptions.RayError as error:
+        raise HistoError(f"{spec.model}: evaluation failed: {root_cause(error)}") from error
     return result
 
 

@@ -3,6 +3,7 @@
 collection -> slide -> tissue mask -> grid -> regions -> tiles -> probabilities -> parts -> one file per slide
 """
 
+import os
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -10,19 +11,20 @@ from typing import Any
 import pyarrow.parquet as pq
 import ray
 import ray.data
+import ray.exceptions
 from pydantic import Field
 
 from histo import store
-from histo.errors import UsageError
+from histo.errors import HistoError, UsageError
 from histo.learn.bundle import Bundle, bundle_hash, read_bundle
 from histo.pipelines import parts
-from histo.pipelines.cluster import Device, Placement, place, session
+from histo.pipelines.cluster import Device, Placement, check_shared, place, root_cause, session
 from histo.pipelines.ledger import Ledger
 from histo.pipelines.progress import Progress
-from histo.pipelines.record import RunRecord, versions
+from histo.pipelines.record import RunRecord, claim_output, versions
 from histo.pipelines.region import RegionLabeler, plan_regions
 from histo.pipelines.work import LabelJob, Row, describe_failure
-from histo.slides.collection import Collection, find_slides
+from histo.slides.collection import UNREADABLE_FOLDER, Collection, find_slides
 from histo.slides.plan import TilingSpec, TissueSpec
 from histo.spec import AbsolutePath, Spec
 
@@ -62,23 +64,29 @@ def label(spec: LabelSpec) -> int:
     bundle = read_bundle(spec.model)
     mpp = _requested_mpp(spec, bundle)
     collection = find_slides(spec.slides)
-    _check_output(spec, bundle)
-    record = RunRecord(spec.out, "label", spec)
-    ledger = Ledger(spec.out, collection, bundle.classes)
-    store.remove(spec.out / "staging")
-    ledger.write(force=True)
+    claim_output(spec.out)
+    _check_classes(spec, bundle)
     print(_found(collection), flush=True)
     with session(spec.workers) as resources:
         placement = place(spec.workers, spec.device, resources, cpu_workers=max(1, int(resources.cpus)))
-        record.add(placement=asdict(placement), other_files=collection.others)
-        job = _job(spec, bundle, mpp, placement)
-        _consume(job, collection, ledger, placement)
-    store.remove(spec.out / "staging")
-    counts = ledger.counts()
+        check_shared(spec.out, spec.slides, spec.model)
+        facts = {"placement": asdict(placement), "other_files": collection.others}
+        with RunRecord(spec.out, "label", spec, **facts) as record:
+            store.remove(spec.out / "staging")
+            ledger = Ledger(spec.out, collection, bundle.classes)
+            _consume(_job(spec, bundle, mpp, placement), collection, ledger, placement)
+            store.remove(spec.out / "staging")
+            counts = ledger.counts()
+            code = record.finish(_exit_code(counts, collection), slides=counts)
     for error in ledger.failures():
         print(f"failed: {error}")
     print(f"{', '.join(f'{n} {state}' for state, n in counts.items())}; tables: {spec.out}", flush=True)
-    return record.finish(3 if counts.get("failed") or counts.get("partial") else 0, slides=counts)
+    return code
+
+
+def _exit_code(counts: dict[str, int], collection: Collection) -> int:
+    assert not counts.get("pending"), "every slide was settled"
+    return 3 if counts.get("failed") or counts.get("partial") or UNREADABLE_FOLDER in collection.others else 0
 
 
 def _requested_mpp(spec: LabelSpec, bundle: Bundle) -> float:
@@ -91,18 +99,12 @@ def _requested_mpp(spec: LabelSpec, bundle: Bundle) -> float:
     return mpp
 
 
-def _check_output(spec: LabelSpec, bundle: Bundle) -> None:
-    """Refuse a folder that cannot be written, or that holds results of other classes."""
-    try:
-        spec.out.mkdir(parents=True, exist_ok=True)
-        store.put_json(spec.out / "run.json", {})
-    except OSError as error:
-        raise UsageError(f"--out {spec.out}: cannot be written ({error.strerror or error})") from None
+def _check_classes(spec: LabelSpec, bundle: Bundle) -> None:
+    """Refuse a folder that holds results of other classes."""
     earlier = spec.out / "slides.parquet"
     if earlier.exists():
-        columns = set(pq.read_schema(earlier).names)
-        others = {name for name in columns if name.startswith("fraction_")} - {f"fraction_{c}" for c in bundle.classes}
-        if others or f"fraction_{bundle.classes[0]}" not in columns:
+        before = [name for name in pq.read_schema(earlier).names if name.startswith("fraction_")]
+        if before != [f"fraction_{name}" for name in bundle.classes]:
             raise UsageError(f"--out {spec.out}: holds results of a bundle with other classes; give another folder")
 
 
@@ -116,6 +118,7 @@ def _job(spec: LabelSpec, bundle: Bundle, mpp: float, placement: Placement) -> L
         out=spec.out,
         model=spec.model,
         model_hash=bundle_hash(spec.model),
+        weights_sha256=bundle.weights_sha256,
         classes=bundle.classes,
         size_px=bundle.input.size_px,
         stride_px=spec.tiling.stride_px or bundle.input.size_px,
@@ -136,7 +139,10 @@ def label_graph(job: LabelJob, collection: Collection, placement: Placement) -> 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # a region per block: the regions of one slide spread over all workers
-    slides = [{"slide_id": slide.slide_id, "files": list(slide.files)} for slide in collection.slides]
+    slides = [
+        {"slide_id": slide.slide_id, "files": [os.fsencode(file) for file in slide.files]}
+        for slide in collection.slides
+    ]
     return (
         ray.data.from_items(slides, override_num_blocks=len(slides))
         .flat_map(partial(plan_regions, job=job), num_cpus=_PLAN_CPUS)
@@ -157,17 +163,20 @@ def worker_resources(placement: Placement) -> dict[str, Any]:
 def _consume(job: LabelJob, collection: Collection, ledger: Ledger, placement: Placement) -> None:
     """Enter every summary into the ledger, and have a slide's parts merged when its last region is in."""
     progress, merges = Progress(len(collection.slides)), _Merges(job, ledger)
-    settled = 0
-    for summary in label_graph(job, collection, placement).iter_rows():
-        if ledger.add(summary):
-            merges.settle(summary)
-            settled += 1
-        merges.collect()
-        ledger.write()
-        progress.show(settled, *ledger.tiles())
-    merges.collect(wait=True)
     ledger.write(force=True)
-    progress.end(ledger.tiles()[0])
+    try:
+        for summary in label_graph(job, collection, placement).iter_rows():
+            if ledger.add(summary):
+                merges.finish(summary)
+            merges.collect()
+            ledger.write()
+            progress.show(ledger.settled, ledger.tiles_done, ledger.tiles_expected())
+        merges.collect(wait=True)
+    except ray.exceptions.RayError as error:
+        raise HistoError(f"{job.out}: the run was broken off: {root_cause(error)}") from error
+    finally:
+        ledger.write(force=True)
+    progress.end(ledger.tiles_done)
 
 
 class _Merges:
@@ -178,17 +187,17 @@ class _Merges:
         self._merge = ray.remote(num_cpus=0, max_retries=3)(parts.merge_slide)
         self._running: dict[ray.ObjectRef[None], str] = {}
 
-    def settle(self, summary: Row) -> None:
-        """Begin what a slide needs after its last region."""
-        slide_id, status = summary["slide_id"], self._ledger.settle(self._job, summary["slide_id"])
-        if status == "failed":
-            parts.discard_slide(self._job, slide_id, summary["fingerprint"])
-        elif summary["n_regions"] > 1:
+    def finish(self, summary: Row) -> None:
+        """Do what a slide needs after its last region: merge its parts, or settle it at once."""
+        slide_id, fingerprint = summary["slide_id"], summary["fingerprint"]
+        if summary["n_regions"] > 1 and self._ledger.has_result(self._job, slide_id):
             n_tiles = self._ledger.n_tiles(slide_id)
-            self._running[self._merge.remote(self._job, slide_id, summary["fingerprint"], n_tiles)] = slide_id
+            self._running[self._merge.remote(self._job, slide_id, fingerprint, n_tiles)] = slide_id
+        elif self._ledger.settle(self._job, slide_id) == "failed":
+            parts.discard_slide(self._job, slide_id, fingerprint)
 
     def collect(self, wait: bool = False) -> None:
-        """Take note of merges that have ended."""
+        """Settle the slides whose merges have ended."""
         while self._running:
             ended, _ = ray.wait(list(self._running), num_returns=1, timeout=None if wait else 0)
             if not ended:
@@ -196,5 +205,7 @@ class _Merges:
             slide_id = self._running.pop(ended[0])
             try:
                 ray.get(ended[0])
+                self._ledger.settle(self._job, slide_id)
             except Exception as error:  # noqa: BLE001 -- a merge fails its slide, not the run
                 self._ledger.fail(slide_id, describe_failure(error, slide_id))
+                parts.discard_slide(self._job, slide_id, fingerprint=None)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from histo import tables
 from histo.errors import Cause
 from histo.pipelines.work import LabelJob, Row
@@ -28,10 +30,16 @@ class _Entry:
 class Ledger:
     """Collects summaries into one row per slide, and keeps `slides.parquet` up to date.
 
+    Slides that were labelled into the same folder before and are not in the collection now keep their rows: `absent`.
+
     Args:
         out: Output folder.
         collection: What was found.
         classes: Names, in order.
+
+    Attributes:
+        settled: Number of slides that are done.
+        tiles_done: Number of tiles that are done.
     """
 
     def __init__(self, out: Path, collection: Collection, classes: Sequence[str]) -> None:
@@ -44,6 +52,14 @@ class Ledger:
             )
             for slide in collection.slides
         }
+        self._absent = [row | {"status": "absent"} for row in self._earlier() if row["slide_id"] not in self._entries]
+        self.settled = self.tiles_done = 0
+        self._planned_slides = self._planned_tiles = 0
+
+    def _earlier(self) -> list[Row]:
+        path = self._out / "slides.parquet"
+        rows: list[Row] = pq.ParquetFile(path).read().to_pylist() if path.exists() else []
+        return rows
 
     def add(self, summary: Row) -> bool:
         """Enter one region's summary; true if it was the last one of its slide."""
@@ -52,6 +68,8 @@ class Ledger:
             entry.columns |= json.loads(summary["slide"])
             entry.columns |= {"n_ok": 0, "n_failed": 0}
             entry.n_regions = summary["n_regions"]
+            self._planned_slides += 1
+            self._planned_tiles += entry.columns.get("n_tiles", 0)
         entry.columns["n_ok"] += summary["n_ok"]
         entry.columns["n_failed"] += summary["n_failed"]
         entry.columns["seconds"] = entry.columns.get("seconds", 0.0) + summary["seconds"]
@@ -60,19 +78,29 @@ class Ledger:
         for number, count in enumerate(summary["class_counts"]):
             entry.class_counts[number] += int(count)
         entry.regions_done += bool(summary["region"])
+        self.tiles_done += summary["n_ok"] + summary["n_failed"]
         return entry.regions_done >= entry.n_regions
 
+    def has_result(self, job: LabelJob, slide_id: str) -> bool:
+        """Whether a slide whose regions are all in gets a table."""
+        entry = self._entries[slide_id]
+        if entry.failure or entry.columns.get("error_code"):
+            return False
+        return job.tolerates(entry.columns["n_ok"], entry.columns["n_failed"])
+
     def settle(self, job: LabelJob, slide_id: str) -> str:
-        """Decide what became of a slide whose regions are all in; returns its status."""
+        """Enter what became of a slide, once its table is in place if it has one; returns its status."""
         entry = self._entries[slide_id]
         columns = entry.columns
-        if entry.failure or columns.get("error_code"):
-            self.fail(slide_id, entry.failure)
-        elif not job.tolerates(columns["n_ok"], columns["n_failed"]):
-            columns |= _too_many_failed(columns, job.max_failed_fraction) | {"status": "failed"}
-        else:
+        if self.has_result(job, slide_id):
             columns |= {"status": _status(columns), "tiles_path": f"tiles/{table_path(slide_id)}"}
             columns |= self._shares(entry, tile_mm2=(job.stride_px * columns["effective_mpp"]) ** 2 / 1e6)
+            self.settled += 1
+        elif entry.failure or columns.get("error_code"):
+            self.fail(slide_id, entry.failure)
+        else:
+            columns |= _too_many_failed(columns, job.max_failed_fraction) | {"status": "failed"}
+            self.settled += 1
         return str(columns["status"])
 
     def _shares(self, entry: _Entry, tile_mm2: float) -> Row:
@@ -84,9 +112,8 @@ class Ledger:
 
     def fail(self, slide_id: str, failure: Row) -> None:
         """Enter a slide as failed for a reason that leaves its tiles unknown."""
-        columns = self._entries[slide_id].columns
-        columns |= failure | {"status": "failed", "tiles_path": None, "n_ok": None, "n_failed": None}
-        columns |= {f"{kind}_{name}": None for kind in ("fraction", "area_mm2") for name in self._classes}
+        self._entries[slide_id].columns |= failure | {"status": "failed", "n_ok": None, "n_failed": None}
+        self.settled += 1
 
     def n_tiles(self, slide_id: str) -> int:
         """Return the number of tiles that were planned for a slide."""
@@ -98,18 +125,15 @@ class Ledger:
         order = ("ok", "partial", "empty", "failed", "pending")
         return {state: states.count(state) for state in order if state in states}
 
-    def tiles(self) -> tuple[int, float]:
-        """Return the tiles that are done, and an estimate of all: slides not planned yet count like the others."""
-        planned = [entry for entry in self._entries.values() if entry.n_regions is not None]
-        done = sum((e.columns.get("n_ok") or 0) + (e.columns.get("n_failed") or 0) for e in planned)
-        total = sum(e.columns.get("n_tiles") or 0 for e in planned)
-        return done, total * len(self._entries) / max(1, len(planned))
+    def tiles_expected(self) -> float:
+        """Estimate the tiles of all slides: those that are not planned yet count like the others."""
+        return self._planned_tiles * len(self._entries) / max(1, self._planned_slides)
 
     def write(self, force: bool = False) -> None:
         """Rewrite `slides.parquet` atomically, at most every few seconds unless `force`."""
         now = time.monotonic()
         if force or now - self._written >= _REWRITE_S:
-            rows = [entry.columns for entry in self._entries.values()]
+            rows = sorted(self._absent + [e.columns for e in self._entries.values()], key=lambda row: row["slide_id"])
             layout = tables.schema(tables.SLIDES, self._classes, {"schema_version": str(tables.SCHEMA_VERSION)})
             tables.write_table(self._out / "slides.parquet", tables.rows_table(rows, layout))
             self._written = now

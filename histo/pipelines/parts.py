@@ -34,7 +34,12 @@ def parts_folder(out: Path, slide_id: str, fingerprint: str) -> Path:
 
 
 def tile_table(
-    job: LabelJob, slide_id: str, region: Region, work: SlideWork, probabilities: npt.NDArray[np.float32]
+    job: LabelJob,
+    slide_id: str,
+    region: Region,
+    work: SlideWork,
+    probabilities: npt.NDArray[np.float32],
+    bad: npt.NDArray[np.bool_],
 ) -> pa.Table:
     """Make the rows of a region, see `tables.TILES`.
 
@@ -43,14 +48,14 @@ def tile_table(
         slide_id: Which slide.
         region: Its tiles.
         work: How they were read.
-        probabilities: `(tiles, classes)`; a row of NaN is a tile that could not be read.
+        probabilities: `(tiles, classes)`.
+        bad: Which tiles could not be read, `(tiles,)`; their probabilities mean nothing.
     """
     grid_x, grid_y = work.grid.places(region.tile_index)
     count = len(region.tile_index)
-    bad = np.isnan(probabilities[:, 0])
-    readable = np.where(bad[:, None], 1 / len(job.classes), probabilities)
-    pred = readable.argmax(axis=1)
-    entropy = -np.sum(readable * np.log(np.maximum(readable, np.finfo(np.float32).tiny)), axis=1)
+    known = np.where(bad[:, None], 1 / len(job.classes), probabilities)
+    pred = known.argmax(axis=1)
+    entropy = -np.sum(known * np.log(np.maximum(known, np.finfo(np.float32).tiny)), axis=1)
     values: dict[str, pa.Array] = {
         "slide_id": pa.array([slide_id] * count),
         "tile_index": pa.array(region.tile_index),
@@ -63,11 +68,11 @@ def tile_table(
         "tissue_fraction": pa.array(region.tissue_fraction),
         "pred": pa.array(pred, mask=bad),
         "label": pa.array(np.array(job.classes, object)[pred], mask=bad),
-        "confidence": pa.array(readable.max(axis=1), mask=bad),
+        "confidence": pa.array(known.max(axis=1), mask=bad),
         "entropy": pa.array(entropy, mask=bad),
         "status": pa.array(np.where(bad, "read_error", "ok").astype(object)),
     }
-    values |= {f"prob_{name}": pa.array(readable[:, i], mask=bad) for i, name in enumerate(job.classes)}
+    values |= {f"prob_{name}": pa.array(known[:, i], mask=bad) for i, name in enumerate(job.classes)}
     layout = tile_schema(job, work)
     return pa.table([values[field.name].cast(field.type) for field in layout], schema=layout)
 
@@ -77,7 +82,7 @@ def tile_schema(job: LabelJob, work: SlideWork) -> pa.Schema:
     footer = {
         "schema_version": str(tables.SCHEMA_VERSION),
         "fingerprint": work.fingerprint,
-        "model_sha256": job.model_hash,
+        "model_sha256": job.weights_sha256,
         "classes": json.dumps(job.classes),
         "tiling": json.dumps(
             {
@@ -134,7 +139,7 @@ def attempt(job: LabelJob, slide_id: str, name: str) -> Iterator[None]:
         raise SlideError(
             Cause.WORKER_LOST,
             f"{slide_id}: {lost} workers were lost while they read it ({name}); the file may crash its decoder, or "
-            "memory ran out; label it alone with --slides FILE, or leave it out",
+            "memory ran out; convert or replace it, or use fewer workers",
         )
     marker.parent.mkdir(parents=True, exist_ok=True)
     with marker.open("ab") as file:

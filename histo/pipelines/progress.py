@@ -3,6 +3,8 @@
 import sys
 import time
 
+CLEAR = "\r\x1b[K"
+
 _LOG_EVERY_S = 30.0
 _TERMINAL_EVERY_S = 0.5
 
@@ -28,7 +30,7 @@ class Progress:
         rate = self._rate(now, tiles_done)
         left = _duration((tiles_expected - tiles_done) / rate) if rate else "unknown time"
         line = f"{slides_done}/{self._slides} slides  {tiles_done} tiles  {rate:.1f} tiles/s  {left} left"
-        print(f"\r\x1b[K{line}" if self._terminal else line, end="" if self._terminal else "\n", flush=True)
+        print(f"{CLEAR}{line}" if self._terminal else line, end="" if self._terminal else "\n", flush=True)
 
     def _rate(self, now: float, tiles_done: int) -> float:
         """Tiles per second since the first tile, so that the start of Ray does not count."""
@@ -39,7 +41,7 @@ class Progress:
     def end(self, tiles_done: int) -> None:
         """Print the total."""
         seconds = time.monotonic() - self._start
-        print(f"{chr(13) if self._terminal else ''}{tiles_done} tiles in {_duration(seconds)}", flush=True)
+        print(f"{CLEAR if self._terminal else ''}{tiles_done} tiles in {_duration(seconds)}", flush=True)
 
 
 def _duration(seconds: float) -> str:

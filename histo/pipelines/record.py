@@ -7,18 +7,34 @@ import sys
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from histo.errors import HistoError, UsageError
 from histo.spec import Spec
-from histo.store import put_json
+from histo.store import TEMPORARY_SUFFIX, put_atomic, put_json, remove
 
 _PACKAGES = ("histo", "ray", "torch", "torchvision", "timm", "numpy", "pyarrow", "openslide-python", "openslide-bin")
 
 
-class RunRecord:
-    """The `run.json` of one execution."""
+def claim_output(out: Path) -> None:
+    """Make the output folder, and prove that it can be written.
 
-    def __init__(self, folder: Path, command: str, spec: Spec) -> None:
+    Raises:
+        UsageError: If it cannot.
+    """
+    probe = out / f".probe{TEMPORARY_SUFFIX}"
+    try:
+        with put_atomic(probe):
+            pass
+        remove(probe)
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be written ({error.strerror or error})") from None
+
+
+class RunRecord:
+    """The `run.json` of one execution. As a context manager it notes how the execution ended, also by an error."""
+
+    def __init__(self, folder: Path, command: str, spec: Spec, **values: Any) -> None:
         self._path = folder / "run.json"
         self._values: dict[str, Any] = {
             "command": command,
@@ -27,20 +43,26 @@ class RunRecord:
             "started": _now(),
             "finished": None,
             "exit_code": None,
+            "error": None,
             "versions": versions(),
             "git_commit": git_commit(),
             "host": {"name": platform.node(), "cpus": os.cpu_count(), "system": platform.platform()},
+            **values,
         }
         put_json(self._path, self._values)
 
-    def add(self, **values: Any) -> None:
-        """Add facts that became known, and write the file."""
-        self._values |= values
-        put_json(self._path, self._values)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if kind is not None:
+            code = error.exit_code if isinstance(error, HistoError) else 1
+            self.finish(code, error=f"{kind.__name__}: {error}")
 
     def finish(self, exit_code: int, **values: Any) -> int:
         """Complete the record; returns the exit code."""
-        self.add(**values, finished=_now(), exit_code=exit_code)
+        self._values |= {**values, "finished": _now(), "exit_code": exit_code}
+        put_json(self._path, self._values)
         return exit_code
 
 
@@ -59,9 +81,16 @@ def _has(package: str) -> bool:
 
 def git_commit() -> str | None:
     """Return the commit of the source tree that runs, or None where it is an installed package."""
+    here = Path(__file__)
+    return (
+        _git(here.parent, "rev-parse", "HEAD") if _git(here.parent, "ls-files", "--error-unmatch", here.name) else None
+    )
+
+
+def _git(folder: Path, *words: str) -> str | None:
     try:
-        answer = subprocess.run(  # noqa: S603 -- a fixed command
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],  # noqa: S607 -- wherever git is
+        answer = subprocess.run(  # noqa: S603 -- fixed commands
+            ["git", "-C", str(folder), *words],  # noqa: S607 -- wherever git is
             capture_output=True,
             text=True,
             timeout=10,

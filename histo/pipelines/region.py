@@ -1,9 +1,11 @@
 """The two workers of a label run: one plans a slide, the other reads and classifies its regions."""
 
+import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ from histo.slides.tiles import read_tile
 
 def plan_regions(row: Row, job: LabelJob) -> Iterator[Row]:
     """Plan one slide: a row for each of its regions, or one row for a slide that has none or cannot be used."""
-    slide_id, files = row["slide_id"], list(row["files"])
+    slide_id, files = row["slide_id"], [os.fsdecode(file) for file in row["files"]]
     ledger: Row = {}
     start = time.perf_counter()
     try:
@@ -128,8 +130,8 @@ class RegionLabeler:
         region, work = parse_region(row)
         try:
             with parts.attempt(self._job, row["slide_id"], region.name):
-                probabilities = self._classify(region, work)
-                table = parts.tile_table(self._job, row["slide_id"], region, work, probabilities)
+                probabilities, bad = self._classify(region, work)
+                table = parts.tile_table(self._job, row["slide_id"], region, work, probabilities, bad)
                 parts.write_region(self._job, row["slide_id"], region, work, table)
         except Exception as error:  # noqa: BLE001 -- a region is the other boundary
             where = f"{row['slide_id']}, region {region.name}"
@@ -144,15 +146,27 @@ class RegionLabeler:
             seconds=time.perf_counter() - start,
         )
 
-    def _classify(self, region: Region, work: SlideWork) -> npt.NDArray[np.float32]:
-        """Return probabilities `(tiles, classes)`; NaN where a tile could not be read."""
-        probabilities = np.full((len(region.tile_index), len(self._job.classes)), np.nan, np.float32)
-        read_ahead = self._reads.map(lambda index: self._read(int(index), work), region.tile_index)
-        numbered = ((i, tile) for i, tile in enumerate(read_ahead) if tile is not None)
+    def _classify(self, region: Region, work: SlideWork) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """Return probabilities `(tiles, classes)`, and which tiles could not be read, `(tiles,)`."""
+        count = len(region.tile_index)
+        probabilities, bad = np.zeros((count, len(self._job.classes)), np.float32), np.ones(count, np.bool_)
+        numbered = ((i, tile) for i, tile in enumerate(self._read_ahead(region, work)) if tile is not None)
         while batch := list(islice(numbered, self._job.batch_size)):
             places = [i for i, _ in batch]
             probabilities[places] = self._predict(np.stack([tile for _, tile in batch]))
-        return probabilities
+            bad[places] = False
+        return probabilities, bad
+
+    def _read_ahead(self, region: Region, work: SlideWork) -> Iterator[Pixels | None]:
+        """Yield the tiles in order, while threads read the ones after; memory holds two batches of them."""
+        ahead = 2 * self._job.batch_size + self._job.threads
+        waiting: deque[Future[Pixels | None]] = deque()
+        for index in region.tile_index.tolist():
+            waiting.append(self._reads.submit(self._read, index, work))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
     def _read(self, tile_index: int, work: SlideWork) -> Pixels | None:
         """Read one tile; None if its pixels cannot be decoded."""

@@ -1,8 +1,8 @@
 """Train: source -> split -> stream -> loop (a generator of epochs) -> checkpoints -> bundle."""
 
 import json
+import math
 import platform
-import shutil
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,22 +10,23 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import ray.train
+import torch
 from pydantic import Field
 from ray.train.torch import TorchTrainer
 
 from histo import store, tables
 from histo.errors import HistoError, UsageError
 from histo.learn.augment import AugmentSpec
-from histo.learn.bundle import MODEL_JSON, WEIGHTS, Architecture, Bundle, TileInput
-from histo.learn.checkpoint import write_checkpoint
+from histo.learn.bundle import Architecture, Bundle, TileInput
+from histo.learn.checkpoint import extract_bundle, write_checkpoint
 from histo.learn.collective import rank
-from histo.learn.loop import Epoch, FitSpec, fit, make_optimizer
-from histo.learn.model import DEFAULT_BACKBONE, Network, pretrained_network
-from histo.learn.source import Source, Survey, read_source, survey, tile_mpp
+from histo.learn.loop import FitSpec, fit, make_optimizer
+from histo.learn.model import DEFAULT_BACKBONE, Network, Normalisation, check_size, pretrained_network
+from histo.learn.source import Source, Split, Survey, read_source, survey, tile_mpp
 from histo.learn.split import SplitSpec, assign_splits, split_hash
 from histo.learn.stream import Stream
-from histo.pipelines.cluster import Device, Placement, place, session
-from histo.pipelines.record import RunRecord, versions
+from histo.pipelines.cluster import Device, Placement, check_shared, place, root_cause, session
+from histo.pipelines.record import RunRecord, claim_output, versions
 from histo.spec import AbsolutePath, Spec
 
 
@@ -54,7 +55,7 @@ class TrainSpec(Spec):
     classes: list[str] | None = None
     """Class names: of the labels 0, 1, ... of an npz file, or the class folders to use; in this order."""
     mpp: float | None = Field(None, gt=0)
-    """Resolution of the images in the source (µm/px); without it the bundle cannot label slides."""
+    """Resolution of the images in the source (µm/px); a bundle without it labels slides only with --tiling.mpp."""
     size_px: int = Field(224, ge=16)
     """Edge of the images that the network sees (px); others are resampled."""
     seed: int = Field(0, ge=0)
@@ -73,33 +74,52 @@ def train(spec: TrainSpec) -> int:
     Raises:
         HistoError: If the data or the settings are bad, or training failed.
     """
-    if (spec.out / "run.json").exists():
+    if (spec.out / "metrics.jsonl").exists():
         raise UsageError(f"--out {spec.out}: already holds a run; give another folder, or remove this one")
     source = read_source(spec.data, spec.classes)
     splits = assign_splits(source, spec.split, spec.seed)
+    network = pretrained_network(_architecture(spec), len(source.classes), spec.network.weights)
+    check_size(network, spec.network.backbone, spec.size_px)
+    claim_output(spec.out)
     found = survey(source)
-    mpp = tile_mpp(spec.mpp, found.edges_px, spec.size_px)
-    pretrained_network(_architecture(spec), len(source.classes), spec.network.weights)  # fails here, not in a worker
-    record = RunRecord(spec.out, "train", spec)
-    _write_split(spec.out, source, found, splits)
-    origin = {
-        "data_fingerprint": found.fingerprint(source),
-        "split_sha256": split_hash(source, splits),
-        "run": str(spec.out),
-        "versions": versions(),
-    }
-    record.add(data_fingerprint=origin["data_fingerprint"], classes=list(source.classes))
+    bundle = _describe(spec, source, splits, found, network.normalisation)
     counts = ", ".join(f"{splits.count(name)} {name}" for name in ("train", "val", "test") if name in splits)
     print(f"{len(source.cases)} images of {len(source.classes)} classes: {counts}", flush=True)
     with session(spec.workers) as resources:
         placement = place(spec.workers, spec.device, resources, cpu_workers=1)
-        record.add(placement=asdict(placement))
-        _run_workers(spec, placement, mpp, origin)
-    best = _finish(spec.out)
-    print(
-        f"best epoch {best['epoch']}: val_accuracy {best['val_accuracy']:.4f}; bundle: {spec.out / 'model'}", flush=True
+        check_shared(spec.out, spec.data)
+        facts = {"placement": asdict(placement), "data_fingerprint": bundle.origin["data_fingerprint"]}
+        with RunRecord(spec.out, "train", spec, **facts) as record:
+            _write_split(spec.out, source, found, splits)
+            _run_workers(spec, placement, bundle)
+            best = _finish(spec.out)
+            record.finish(0, best=best)
+    accuracy = f"val_accuracy {best['val_accuracy']:.4f}"
+    print(f"best epoch {best['epoch']}: {accuracy}; bundle: {spec.out / 'model'}", flush=True)
+    return 0
+
+
+def _describe(
+    spec: TrainSpec, source: Source, splits: tuple[Split, ...], found: Survey, normalisation: Normalisation
+) -> Bundle:
+    """Describe the bundle that is to be trained; its weights, and the metrics of its epoch, are yet to come."""
+    return Bundle(
+        architecture=_architecture(spec),
+        classes=source.classes,
+        input=TileInput(
+            size_px=spec.size_px,
+            mpp=tile_mpp(spec.mpp, found.edges_px, spec.size_px),
+            mean=normalisation.mean,
+            std=normalisation.std,
+        ),
+        origin={
+            "data_fingerprint": found.fingerprint(source),
+            "split_sha256": split_hash(source, splits),
+            "run": str(spec.out),
+            "versions": versions(),
+        },
+        weights_sha256="",
     )
-    return record.finish(0, best=best)
 
 
 def _write_split(out: Path, source: Source, found: Survey, splits: tuple[str, ...]) -> None:
@@ -110,12 +130,12 @@ def _write_split(out: Path, source: Source, found: Survey, splits: tuple[str, ..
     tables.write_table(out / "split.parquet", tables.rows_table(rows, tables.schema(tables.CASES)))
 
 
-def _run_workers(spec: TrainSpec, placement: Placement, mpp: float | None, origin: dict[str, Any]) -> None:
+def _run_workers(spec: TrainSpec, placement: Placement, bundle: Bundle) -> None:
     """Train in Ray Train's workers; the epochs appear here as they are written."""
     storage = spec.out / "staging"
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"spec": spec.model_dump_json(), "mpp": mpp, "origin": json.dumps(origin)},
+        train_loop_config={"spec": spec.model_dump_json(), "bundle": bundle.model_dump_json()},
         scaling_config=ray.train.ScalingConfig(
             num_workers=placement.workers,
             use_gpu=bool(placement.gpus),
@@ -124,60 +144,48 @@ def _run_workers(spec: TrainSpec, placement: Placement, mpp: float | None, origi
         run_config=ray.train.RunConfig(
             name="ray",
             storage_path=str(storage),
-            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=1),  # type: ignore[call-arg] # annotated for V1,
+            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=1),  # type: ignore[call-arg] # as V1
         ),
     )
     with EpochPrinter(spec.out / "metrics.jsonl", spec.fit.epochs):
         try:
             trainer.fit()
         except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
-            raise HistoError(f"{spec.out}: training failed: {_root_cause(error)}") from error
+            raise HistoError(f"{spec.out}: training failed: {root_cause(error)}") from error
     store.remove(storage)
-
-
-def _root_cause(error: BaseException) -> str:
-    failures = getattr(error, "worker_failures", None) or {}
-    cause: BaseException = next(iter(failures.values()), error)
-    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(cause).__name__
 
 
 def train_worker(config: dict[str, Any]) -> None:
     """Train in one of the workers; the one of rank 0 writes."""
     spec = TrainSpec.model_validate_json(config["spec"])
-    if not (spec.out / "split.parquet").exists():
-        raise HistoError(f"{spec.out} is not visible on node {platform.node()}; it must be a shared folder")
+    bundle = Bundle.model_validate_json(config["bundle"])
     run = _prepare(spec)
-    device = ray.train.torch.get_device()
-    run.network.to(device)
+    run.network.to(ray.train.torch.get_device())
     optimizer = make_optimizer(run.network, spec.fit)
-    bundle = _describe(spec, run, config["mpp"], json.loads(config["origin"]))
     for epoch in fit(run.network, optimizer, run.train, run.val, spec.fit.epochs):
         if rank() == 0:
             metrics = {name: value for name, value in asdict(epoch).items() if name != "steps"}
             described = bundle.model_copy(update={"origin": bundle.origin | {"metrics": metrics}})
             checkpoint = spec.out / "checkpoints" / f"epoch_{epoch.epoch:04d}"
             write_checkpoint(checkpoint, run.network, described, optimizer, epoch.epoch)
-            _log(spec.out, epoch, metrics)
+            store.append_json_lines(spec.out / "steps.jsonl", [asdict(step) for step in epoch.steps])
+            store.append_json_lines(spec.out / "metrics.jsonl", [metrics])
 
 
 @dataclass(frozen=True)
 class _Run:
     """What every worker has before the first epoch, the same on all of them."""
 
-    source: Source
     network: Network
     train: Stream
     val: Stream
 
 
 def _prepare(spec: TrainSpec) -> _Run:
-    import torch  # noqa: PLC0415 -- only workers need it
-
     source = read_source(spec.data, spec.classes)
     written = pq.read_table(spec.out / "split.parquet", columns=["case_id", "split"]).to_pydict()
     if written["case_id"] != [case.case_id for case in source.cases]:
-        raise HistoError(f"{spec.data}: its files changed after the run began, or differ on this node")
+        raise HistoError(f"{spec.data}: its files changed after the run began, or differ on node {platform.node()}")
     torch.manual_seed(spec.seed)
     network = pretrained_network(_architecture(spec), len(source.classes), spec.network.weights)
 
@@ -185,36 +193,23 @@ def _prepare(spec: TrainSpec) -> _Run:
         members = tuple(i for i, name in enumerate(written["split"]) if name == split)
         return Stream(source, members, spec.size_px, spec.fit.batch_size, spec.seed, augment, spec.loaders)
 
-    return _Run(source, network, stream("train", spec.augment), stream("val", None))
+    return _Run(network, stream("train", spec.augment), stream("val", None))
 
 
 def _architecture(spec: TrainSpec) -> Architecture:
     return Architecture(backbone=spec.network.backbone, dropout=spec.network.dropout)
 
 
-def _describe(spec: TrainSpec, run: _Run, mpp: float | None, origin: dict[str, Any]) -> Bundle:
-    normalisation = run.network.normalisation
-    seen = TileInput(size_px=spec.size_px, mpp=mpp, mean=normalisation.mean, std=normalisation.std)
-    return Bundle(
-        architecture=_architecture(spec), classes=run.source.classes, input=seen, origin=origin, weights_sha256=""
-    )
-
-
-def _log(out: Path, epoch: Epoch, metrics: dict[str, Any]) -> None:
-    for step in epoch.steps:
-        store.append_json_line(out / "steps.jsonl", asdict(step))
-    store.append_json_line(out / "metrics.jsonl", metrics)
-
-
 def _finish(out: Path) -> dict[str, Any]:
     """Copy the bundle of the epoch with the least validation loss to `model/`."""
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    best: dict[str, Any] = min(lines, key=lambda line: (line["val_loss"], line["epoch"]))
-    draft = out / ".model.tmp"
-    draft.mkdir()
-    for name in (MODEL_JSON, WEIGHTS):
-        shutil.copyfile(out / "checkpoints" / f"epoch_{best['epoch']:04d}" / name, draft / name)
-    store.replace_folder(draft, out / "model")
+    finite = [line for line in lines if math.isfinite(line["val_loss"])]
+    if not finite:
+        raise HistoError(
+            f"{out}: the loss is not finite in any epoch; lower --fit.learning-rate, and look at the images"
+        )
+    best: dict[str, Any] = min(finite, key=lambda line: (line["val_loss"], line["epoch"]))
+    extract_bundle(out / "checkpoints" / f"epoch_{best['epoch']:04d}", out / "model")
     return best
 
 

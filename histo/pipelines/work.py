@@ -3,17 +3,17 @@
 import hashlib
 import json
 import traceback
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from histo.errors import Cause, SlideError
+from histo.slides.collection import readable
 from histo.slides.grid import Grid, Region
 from histo.slides.resolution import Sampling
-from histo.slides.slide import Slide
+from histo.slides.slide import Level, Slide
 from histo.tables import SCHEMA_VERSION
 
 ALGORITHM_VERSION = 1
@@ -29,7 +29,8 @@ class LabelJob:
     Attributes:
         out: Output folder.
         model: Bundle folder.
-        model_hash: sha256 of the bundle.
+        model_hash: sha256 of the bundle, its document and its weights.
+        weights_sha256: sha256 of the weights' file alone.
         classes: Names, in order.
         size_px: Edge of a tile, target pixels.
         stride_px: Distance of tile origins, target pixels.
@@ -47,6 +48,7 @@ class LabelJob:
     out: Path
     model: Path
     model_hash: str
+    weights_sha256: str
     classes: tuple[str, ...]
     size_px: int
     stride_px: int
@@ -99,9 +101,6 @@ class SlideWork:
     fingerprint: str
 
 
-_WORK = TypeAdapter(SlideWork)
-
-
 def region_row(slide_id: str, region: Region, work: SlideWork, ledger: Row) -> Row:
     """Make the row of one region; see `tables.REGIONS`."""
     return {
@@ -109,7 +108,7 @@ def region_row(slide_id: str, region: Region, work: SlideWork, ledger: Row) -> R
         "region": region.name,
         "tile_index": region.tile_index.tolist(),
         "tissue_fraction": region.tissue_fraction.tolist(),
-        "work": _WORK.dump_json(work).decode(),
+        "work": json.dumps(asdict(work)),
         "slide": json.dumps(ledger),
     }
 
@@ -131,7 +130,19 @@ def parse_region(row: Row) -> tuple[Region, SlideWork]:
     region = Region(
         row["region"], np.asarray(row["tile_index"], np.int64), np.asarray(row["tissue_fraction"], np.float32)
     )
-    return region, _WORK.validate_json(row["work"])
+    return region, _parse_work(json.loads(row["work"]))
+
+
+def _parse_work(values: Row) -> SlideWork:
+    slide = values["slide"]
+    levels, bounds = tuple(Level(**level) for level in slide["levels"]), slide["bounds"] and tuple(slide["bounds"])
+    return SlideWork(
+        slide=Slide(**slide | {"levels": levels, "bounds": bounds}),
+        sampling=Sampling(**values["sampling"]),
+        grid=Grid(**values["grid"]),
+        n_regions=values["n_regions"],
+        fingerprint=values["fingerprint"],
+    )
 
 
 def summary_row(
@@ -160,9 +171,16 @@ def summary_row(
 def describe_failure(error: Exception, where: str) -> Row:
     """Turn an exception into the ledger's error columns; one that was not foreseen keeps its traceback."""
     if isinstance(error, SlideError):
-        return {"error_code": error.cause.value, "error": str(error), "traceback": None}
+        return {"error_code": error.cause.value, "error": readable(str(error)), "traceback": None}
+    if isinstance(error, OSError):
+        message = f"{where}: {error.strerror or error}; mend the storage, or make room on it, and label again"
+        return {
+            "error_code": Cause.STORAGE.value,
+            "error": readable(message),
+            "traceback": readable(traceback.format_exc()),
+        }
     return {
         "error_code": Cause.INTERNAL.value,
-        "error": f"{where}: {type(error).__name__}: {error}; please report this with the traceback",
-        "traceback": traceback.format_exc(),
+        "error": readable(f"{where}: {type(error).__name__}: {error}; please report this with the traceback"),
+        "traceback": readable(traceback.format_exc()),
     }

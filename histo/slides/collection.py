@@ -22,6 +22,8 @@ from histo.errors import UsageError
 SLIDE_EXTENSIONS = frozenset(
     ".svs .tif .tiff .ndpi .mrxs .vms .vmu .scn .bif .svslide .czi .dcm".split()  # noqa: SIM905 -- reads as a list
 )
+UNREADABLE_FOLDER = "unreadable folder"
+_LONGEST_INDEX = 2**20
 _BLOCK = 64 * 1024
 _SAMPLES = 64
 _LONGEST_NAME = 200
@@ -61,7 +63,7 @@ def find_slides(root: Path) -> Collection:
     base = root if root.is_dir() else root.parent
     slides: list[FoundSlide] = []
     others: Counter[str] = Counter()
-    for folder, names in _walk(root, unreadable=lambda _: others.update(["unreadable folder"])):
+    for folder, names in _walk(root, unreadable=lambda _: others.update([UNREADABLE_FOLDER])):
         found, rest = _group(base, folder, names)
         slides += found
         others.update(_kind(Path(name)) for name in rest)
@@ -90,7 +92,9 @@ def _group(base: Path, folder: Path, names: Iterable[str]) -> tuple[list[FoundSl
     rest: list[str] = []
     for name in names:
         path = folder / name
-        if is_dicom(path):
+        if path.exists() and not path.is_file():  # a pipe or a device; reading it could wait for ever
+            rest.append(name)
+        elif is_dicom(path):
             series.setdefault(_series(path), []).append(path)
         elif path.suffix.lower() in SLIDE_EXTENSIONS:
             series[f"file {name}"] = [path, *_companions(path)]
@@ -129,16 +133,24 @@ def _companions(path: Path) -> list[Path]:
         case ".mrxs":
             return sorted(other for other in path.with_suffix("").glob("*") if other.is_file())
         case ".vms" | ".vmu":
-            return sorted(path.parent / name for name in _named_values(path) if (path.parent / name).is_file())
+            return sorted(path.parent / name for name in _named_values(path) if _is_name_of_file(path.parent, name))
         case _:
             return []
+
+
+def _is_name_of_file(folder: Path, name: str) -> bool:
+    try:
+        return (folder / name).is_file()
+    except (OSError, ValueError):  # too long for a name, or with a character that no name has
+        return False
 
 
 def _named_values(path: Path) -> set[str]:
     """Return all values of an ini file; a VMS slide names its images and maps there."""
     parser = ConfigParser(strict=False, interpolation=None)
     try:
-        parser.read_string(path.read_text(encoding="utf-8", errors="replace"))
+        with path.open(encoding="utf-8", errors="replace") as file:
+            parser.read_string(file.read(_LONGEST_INDEX))
     except (OSError, ConfigParserError):
         return set()
     return {value for section in parser.values() for value in section.values() if value} - {path.name, ".", ".."}

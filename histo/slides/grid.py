@@ -115,8 +115,9 @@ def cut_regions(grid: Grid, tile_index: Indices, tissue_fraction: npt.NDArray[np
     grid_x, grid_y = grid.places(tile_index)
     across = ceil(grid.columns / REGION_TILES)
     square = (grid_y // REGION_TILES) * across + grid_x // REGION_TILES
-    for number in np.unique(square):
-        members = np.flatnonzero(square == number)
+    order = np.argsort(square, kind="stable")
+    numbers, starts = np.unique(square[order], return_index=True)
+    for number, members in zip(numbers.tolist(), np.split(order, starts[1:]), strict=False):
         name = f"r{number // across:04d}_{number % across:04d}"
         yield Region(name, tile_index[members], tissue_fraction[members])
 

@@ -15,6 +15,9 @@ from histo.slides.slide import Slide, open_slide
 from histo.slides.tissue import find_tissue
 from histo.spec import Spec
 
+MOST_TILES = 2**31 - 1
+"""`tile_index` is a 32-bit number."""
+
 
 class TilingSpec(Spec):
     """Where tiles lie and at which resolution they are read."""
@@ -37,7 +40,7 @@ class TissueSpec(Spec):
     mpp: float = Field(8.0, gt=0, le=100)
     """Resolution of the tissue mask (µm/px)."""
     exclude_ink: bool = True
-    """Leave out pen marks; set to false for stains other than haematoxylin and eosin."""
+    """Leave out pen marks; use the no- form for stains other than haematoxylin and eosin."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,11 @@ def plan_slide(
     finally:
         reader.close()
     grid = Grid(slide.width, slide.height, size_px, tiling.stride_px or size_px, sampling.scale_x, sampling.scale_y)
+    if grid.columns * grid.rows > MOST_TILES:
+        raise SlideError(
+            Cause.TOO_MANY_TILES,
+            f"{path}: its grid has {grid.columns} x {grid.rows} tiles, more than can be numbered; use a larger stride",
+        )
     tile_index, tissue_fraction = keep_tissue(grid, mask, tissue.min_fraction)
     area = mask.area_um2(slide.mpp_x, slide.mpp_y) / 1e6
     return SlidePlan(slide, sampling, grid, tile_index, tissue_fraction, area)

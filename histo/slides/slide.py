@@ -200,22 +200,21 @@ def _levels(sizes: tuple[tuple[int, int], ...], downsamples: tuple[float, ...]) 
 def _resolution(path: str, properties: Mapping[str, str], mpp_if_missing: float | None) -> tuple[float, float, str]:
     x = _positive(properties.get(openslide.PROPERTY_NAME_MPP_X))
     y = _positive(properties.get(openslide.PROPERTY_NAME_MPP_Y))
-    source = "metadata"
+    known = "metadata" if x and y else "override"
+    x, y = x or mpp_if_missing, y or mpp_if_missing
     if x is None or y is None:
-        if mpp_if_missing is None:
-            raise SlideError(
-                Cause.NO_MPP,
-                f"{path}: no resolution in the metadata; give one with --mpp-if-missing (µm/px at level 0)",
-            )
-        x, y, source = mpp_if_missing, mpp_if_missing, "override"
+        raise SlideError(
+            Cause.NO_MPP,
+            f"{path}: no resolution in the metadata; give one with --mpp-if-missing (µm/px at level 0)",
+        )
     low, high = PLAUSIBLE_MPP
     if not (low <= x <= high and low <= y <= high):
-        remedy = "correct the file's resolution tags" if source == "metadata" else "correct --mpp-if-missing"
+        remedy = "correct the file's resolution tags" if known == "metadata" else "correct --mpp-if-missing"
         raise SlideError(
             Cause.IMPLAUSIBLE_MPP,
-            f"{path}: {x:g} x {y:g} µm/px ({source}) is not plausible for a slide ({low} to {high} µm/px); {remedy}",
+            f"{path}: {x:g} x {y:g} µm/px ({known}) is not plausible for a slide ({low} to {high} µm/px); {remedy}",
         )
-    return x, y, source
+    return x, y, known
 
 
 def _positive(text: str | None) -> float | None:

@@ -62,6 +62,14 @@ def test_tiles_of_another_size_are_a_callers_mistake(bundle: Path) -> None:
         Predictor(bundle)(np.zeros((1, 96, 96, 3), np.uint8))
 
 
+def test_a_network_that_gives_no_finite_numbers_is_an_error(bundle: Path) -> None:
+    predict = Predictor(bundle)
+    torch.nn.init.constant_(predict._network.head.linear.bias, float("nan"))
+
+    with pytest.raises(FloatingPointError, match="not finite"):
+        predict(np.zeros((1, 224, 224, 3), np.uint8))
+
+
 def test_no_tiles_are_no_probabilities(bundle: Path) -> None:
     assert Predictor(bundle)(np.zeros((0, 224, 224, 3), np.uint8)).shape == (0, 3)
 

@@ -22,8 +22,8 @@ class Patches(nn.Module):
         self.mix = nn.Conv2d(3, 16, kernel_size=8, stride=8)
         self.norm = nn.BatchNorm2d(16)
 
-    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.mix(images)).relu()
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.mix(images)).relu().mean(dim=(2, 3))
 
 
 SPEC = FitSpec(epochs=4, batch_size=8, learning_rate=0.02)

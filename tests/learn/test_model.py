@@ -8,7 +8,15 @@ from safetensors.torch import save_file
 
 from histo.errors import UsageError
 from histo.learn.bundle import Architecture
-from histo.learn.model import GlobalBatchNorm, create_backbone, load_imagenet_weights, pretrained_network
+from histo.learn.model import (
+    GlobalBatchNorm,
+    Network,
+    Normalisation,
+    check_size,
+    create_backbone,
+    load_imagenet_weights,
+    pretrained_network,
+)
 
 LITE0 = Architecture(backbone="tf_efficientnet_lite0")
 
@@ -24,16 +32,26 @@ def test_logits_equal_those_of_the_weight_packages_own_model(images: torch.Tenso
     original = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
     network = pretrained_network(LITE0, classes=9).eval()
 
-    logits = original._fc(network.features(images).mean(dim=(2, 3)))
+    logits = original._fc(network.features(images))
 
     torch.testing.assert_close(logits, original((images.float() - 127) / 128), atol=1e-3, rtol=1e-4)
 
 
-def test_the_head_is_pooling_normalisation_dropout_linear(images: torch.Tensor) -> None:
-    head = pretrained_network(LITE0, classes=5).head.train()
-    features = torch.randn(8, 1280, 7, 7)
+@torch.inference_mode()
+def test_features_are_the_global_average_of_the_last_map(images: torch.Tensor) -> None:
+    network = pretrained_network(LITE0, classes=5).eval()
 
-    normal = torch.nn.functional.batch_norm(features.mean(dim=(2, 3)), None, None, training=True)
+    features = network.features(images)
+
+    maps = network.backbone.forward_features((images.float() - 127) / 128)
+    torch.testing.assert_close(features, maps.mean(dim=(2, 3)), atol=1e-4, rtol=1e-4)
+
+
+def test_the_head_is_normalisation_dropout_linear() -> None:
+    head = pretrained_network(LITE0, classes=5).head.train()
+    features = torch.randn(8, 1280)
+
+    normal = torch.nn.functional.batch_norm(features, None, None, training=True)
     head.dropout.p = 0.0
 
     torch.testing.assert_close(head(features), head.linear(normal), atol=1e-4, rtol=1e-4)
@@ -68,6 +86,22 @@ def test_weights_of_another_network_are_refused_by_tensor(tmp_path: Path) -> Non
 
     with pytest.raises(UsageError, match=r"tensor conv_stem\.weight is missing"):
         load_imagenet_weights(create_backbone(LITE0.backbone), LITE0.backbone, tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224", "convnext_atto"])
+def test_any_backbone_of_timm_takes_a_head(name: str) -> None:
+    network = Network(create_backbone(name), Normalisation((127.0,) * 3, (128.0,) * 3), classes=4, dropout=0.2)
+
+    check_size(network, name, 224)
+
+    assert network(torch.zeros((2, 3, 224, 224), dtype=torch.uint8)).shape == (2, 4)
+
+
+def test_a_size_that_a_backbone_cannot_see_is_refused() -> None:
+    network = Network(create_backbone("vit_tiny_patch16_224"), Normalisation((127.0,) * 3, (128.0,) * 3), 4, 0.2)
+
+    with pytest.raises(UsageError, match="vit_tiny_patch16_224: cannot classify images of 96 px"):
+        check_size(network, "vit_tiny_patch16_224", 96)
 
 
 def test_batch_normalisation_of_one_worker_is_torchs_own() -> None:

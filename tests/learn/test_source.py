@@ -39,6 +39,7 @@ def test_named_classes_choose_folders_and_their_order(tmp_path: Path) -> None:
 
 def test_grey_and_palette_images_become_rgb(tmp_path: Path) -> None:
     save(tmp_path / "A" / "a.png", 7, mode="L")
+    save(tmp_path / "B" / "a.png", 7, mode="P")
 
     assert read_source(tmp_path).images.load(0).shape == (8, 8, 3)
 
@@ -61,7 +62,8 @@ def test_an_npz_of_one_part_says_nothing_about_a_split(tmp_path: Path, images: s
 def test_a_medmnist_file_says_its_own_split(tmp_path: Path) -> None:
     parts = {}
     for part, count in (("train", 3), ("val", 2), ("test", 1)):
-        parts |= {f"{part}_images": np.zeros((count, 8, 8), np.uint8), f"{part}_labels": np.zeros((count, 1), int)}
+        labels = np.arange(count)[:, None] % 2
+        parts |= {f"{part}_images": np.zeros((count, 8, 8), np.uint8), f"{part}_labels": labels}
     np.savez(tmp_path / "t.npz", **parts)
 
     source = read_source(tmp_path / "t.npz")
@@ -84,7 +86,10 @@ def test_labels_may_be_names(tmp_path: Path) -> None:
         ({"x": np.zeros(3)}, "expected data and labels"),
         ({"data": np.zeros((2, 8, 8, 3), np.float32), "labels": np.zeros(2, int)}, "expected uint8"),
         ({"data": np.zeros((2, 8, 8, 3), np.uint8), "labels": np.zeros(3, int)}, "2 images in data, but 3 labels"),
-        ({"data": np.zeros((2, 8, 8, 3), np.uint8), "labels": np.array([0, 9])}, "label 9 needs 10 class names"),
+        (
+            {"data": np.zeros((2, 8, 8, 3), np.uint8), "labels": np.array([0, 9])},
+            "label 9 needs 10 class names, there are 2",
+        ),
         ({"data": np.zeros((2, 8, 8, 3), np.uint8), "labels": np.array([0.5, 1])}, "labels must be names or whole"),
     ],
 )
@@ -107,7 +112,8 @@ def test_a_source_that_is_none_is_refused_by_name(tmp_path: Path, name: str) -> 
 
 
 def test_a_broken_image_is_named(tmp_path: Path) -> None:
-    save(tmp_path / "A" / "good.png", 1)
+    save(tmp_path / "B" / "good.png", 1)
+    (tmp_path / "A").mkdir()
     (tmp_path / "A" / "bad.png").write_bytes(b"not a picture")
 
     with pytest.raises(UsageError, match=r"A/bad\.png: not a readable image"):
@@ -116,14 +122,15 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
 
 def test_an_image_that_is_not_square_is_named(tmp_path: Path) -> None:
     save(tmp_path / "A" / "wide.png", 1, size=(9, 8))
+    save(tmp_path / "B" / "square.png", 1)
 
     with pytest.raises(UsageError, match=r"A/wide\.png: 9x8 px; tiles must be square"):
         survey(read_source(tmp_path))
 
 
 def test_the_content_hash_is_of_the_pixels(tmp_path: Path) -> None:
-    for name, level in (("a.png", 1), ("b.tif", 1), ("c.png", 2)):
-        save(tmp_path / "A" / name, level)
+    for name, level in (("A/a.png", 1), ("A/b.tif", 1), ("B/c.png", 2)):
+        save(tmp_path / name, level)
 
     first, second, third = survey(read_source(tmp_path)).content_hashes
 
@@ -155,3 +162,30 @@ def test_the_real_tiles_are_read(shared: Path) -> None:
 
     assert (len(folder.cases), len(folder.classes)) == (90, 9)
     assert np.bincount(npz.labels()).tolist() == [147, 78, 26, 60, 112, 60, 85, 28, 122]
+
+
+def test_transparent_pixels_become_white(tmp_path: Path) -> None:
+    for name in ("A", "B"):
+        (tmp_path / name).mkdir()
+        Image.new("RGBA", (8, 8), (10, 20, 30, 0)).save(tmp_path / name / "a.png")
+
+    assert (read_source(tmp_path).images.load(0) == 255).all()
+
+
+def test_an_image_of_16_bits_is_refused_by_name(tmp_path: Path) -> None:
+    for name in ("A", "B"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / name / "deep.png")
+
+    with pytest.raises(UsageError, match=r"A/deep\.png: pixels of mode I;16"):
+        survey(read_source(tmp_path))
+
+
+def test_one_class_is_not_enough_and_none_is_named_twice(tmp_path: Path) -> None:
+    save(tmp_path / "A" / "a.png", 1)
+    save(tmp_path / "B" / "a.png", 1)
+
+    with pytest.raises(UsageError, match="a single class, A"):
+        read_source(tmp_path, ["A"])
+    with pytest.raises(UsageError, match="A is named twice"):
+        read_source(tmp_path, ["A", "B", "A"])

@@ -51,6 +51,11 @@ def test_validation_is_drawn_from_training_where_a_source_has_none() -> None:
     assert (splits.count("train"), splits.count("val"), splits[10:]) == (5, 5, ("test", "test"))
 
 
+def test_a_source_without_training_images_is_refused() -> None:
+    with pytest.raises(UsageError, match="no training images"):
+        assign_splits(make_source([2, 2], ["val", "test", "val", "test"]), SplitSpec(), 0)
+
+
 def test_a_class_of_one_image_is_refused_by_name() -> None:
     with pytest.raises(UsageError, match="class K1 has a single image"):
         assign_splits(make_source([5, 1]), SplitSpec(), 0)

@@ -46,9 +46,13 @@ def test_a_global_batch_is_the_same_for_any_number_of_workers(workers: int) -> N
 
 
 def test_a_worker_without_a_share_gets_an_empty_batch() -> None:
-    *_, last = stream(9, 8, None).batches(0, rank=1, workers=2)
+    *_, last = stream(10, 8, None).batches(0, rank=2, workers=3)
 
-    assert (last.images_BCHW.shape, len(last.labels_B), last.global_count) == ((0, 3, 16, 16), 0, 1)
+    assert (last.images_BCHW.shape, len(last.labels_B), last.global_count) == ((0, 3, 16, 16), 0, 2)
+
+
+def test_a_last_batch_of_one_joins_the_batch_before_it() -> None:
+    assert [len(batch) for batch in stream(17, 8, AugmentSpec()).global_batches(1)] == [8, 9]
 
 
 def test_training_order_changes_with_epoch_and_seed_and_repeats_with_both() -> None:

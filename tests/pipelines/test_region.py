@@ -1,6 +1,7 @@
 """The workers of a label run, called in a plain loop: no Ray."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ from plain_loop import PlainLoop, assert_equal_to_plain_loop, rows_of
 from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import paint
 from histo.errors import Cause
-from histo.learn.bundle import bundle_hash
+from histo.learn.bundle import bundle_hash, hash_file, read_bundle
 from histo.pipelines import parts
 from histo.pipelines.ledger import Ledger
 from histo.pipelines.region import RegionLabeler, plan_regions
-from histo.pipelines.work import LabelJob, Row
-from histo.slides.collection import Collection, FoundSlide
+from histo.pipelines.work import LabelJob, Row, parse_region
+from histo.slides.collection import Collection, FoundSlide, find_slides
 from histo.slides.plan import TilingSpec, TissueSpec
 
 CLASSES = ("MUS", "STR", "TUM")
@@ -31,6 +32,7 @@ def job(bundle: Path, tmp_path: Path) -> LabelJob:
         out=tmp_path / "out",
         model=bundle,
         model_hash=bundle_hash(bundle),
+        weights_sha256=read_bundle(bundle).weights_sha256,
         classes=CLASSES,
         size_px=224,
         stride_px=224,
@@ -47,7 +49,7 @@ def job(bundle: Path, tmp_path: Path) -> LabelJob:
 
 
 def plan(job: LabelJob, path: Path) -> list[Row]:
-    return list(plan_regions({"slide_id": path.name, "files": [str(path)]}, job))
+    return list(plan_regions({"slide_id": path.name, "files": [os.fsencode(path)]}, job))
 
 
 def finish(job: LabelJob, path: Path, summaries: list[Row]) -> dict[str, Any]:
@@ -117,7 +119,7 @@ def test_the_footer_says_what_made_the_file(job: LabelJob, jpeg_slide: Path) -> 
     assert footer[b"histo.fingerprint"].decode() == summary["fingerprint"]
     assert json.loads(footer[b"histo.classes"]) == list(CLASSES)
     assert json.loads(footer[b"histo.tiling"])["effective_mpp"] == [0.5, 0.5]
-    assert footer[b"histo.model_sha256"].decode() == job.model_hash
+    assert footer[b"histo.model_sha256"].decode() == hash_file(job.model / "model.safetensors")
 
 
 def test_the_derived_columns_follow_from_the_probabilities(job: LabelJob, jpeg_slide: Path) -> None:
@@ -198,13 +200,68 @@ def test_work_that_took_two_workers_with_it_is_not_tried_again(job: LabelJob, jp
 def test_a_failure_that_nobody_foresaw_keeps_its_traceback(job: LabelJob, jpeg_slide: Path) -> None:
     (region,) = plan(job, jpeg_slide)
     labeler = RegionLabeler(job)
+
+    row = finish(job, jpeg_slide, [labeler(region | {"tissue_fraction": [0.5]})])
+
+    assert (row["status"], row["error_code"]) == ("failed", "internal")
+    assert "please report this" in row["error"]
+    assert "Traceback" in row["traceback"]
+
+
+def test_a_slide_that_vanishes_is_failed_by_name(job: LabelJob, jpeg_slide: Path) -> None:
+    (region,) = plan(job, jpeg_slide)
     jpeg_slide.unlink()
-    jpeg_slide.mkdir()
 
-    row = finish(job, jpeg_slide, [labeler(region | {"tile_index": [10**9]})])
+    row = finish(job, jpeg_slide, [RegionLabeler(job)(region)])
+    late = finish(job, jpeg_slide, [RegionLabeler(job)(plan(job, jpeg_slide)[0])])
 
-    assert row["status"] == "failed"
-    assert row["error"]
+    assert (row["status"], row["error_code"]) == ("failed", "not_a_slide")
+    assert (late["status"], late["error_code"]) == ("failed", "unreadable")
+    assert "No such file" in late["error"]
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_a_name_that_is_not_utf8_is_labelled_and_reported_like_any_other(
+    job: LabelJob, jpeg_slide: Path, good: bool
+) -> None:
+    path = jpeg_slide.with_name(os.fsdecode(b"caf\xe9.tif"))
+    jpeg_slide.rename(path)
+    if not good:
+        path.write_text("not a slide")
+    (found,) = find_slides(path.parent).slides
+    (region,) = plan_regions({"slide_id": found.slide_id, "files": [os.fsencode(found.path)]}, job)
+    ledger = Ledger(job.out, Collection((found,), {}), CLASSES)
+
+    ledger.add(RegionLabeler(job)(region))
+    status = ledger.settle(job, found.slide_id)
+    ledger.write(force=True)
+
+    assert status == ("ok" if good else "failed")
+    assert rows_of(job.out / "slides.parquet")[0]["slide_id"].startswith("caf%E9.tif~")
+
+
+def test_slides_of_an_earlier_run_keep_their_rows(job: LabelJob, jpeg_slide: Path) -> None:
+    for name in ("a.tif", "b.tif"):
+        Ledger(job.out, Collection((FoundSlide(name, name, (name,)),), {}), CLASSES).write(force=True)
+
+    assert [(row["slide_id"], row["status"]) for row in rows_of(job.out / "slides.parquet")] == [
+        ("a.tif", "absent"),
+        ("b.tif", "pending"),
+    ]
+
+
+def test_no_more_tiles_are_read_ahead_than_two_batches(job: LabelJob, jpeg_slide: Path) -> None:
+    job = replace(job, batch_size=2)
+    (region,) = plan(job, jpeg_slide)
+    labeler = RegionLabeler(job)
+    started: list[int] = []
+    read = labeler._read
+    labeler._read = lambda index, work: started.append(index) or read(index, work)  # type: ignore[method-assign, func-returns-value]
+
+    first = next(iter(labeler._read_ahead(*parse_region(region))))
+
+    assert first is not None
+    assert len(started) <= 2 * job.batch_size + job.threads + 1 < len(region["tile_index"])
 
 
 def test_the_fingerprint_follows_what_the_rows_depend_on(job: LabelJob, jpeg_slide: Path) -> None:
