@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from histo.store import put_atomic, put_json, remove, replace_folder
+from histo.store import append_json_lines, put_atomic, put_json, remove, replace_folder
 
 
 def names(folder: Path) -> list[str]:

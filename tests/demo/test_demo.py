@@ -1,0 +1,21 @@
+"""The demo, with fewer tiles than `make demo` has."""
+
+from pathlib import Path
+
+import pytest
+
+from histo.demo.__main__ import DemoSpec, demo
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def test_the_demo_keeps_its_promise_and_shows_each_slide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = demo(DemoSpec(out=tmp_path / "demo", tiles_per_class=20, epochs=3))
+
+    shown = capsys.readouterr().out
+    assert code == 0, shown
+    assert "tiles that lie wholly in one class are right" in shown
+    for name in ("demo_1", "demo_2", "demo_3_no_mpp"):
+        picture = tmp_path / "demo" / "pictures" / f"{name}.png"
+        assert f"picture: {picture}" in shown
+        assert picture.stat().st_size > 50_000
