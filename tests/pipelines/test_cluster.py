@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import pytest
 import ray
 
 from histo.errors import UsageError
-from histo.pipelines.cluster import Placement, Resources, place, session
+from histo.pipelines.cluster import Placement, Resources, check_shared, place, session
 from histo.pipelines.label import worker_resources
 
 LAPTOP = Resources(cpus=8, gpus=0, cpus_per_worker=None)
@@ -74,6 +76,16 @@ def test_each_worker_gets_a_gpu_of_its_own() -> None:
         ray.shutdown()
 
     assert sorted(found) == [[0], [1]]
+
+
+@pytest.mark.ray
+def test_a_folder_that_a_node_does_not_see_is_refused_by_name(tmp_path: Path) -> None:
+    with session(1):
+        check_shared(tmp_path, tmp_path)
+        with pytest.raises(UsageError, match=f"{tmp_path}/elsewhere: not visible on node"):
+            check_shared(tmp_path, tmp_path / "elsewhere")
+
+    assert list(tmp_path.iterdir()) == []
 
 
 class _Worker:

@@ -73,7 +73,7 @@ def test_a_slide_without_resolution_is_ok_with_the_one_given(shared: Path, bundl
     assert_equal_to_plain_loop(rows[:10], PlainLoop(path, block=1), bundle)
 
 
-def test_a_second_run_replaces_the_tables_and_refuses_other_classes(
+def test_a_second_run_replaces_the_tables_and_a_refused_one_changes_nothing(
     bundle: Path, pyramid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     renamed = tmp_path / "renamed"
@@ -83,9 +83,12 @@ def test_a_second_run_replaces_the_tables_and_refuses_other_classes(
     strict = ["--tissue.min-fraction", "1", "--workers", "1"]
     assert label(pyramid, bundle, tmp_path / "out", *strict) == 0
     first = rows_of(tmp_path / "out" / "tiles" / "two textures.tif.parquet")
+    records = {name: (tmp_path / "out" / name).read_bytes() for name in ("run.json", "slides.parquet")}
 
     assert label(pyramid, renamed, tmp_path / "out", *strict) == 2
     assert "holds results of a bundle with other classes" in capsys.readouterr().err
+    assert label(pyramid, bundle, tmp_path / "out", "--device", "gpu", "--workers", "999") == 2
+    assert records == {name: (tmp_path / "out" / name).read_bytes() for name in records}
     assert label(pyramid, bundle, tmp_path / "out", *strict) == 0
 
     assert rows_of(tmp_path / "out" / "tiles" / "two textures.tif.parquet") == first

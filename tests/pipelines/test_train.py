@@ -31,6 +31,7 @@ def measured(run: Path) -> list[tuple[float, ...]]:
 def test_a_run_ends_with_its_records_and_the_best_bundle(tiles: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
 
+    refused = train(tiles, run, "--device", "gpu", "--workers", "999")
     code = train(tiles, run, "--fit.epochs", "3", "--size-px", "64", "--mpp", "2", "--classes", "MUS,STR,TUM")
 
     metrics = lines(run / "metrics.jsonl")
@@ -38,7 +39,7 @@ def test_a_run_ends_with_its_records_and_the_best_bundle(tiles: Path, tmp_path: 
     bundle = read_bundle(run / "model")
     record = json.loads((run / "run.json").read_text())
     splits = pq.read_table(run / "split.parquet").to_pydict()
-    assert code == 0
+    assert (refused, code) == (2, 0)
     assert [line["epoch"] for line in metrics] == [1, 2, 3]
     assert metrics[-1]["train_loss"] < metrics[0]["train_loss"]
     assert bundle.classes == ("MUS", "STR", "TUM")
@@ -88,6 +89,8 @@ def test_a_failure_in_a_worker_is_one_line_and_exit_1(
     code = train(tiles, run, "--fit.epochs", "1", "--size-px", "64")
 
     error = capsys.readouterr().err.strip()
+    record = json.loads((run / "run.json").read_text())
+    assert (record["exit_code"], "training failed" in record["error"]) == (1, True)
     assert code == 1
     assert "training failed" in error
     assert "checkpoints" in error
