@@ -12,6 +12,7 @@ import pytest
 import tifffile
 from plain_loop import PlainLoop, assert_equal_to_plain_loop, rows_of
 
+from histo import tables
 from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import paint
 from histo.errors import Cause
@@ -92,6 +93,16 @@ def test_rows_in_a_plain_loop_equal_the_plainest_loop(job: LabelJob, pyramid: Pa
     assert (row["status"], row["n_ok"], row["n_failed"]) == ("ok", len(rows), 0)
     assert [r["tile_index"] for r in rows] == sorted({r["tile_index"] for r in rows})
     assert_equal_to_plain_loop(rows, PlainLoop(path, block=2), bundle)
+
+
+def test_the_rows_that_travel_have_the_columns_that_are_declared(job: LabelJob, jpeg_slide: Path) -> None:
+    (region,) = plan(job, jpeg_slide)
+    jpeg_slide.write_text("not a slide any more")
+    (settled,) = plan(job, jpeg_slide)
+    work = RegionLabeler(job)
+
+    assert [list(region), list(settled)] == [[column.name for column in tables.REGIONS]] * 2
+    assert [list(work(region)), list(work(settled))] == [[column.name for column in tables.SUMMARIES]] * 2
 
 
 def test_a_second_attempt_overwrites_its_own_part_and_nothing_else(job: LabelJob, pyramid: Path) -> None:
