@@ -1,53 +1,325 @@
-"""Random changes of a training image, a function of its own random generator alone.
+"""Random changes of a batch of training tiles, on the device where the batch lies.
 
-The generator is keyed by (seed, epoch, sample), so that an image is changed in the same way whichever worker has it.
+Every sample has a key of integers, in training (seed, epoch, sample), and all its random numbers come from that key:
+neither the workers, nor the batch that a sample is in, nor its neighbours there change what becomes of it. A sample
+draws the same numbers in the same order whatever is on, so that switching one option on leaves the others' draws alone.
+
+Axes: B sample, C colour channel (red, green, blue), H row, W column.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from typing import Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from pydantic import Field
-from torch.nn.functional import pad
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
+from torch.nn.functional import grid_sample
+from torchvision.transforms.v2.functional import gaussian_blur
 
 from histo.spec import Spec
 
+STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.0, 0.0, 0.0]])
+"""Absorption of red, green and blue by haematoxylin, eosin, and a residual perpendicular to both; rows of length 1.
+
+Ruifrok and Johnston, Analytical and Quantitative Cytology and Histology 23 (2001) 291-299.
+"""
+STAINS[2] = np.cross(STAINS[0], STAINS[1])
+STAINS /= np.linalg.norm(STAINS, axis=1, keepdims=True)
+
+LUMA = np.array([0.299, 0.587, 0.114])
+"""Share of red, green and blue in the grey level of a colour (ITU-R BT.601)."""
+CHROMA = np.stack([LUMA, 0.492 * (np.eye(3)[2] - LUMA), 0.877 * (np.eye(3)[0] - LUMA)])
+"""Colour to grey level and two chroma axes, U and V (ITU-R BT.601); grey has no chroma."""
+
+BEST_JPEG_QUALITY = 95
+DRAWS = 19
+"""Random numbers of a sample. New ones are added at the end, so that the old ones stay."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is changed, and how much; see `AugmentSpec` for the fields. Nothing, as it is made without arguments."""
+
+    horizontal_flip: bool = False
+    vertical_flip: bool = False
+    quarter_turns: bool = False
+    rotation_turns: float = 0.0
+    zoom: float = 0.0
+    stain_scale: float = 0.0
+    stain_shift: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue_turns: float = 0.0
+    blur_probability: float = 0.0
+    blur_sigma_px: float = 1.0
+    jpeg_probability: float = 0.0
+    jpeg_quality: int = 40
+
+    @property
+    def moves(self) -> bool:
+        """Whether pixels change their places."""
+        flips = self.horizontal_flip or self.vertical_flip
+        return flips or self.quarter_turns or self.rotation_turns > 0 or self.zoom > 0
+
+    @property
+    def stains(self) -> bool:
+        """Whether concentrations of stain change."""
+        return self.stain_scale > 0 or self.stain_shift > 0
+
+    @property
+    def colours(self) -> bool:
+        """Whether brightness, contrast, saturation or hue change."""
+        return max(self.brightness, self.contrast, self.saturation, self.hue_turns) > 0
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether every sample stays as it is."""
+        sometimes = self.blur_probability > 0 or self.jpeg_probability > 0
+        return not (self.moves or self.stains or self.colours or sometimes)
+
+
+_GEOMETRIC = Settings(horizontal_flip=True, vertical_flip=True, quarter_turns=True, rotation_turns=0.125, zoom=0.1)
+PRESETS = {
+    "none": Settings(),
+    "original": Settings(horizontal_flip=True, rotation_turns=0.2),
+    "geometric": _GEOMETRIC,
+    "stain": replace(
+        _GEOMETRIC,
+        stain_scale=0.05,
+        stain_shift=0.03,
+        brightness=0.1,
+        contrast=0.1,
+        saturation=0.1,
+        hue_turns=0.01,
+        blur_probability=0.25,
+        jpeg_probability=0.5,
+    ),
+}
+
 
 class AugmentSpec(Spec):
-    """Random changes of training images; validation images are never changed."""
+    """Random changes of training images; validation images are never changed.
 
-    horizontal_flip: bool = True
+    A field that is left out is as the preset has it. Amounts are drawn uniformly, to either side.
+    """
+
+    preset: Literal["none", "original", "geometric", "stain"] = "geometric"
+    """`none`; `original`: horizontal flip, rotation up to 0.2 turns; `geometric`: flips, quarter turns, rotation, zoom;
+    `stain`: these, and stain, colour, blur and JPEG."""
+    horizontal_flip: bool | None = None
     """Mirror left and right, half of the time."""
-    vertical_flip: bool = True
+    vertical_flip: bool | None = None
     """Mirror top and bottom, half of the time."""
-    rotation_turns: float = Field(0.2, ge=0, le=0.5)
-    """Greatest rotation to either side (turns; 0.2 is 72 degrees). What turns in from outside is mirrored."""
+    quarter_turns: bool | None = None
+    """Turn by 0, 1, 2 or 3 quarters, each as often; for square images."""
+    rotation_turns: float | None = Field(None, ge=0, le=0.5)
+    """Greatest rotation (turns; 0.2 is 72 degrees). What turns in from outside is mirrored."""
+    zoom: float | None = Field(None, ge=0, le=1)
+    """Greatest change of size (share; 0.1 is from 1/1.1 to 1.1, as often smaller as larger)."""
+    stain_scale: float | None = Field(None, ge=0, lt=1)
+    """Greatest change of the concentration of each stain (share of it)."""
+    stain_shift: float | None = Field(None, ge=0, le=1)
+    """Greatest amount of each stain that is added to or taken from the whole tile (absorbance, nats)."""
+    brightness: float | None = Field(None, ge=0, lt=1)
+    """Greatest change of brightness (share of the grey level)."""
+    contrast: float | None = Field(None, ge=0, lt=1)
+    """Greatest change of the distance from the tile's mean grey level (share of it)."""
+    saturation: float | None = Field(None, ge=0, le=1)
+    """Greatest change of colourfulness (share of it)."""
+    hue_turns: float | None = Field(None, ge=0, le=0.5)
+    """Greatest rotation of the hue (turns of the colour circle)."""
+    blur_probability: float | None = Field(None, ge=0, le=1)
+    """Share of samples that are blurred."""
+    blur_sigma_px: float | None = Field(None, gt=0, le=10)
+    """Greatest standard deviation of the Gaussian blur (px)."""
+    jpeg_probability: float | None = Field(None, ge=0, le=1)
+    """Share of samples that are compressed as JPEG."""
+    jpeg_quality: int | None = Field(None, ge=1, le=BEST_JPEG_QUALITY)
+    """Lowest JPEG quality (1 to 95); it is drawn from there to 95."""
+
+    def settings(self) -> Settings:
+        """Return what the preset and the other fields come to."""
+        return replace(PRESETS[self.preset], **self.model_dump(exclude={"preset"}, exclude_none=True))
 
 
-def sample_generator(seed: int, epoch: int, sample: int) -> np.random.Generator:
-    """Return the random generator of one sample in one epoch."""
-    return np.random.default_rng((seed, epoch, sample))
+@dataclass(frozen=True)
+class _Draws:
+    """Random numbers in [0, 1) by purpose, one per sample, in the order in which they are drawn."""
+
+    horizontal_flip: np.ndarray
+    vertical_flip: np.ndarray
+    quarter: np.ndarray
+    rotation: np.ndarray
+    zoom: np.ndarray
+    brightness: np.ndarray
+    contrast: np.ndarray
+    saturation: np.ndarray
+    hue: np.ndarray
+    blur: np.ndarray
+    blur_sigma: np.ndarray
+    jpeg: np.ndarray
+    jpeg_quality: np.ndarray
+    stain_scale: np.ndarray
+    stain_shift: np.ndarray
 
 
-def augment(image_CHW: torch.Tensor, spec: AugmentSpec, random: np.random.Generator) -> torch.Tensor:
-    """Change one uint8 image; its size stays."""
-    mirror_x, mirror_y, turn = random.random(3)
-    if spec.horizontal_flip and mirror_x < 0.5:
-        image_CHW = transforms.horizontal_flip(image_CHW)
-    if spec.vertical_flip and mirror_y < 0.5:
-        image_CHW = transforms.vertical_flip(image_CHW)
-    if spec.rotation_turns:
-        image_CHW = _rotate(image_CHW, degrees=360 * spec.rotation_turns * (2 * turn - 1))
-    return image_CHW
+def _draw(keys: Sequence[tuple[int, ...]]) -> _Draws:
+    """Draw each sample's numbers from its key; those of the stains are (B, 3), a column per stain."""
+    numbers = np.array([np.random.default_rng(key).random(DRAWS) for key in keys]).reshape(-1, DRAWS)
+    return _Draws(*numbers.T[:13], numbers[:, 13:16], numbers[:, 16:])
 
 
-def _rotate(image_CHW: torch.Tensor, degrees: float) -> torch.Tensor:
-    """Rotate about the centre, mirroring the image beyond its border so that no blank corner appears."""
-    size = [*image_CHW.shape[-2:]]
-    margin = [math.ceil(edge * (math.sqrt(2) - 1) / 2) + 1 for edge in size]
-    wide = pad(image_CHW.float()[None], (margin[1], margin[1], margin[0], margin[0]), mode="reflect")[0]
-    turned = transforms.rotate(wide, degrees, interpolation=InterpolationMode.BILINEAR)
-    result: torch.Tensor = transforms.center_crop(turned, size).round().to(image_CHW.dtype)
-    return result
+def augment(images_BCHW: torch.Tensor, spec: AugmentSpec, keys: Sequence[tuple[int, ...]]) -> torch.Tensor:
+    """Change every tile of a batch in its own way.
+
+    Flips, turns and zoom come first, in one bilinear resampling; then stain, colour, blur and JPEG. In between, values
+    are real numbers; they are rounded and cut to 0..255 once, before JPEG.
+
+    Args:
+        images_BCHW: uint8, three channels, on any device; may be empty.
+        spec: What is changed, and how much.
+        keys: One per sample, all that its random numbers depend on.
+
+    Returns:
+        uint8 of the same shape, on the same device.
+
+    Raises:
+        ValueError: If there is not one key per sample, or if quarter turns are asked of images that are not square.
+    """
+    if len(keys) != len(images_BCHW):
+        raise ValueError(f"{len(keys)} keys for {len(images_BCHW)} images")
+    settings = spec.settings()
+    if settings.changes_nothing or not len(keys):
+        return images_BCHW
+    draws = _draw(keys)
+    with torch.autocast(images_BCHW.device.type, enabled=False):
+        values_BCHW = images_BCHW.float()
+        if settings.moves:
+            values_BCHW = _move(values_BCHW, settings, draws)
+        if settings.stains:
+            values_BCHW = _stain(values_BCHW, settings, draws)
+        if settings.colours:
+            values_BCHW = _colour(values_BCHW, settings, draws, _mean_grey(images_BCHW))
+        _blur(values_BCHW, settings, draws)
+        result_BCHW = values_BCHW.round_().clamp_(0, 255).to(torch.uint8)
+    _compress(result_BCHW, settings, draws)
+    return result_BCHW
+
+
+def _either_side(draws: np.ndarray, greatest: float) -> np.ndarray:
+    """Spread draws from -greatest to greatest."""
+    return greatest * (2 * draws - 1)
+
+
+def _move(values_BCHW: torch.Tensor, settings: Settings, draws: _Draws) -> torch.Tensor:
+    """Flip, turn and zoom about the centre, mirroring the image beyond its border.
+
+    Raises:
+        ValueError: If quarter turns are asked of images that are not square.
+    """
+    height, width = values_BCHW.shape[-2:]
+    if settings.quarter_turns and height != width:
+        raise ValueError(f"quarter turns need square images, not {width} x {height} px")
+    matrix = _source_matrix(settings, draws) * (2 / np.array([width, height]))[:, None]
+    of_x, of_y = _on_device(matrix, values_BCHW)[:, None, None].unbind(dim=-1)
+    x = torch.arange(width, device=values_BCHW.device) - (width - 1) / 2
+    y = torch.arange(height, device=values_BCHW.device) - (height - 1) / 2
+    places = of_x * x[:, None] + of_y * y[:, None, None]
+    return grid_sample(values_BCHW, places, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _source_matrix(settings: Settings, draws: _Draws) -> np.ndarray:
+    """Return what takes a place (x, y) of the result to its source, in px from the centre; (B, 2, 2)."""
+    turns = _either_side(draws.rotation, settings.rotation_turns)
+    turns += settings.quarter_turns * np.floor(4 * draws.quarter) / 4
+    cosine, sine = np.cos(2 * math.pi * turns), np.sin(2 * math.pi * turns)
+    shrink = (1 + settings.zoom) ** _either_side(draws.zoom, 1)
+    mirror_x = np.where(settings.horizontal_flip & (draws.horizontal_flip < 0.5), -shrink, shrink)
+    mirror_y = np.where(settings.vertical_flip & (draws.vertical_flip < 0.5), -shrink, shrink)
+    rows = [[mirror_x * cosine, -mirror_x * sine], [mirror_y * sine, mirror_y * cosine]]
+    return np.moveaxis(np.array(rows), 2, 0)
+
+
+def _stain(values_BCHW: torch.Tensor, settings: Settings, draws: _Draws) -> torch.Tensor:
+    """Scale and shift the concentration of each stain, as Tellez et al. do (doi 10.1109/TMI.2018.2820199).
+
+    Light of level v has the absorbances a = -ln((v + 1) / 256) = c S of the concentrations c and the `STAINS` S. Of
+    scaled and shifted ones, c A + b, they are a (S^-1 A S) + b S: one matrix and one offset per sample.
+    """
+    scale = 1 + _either_side(draws.stain_scale, settings.stain_scale)
+    shift = _either_side(draws.stain_shift, settings.stain_shift)
+    matrix = np.linalg.inv(STAINS) @ (scale[:, :, None] * STAINS)
+    log_BCHW = values_BCHW.add(1).div_(256).log_()
+    return _mix(log_BCHW, matrix.swapaxes(1, 2), _on_device(-shift @ STAINS, values_BCHW)).exp_().mul_(256).sub_(1)
+
+
+def _colour(values_BCHW: torch.Tensor, settings: Settings, draws: _Draws, mean_grey_B: torch.Tensor) -> torch.Tensor:
+    """Change brightness, contrast, saturation and hue in one linear step; grey stays grey.
+
+    A colour v becomes k b T v + (1 - k) b m, with brightness b, contrast k, the tile's mean grey level m, and
+    T = U^-1 diag(1, s R) U, which scales the chroma of U = `CHROMA` by the saturation s and rotates it by the hue.
+    """
+    brightness = 1 + _either_side(draws.brightness, settings.brightness)
+    contrast = 1 + _either_side(draws.contrast, settings.contrast)
+    saturation = 1 + _either_side(draws.saturation, settings.saturation)
+    hue = 2 * math.pi * _either_side(draws.hue, settings.hue_turns)
+    chroma = np.zeros((len(hue), 3, 3))
+    chroma[:, 0, 0] = 1
+    chroma[:, 1, 1] = chroma[:, 2, 2] = saturation * np.cos(hue)
+    chroma[:, 2, 1] = saturation * np.sin(hue)
+    chroma[:, 1, 2] = -chroma[:, 2, 1]
+    matrix = (contrast * brightness)[:, None, None] * (np.linalg.inv(CHROMA) @ chroma @ CHROMA)
+    offset_B = _on_device((1 - contrast) * brightness, values_BCHW) * mean_grey_B
+    return _mix(values_BCHW, matrix, offset_B[:, None].expand(-1, 3))
+
+
+def _mean_grey(images_BCHW: torch.Tensor) -> torch.Tensor:
+    """Return the mean grey level of each uint8 image (B,); sums of whole numbers are exact in whatever order."""
+    sums_BC = images_BCHW.float().sum(dim=3).double().sum(dim=2)
+    mean_B = (sums_BC * _on_device(LUMA, sums_BC)).sum(dim=1) / (images_BCHW.shape[2] * images_BCHW.shape[3])
+    return mean_B.float()
+
+
+def _mix(values_BCHW: torch.Tensor, matrix: np.ndarray, offset_BC: torch.Tensor) -> torch.Tensor:
+    """Return matrix @ colour + offset of each pixel, with one (3, 3) matrix and one offset per sample.
+
+    Written out, since a matrix product may round in another way for another batch size, and on a GPU to fewer digits.
+    """
+    weight = _on_device(matrix, values_BCHW)[..., None, None]
+    red, green, blue = (values_BCHW[:, channel : channel + 1] for channel in range(3))
+    mixed = torch.addcmul(offset_BC[..., None, None], weight[:, :, 0], red)
+    return mixed.addcmul_(weight[:, :, 1], green).addcmul_(weight[:, :, 2], blue)
+
+
+def _on_device(numbers: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(numbers).to(like.device, like.dtype)
+
+
+def _blur(values_BCHW: torch.Tensor, settings: Settings, draws: _Draws) -> None:
+    """Blur the chosen samples in place."""
+    sigmas = settings.blur_sigma_px * (1 - draws.blur_sigma)
+    for sample in np.flatnonzero(draws.blur < settings.blur_probability):
+        sigma = float(sigmas[sample])
+        size = 2 * math.ceil(3 * sigma) + 1
+        values_BCHW[sample] = gaussian_blur(values_BCHW[sample], [size, size], [sigma, sigma])
+
+
+def _compress(images_BCHW: torch.Tensor, settings: Settings, draws: _Draws) -> None:
+    """Compress the chosen samples as JPEG and read them back, in place; the codec runs on the CPU."""
+    span = BEST_JPEG_QUALITY + 1 - settings.jpeg_quality
+    qualities = settings.jpeg_quality + np.floor(span * draws.jpeg_quality).astype(int)
+    for sample in np.flatnonzero(draws.jpeg < settings.jpeg_probability):
+        images_BCHW[sample] = _through_jpeg(images_BCHW[sample].cpu(), int(qualities[sample]))
+
+
+def _through_jpeg(image_CHW: torch.Tensor, quality: int) -> torch.Tensor:
+    """Encode and decode with Pillow, since torchvision (0.29) has deprecated its own codec."""
+    file = BytesIO()
+    Image.fromarray(image_CHW.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=quality)
+    with Image.open(file) as decoded:
+        return torch.from_numpy(np.array(decoded)).permute(2, 0, 1)
