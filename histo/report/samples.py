@@ -1,0 +1,52 @@
+"""A picture of what augmentation makes of some training tiles."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from histo.store import put_atomic
+
+TILE_INCH = 1.5
+GAP = 0.15
+"""Width of the empty column that sets the originals apart (share of a tile)."""
+
+
+def draw_samples(originals: np.ndarray, changed: np.ndarray, titles: Sequence[str], target: Path, caption: str) -> None:
+    """Draw a row per tile, the original first and its changed versions beside it, and write a PNG.
+
+    Args:
+        originals: uint8 (n, H, W, 3).
+        changed: uint8 (n, m, H, W, 3).
+        titles: What stands at the left of each row, such as the tile's class.
+        target: The picture.
+        caption: A line below the picture.
+
+    Raises:
+        ValueError: If there is not one title and one row of changed tiles per original.
+    """
+    rows, columns = changed.shape[:2]
+    if not len(originals) == rows == len(titles):
+        raise ValueError(f"{len(originals)} originals, {rows} rows of changed tiles, {len(titles)} titles")
+    figure = Figure(figsize=(TILE_INCH * (columns + 1.8), TILE_INCH * rows + 0.8), layout="constrained")
+    grid = figure.subplots(rows, columns + 2, squeeze=False, width_ratios=[1, GAP, *[1] * columns])
+    for row, title in enumerate(titles):
+        first, gap, *others = grid[row]
+        gap.set_axis_off()
+        _show(first, originals[row])
+        first.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=12)
+        for axes, tile in zip(others, changed[row], strict=True):
+            _show(axes, tile)
+    grid[0, 0].set_title("original")
+    grid[0, 2].set_title("augmented", loc="left")
+    figure.supxlabel(caption, fontsize=10, wrap=True)
+    with put_atomic(target) as file:
+        figure.savefig(file, dpi=150, format="png")
+
+
+def _show(axes: Axes, tile: np.ndarray) -> None:
+    axes.imshow(tile, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
