@@ -36,6 +36,8 @@ CHROMA = np.stack([LUMA, 0.492 * (np.eye(3)[2] - LUMA), 0.877 * (np.eye(3)[0] - 
 """Colour to grey level and two chroma axes, U and V (ITU-R BT.601); grey has no chroma."""
 
 BEST_JPEG_QUALITY = 95
+CPU_SHARE = 8
+"""Tiles that a CPU changes at once: memory for the steps of more comes fresh from the system, which takes longer."""
 DRAWS = 19
 """Random numbers of a sample. New ones are added at the end, so that the old ones stay."""
 
@@ -171,7 +173,8 @@ class _Draws:
 def _draw(keys: Sequence[tuple[int, ...]]) -> _Draws:
     """Draw each sample's numbers from its key; those of the stains are (B, 3), a column per stain."""
     numbers = np.array([np.random.default_rng(key).random(DRAWS) for key in keys]).reshape(-1, DRAWS)
-    return _Draws(*numbers.T[:13], numbers[:, 13:16], numbers[:, 16:])
+    purposes = [*numbers.T[:13], numbers[:, 13:16], numbers[:, 16:]]
+    return _Draws(*purposes)
 
 
 def augment(images_BCHW: torch.Tensor, spec: AugmentSpec, keys: Sequence[tuple[int, ...]]) -> torch.Tensor:
@@ -186,7 +189,7 @@ def augment(images_BCHW: torch.Tensor, spec: AugmentSpec, keys: Sequence[tuple[i
         keys: One per sample, all that its random numbers depend on.
 
     Returns:
-        uint8 of the same shape, on the same device.
+        uint8 of the same shape, on the same device; the batch itself, if nothing is to be changed.
 
     Raises:
         ValueError: If there is not one key per sample, or if quarter turns are asked of images that are not square.
@@ -196,7 +199,13 @@ def augment(images_BCHW: torch.Tensor, spec: AugmentSpec, keys: Sequence[tuple[i
     settings = spec.settings()
     if settings.changes_nothing or not len(keys):
         return images_BCHW
-    draws = _draw(keys)
+    share = CPU_SHARE if images_BCHW.device.type == "cpu" else len(keys)
+    shares = [slice(start, start + share) for start in range(0, len(keys), share)]
+    return torch.cat([_augment(images_BCHW[part], settings, _draw(keys[part])) for part in shares])
+
+
+def _augment(images_BCHW: torch.Tensor, settings: Settings, draws: _Draws) -> torch.Tensor:
+    """Change every tile of a batch by its own draws, under whatever precision the caller's network runs."""
     with torch.autocast(images_BCHW.device.type, enabled=False):
         values_BCHW = images_BCHW.float()
         if settings.moves:

@@ -96,6 +96,13 @@ def test_the_order_of_the_batch_changes_nothing(tissue: torch.Tensor) -> None:
     assert torch.equal(augment(tissue, spec, keys(4)).flip(0), augment(tissue.flip(0), spec, keys(4)[::-1]))
 
 
+def test_a_sample_is_flipped_by_the_first_number_of_its_key(picture: torch.Tensor) -> None:
+    changed = results(picture, only(horizontal_flip=True), count=20)
+
+    for key, result in zip(keys(20), changed, strict=True):
+        assert torch.equal(result, picture.flip(2)) == (np.random.default_rng(key).random() < 0.5)
+
+
 def test_switching_an_option_on_leaves_the_draws_of_the_others(picture: torch.Tensor) -> None:
     flips = results(picture, only(horizontal_flip=True, vertical_flip=True))
     with_more = results(picture, only(horizontal_flip=True, vertical_flip=True, brightness=1e-6, stain_scale=1e-6))
