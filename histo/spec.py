@@ -7,13 +7,14 @@ line that names the place, the value and the nearest valid name.
 
 import argparse
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
-from pydantic_settings import BaseSettings, CliSettingsSource
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
 from histo.errors import UsageError
 
@@ -36,6 +37,14 @@ def _absolute(path: Path) -> Path:
 
 AbsolutePath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_absolute)]
 """A path that keeps its meaning in a worker with another working folder; relative ones start at the caller's."""
+
+
+def _as_list(paths: Any) -> Any:
+    return [paths] if isinstance(paths, str) else paths
+
+
+AbsolutePaths = Annotated[list[AbsolutePath], BeforeValidator(_as_list), Field(min_length=1)]
+"""One or more paths: the flag several times, or once with commas; a path that has a comma itself in double quotes."""
 
 SpecType = TypeVar("SpecType", bound=Spec)
 
@@ -78,7 +87,10 @@ def read_spec(spec: type[SpecType], argv: Sequence[str], prog: str) -> SpecType:
         cli_hide_none_type=True,
     )
     parsed = parser.parse_args(list(argv))
-    flags = source(parsed_args=parsed)()
+    try:
+        flags = source(parsed_args=parsed)()
+    except SettingsError as error:
+        raise UsageError(_explain_list(error)) from None
     flags.pop("config", None)
     file = _read_yaml(parsed.config) if parsed.config else {}
     try:
@@ -131,6 +143,13 @@ def _explain(error: ValidationError, spec: type[Spec], flags: dict[str, Any], fi
                 yield f"--{name.replace('_', '-')} is missing; give the flag, or `{name}` in a --config file"
             case _:
                 yield f"{where}: {detail['input']!r}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+def _explain_list(error: SettingsError) -> str:
+    """Say which flag has a value that pydantic-settings takes for a list or a dict and cannot read."""
+    named = re.search(r'(?:field "|encountered for )([\w.]+)', str(error))
+    flag = f"--{named[1].replace('_', '-')}" if named else "a flag"
+    return f"{flag}: cannot be read ({error.__cause__}); put a path with brackets, braces or quotes in double quotes"
 
 
 def _holds(values: Any, names: list[str]) -> bool:

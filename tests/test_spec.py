@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from histo.errors import UsageError
-from histo.spec import AbsolutePath, Spec, field_names, read_spec
+from histo.spec import AbsolutePath, AbsolutePaths, Spec, field_names, read_spec
 
 
 class Tiling(Spec):
@@ -21,6 +21,7 @@ class Label(Spec):
     slides: AbsolutePath
     workers: int | None = Field(None, ge=1)
     classes: list[str] | None = None
+    data: AbsolutePaths | None = None
     overwrite: bool = False
     tiling: Tiling = Tiling()
 
@@ -55,6 +56,27 @@ def test_lists_are_given_with_commas() -> None:
     assert read("--slides", "a", "--classes", "STR,TUM").classes == ["STR", "TUM"]
 
 
+@pytest.mark.parametrize(
+    ("argv", "paths"),
+    [
+        (["--data", "/a"], ["/a"]),
+        (["--data", "/a", "--data", "/b"], ["/a", "/b"]),
+        (["--data", "/a,/b c"], ["/a", "/b c"]),
+        (["--data", '"/a,b"', "--data", "/c[1]"], ["/a,b", "/c[1]"]),
+    ],
+)
+def test_several_paths_are_given_with_several_flags_or_commas(argv: list[str], paths: list[str]) -> None:
+    assert read("--slides", "a", *argv).data == [Path(path) for path in paths]
+
+
+@pytest.mark.parametrize("value", ["/a", "[/a]"])
+def test_one_path_in_a_file_needs_no_list(tmp_path: Path, value: str) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(f"slides: /s\ndata: {value}\n")
+
+    assert read("--config", str(file)).data == [Path("/a")]
+
+
 def test_a_switch_can_be_set_and_unset(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("slides: /a\noverwrite: true\n")
@@ -80,6 +102,8 @@ def test_environment_variables_are_not_settings(monkeypatch: pytest.MonkeyPatch)
         ([], "--slides is missing"),
         (["--config", "/nowhere.yaml"], "--config /nowhere.yaml: No such file or directory"),
         (["--slides"], "--slides: expected one argument"),
+        (["--slides", "a", "--data", ""], "--data: '': value error, the path is empty"),
+        (["--slides", "a", "--data", "{a}"], "--data: cannot be read (Expecting property name"),
     ],
 )
 def test_a_wrong_flag_is_one_line_that_names_it(argv: list[str], message: str) -> None:
