@@ -1,4 +1,4 @@
-"""The `histo` command: `histo train`, `histo label`, `histo evaluate`; the same jobs as in `jobs/`.
+"""The `histo` command: `histo train`, `histo label` and so on; the same jobs as in `jobs/`.
 
 Exit codes: 0 all done; 2 wrong usage or configuration; 3 finished, but some slides are `failed` or `partial`;
 1 anything else.
@@ -16,23 +16,27 @@ _JOBS = {
     "train": ("TrainSpec", "fine-tune a pretrained network on labelled tiles"),
     "label": ("LabelSpec", "write class probabilities for every tile of every slide"),
     "evaluate": ("EvaluateSpec", "measure a bundle on labelled tiles"),
+    "prepare tiles": ("PrepareTilesSpec", "write labelled tiles to one table, the fast form"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `histo JOB ...`; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and arguments[0] in _JOBS:
-        return run_job(arguments[0], arguments[1:], prog=f"histo {arguments[0]}")
+    for words in (1, 2):
+        job = " ".join(arguments[:words])
+        if job in _JOBS:
+            return run_job(job, arguments[words:], prog=f"histo {job}")
     if arguments == ["--version"]:
         print(f"histo {metadata.version('histo')}")
         return 0
-    jobs = "\n".join(f"  histo {name:10}{meaning}" for name, (_, meaning) in _JOBS.items())
+    jobs = "\n".join(f"  histo {name:15}{meaning}" for name, (_, meaning) in _JOBS.items())
     usage = f"usage: histo JOB [--help] [--config FILE.yaml] [--any.field value ...]\n\n{jobs}"
     if arguments and arguments[0] in ("-h", "--help"):
         print(usage)
         return 0
-    print(f"histo: {f'unknown job {arguments[0]!r}' if arguments else 'which job?'}\n{usage}", file=sys.stderr)
+    trouble = f"unknown job {' '.join(arguments[:2])!r}" if arguments else "which job?"
+    print(f"histo: {trouble}\n{usage}", file=sys.stderr)
     return 2
 
 
@@ -40,9 +44,10 @@ def run_job(name: str, argv: Sequence[str], prog: str) -> int:
     """Read the settings of one job and run it; an error that a person can act on becomes one line and an exit code."""
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # Ray reads it when it is imported
     try:
-        pipeline = import_module(f"histo.pipelines.{name}")
+        module = name.replace(" ", "_")
+        pipeline = import_module(f"histo.pipelines.{module}")
         spec = read_spec(getattr(pipeline, _JOBS[name][0]), argv, prog)
-        return int(getattr(pipeline, name)(spec))
+        return int(getattr(pipeline, module)(spec))
     except HistoError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return error.exit_code

@@ -48,3 +48,7 @@ class SlideError(HistoError):
 
 class ReadError(HistoError):
     """Pixels of an open slide cannot be read; other places of the same slide may be fine."""
+
+
+class ImageError(HistoError):
+    """One labelled image cannot be used; its message names the image and says why. Others may be fine."""

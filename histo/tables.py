@@ -88,15 +88,29 @@ SLIDES = (
 )
 
 CASES = (
-    Column("case_id", _STR, "", "path of the image below its source, or `FILE.npz#KEY/ROW`"),
+    Column("case_id", _STR, "", "path of the image below its source, or a file and a row in it"),
+    Column("source", _STR, "", "name of the source that it is from"),
     Column("label", _STR, "", "name of its class"),
     Column("group", _STR, "", "unit that is never split (a patient); null where unknown"),
-    Column("split", _STR, "", "`train`, `val` or `test`"),
+    Column("split", _STR, "", "`train`, `val` or `test`; null for an image that takes no part"),
+    Column("content_hash", _STR, "", "sha256 of shape and decoded pixels; null for an image that cannot be used"),
+    Column("error", _STR, "", "why an image cannot be used"),
+)
+
+TILE_IMAGES = (
+    Column("case_id", _STR, "", "path of the image below its source, or a file and a row in it"),
+    Column("source", _STR, "", "name of the source that it is from"),
+    Column("label", _STR, "", "name of its class"),
+    Column("group", _STR, "", "unit that is never split (a patient); null where unknown"),
+    Column("split", _STR, "", "`train`, `val` or `test` where the source says so, else null"),
     Column("content_hash", _STR, "", "sha256 of shape and decoded pixels"),
+    Column("size_px", _I32, "px", "edge of the image"),
+    Column("image", pa.binary(), "", "image file: the source's own bytes, or PNG of an array"),
 )
 
 PREDICTIONS = (
-    Column("case_id", _STR, "", "path of the image below its source, or `FILE.npz#KEY/ROW`"),
+    Column("case_id", _STR, "", "path of the image below its source, or a file and a row in it"),
+    Column("source", _STR, "", "name of the source that it is from"),
     Column("truth", _STR, "", "labelled class"),
     Column("label", _STR, "", "name of the most probable class"),
     Column("pred", _I16, "", "its index"),

@@ -31,6 +31,11 @@ def place(tmp_path: Path, bundle: Path, tiles: Path) -> Path:
     (tmp_path / "notes" / "a.txt").write_text("not a slide")
     (tmp_path / "slides").mkdir()
     (tmp_path / "slides" / "a.svs").write_text("not a slide either, but a candidate")
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "part-00000.parquet").write_text("")
+    for name in ("X", "TUM"):
+        (tmp_path / "strange" / name).mkdir(parents=True)
+        (tmp_path / "strange" / name / "a.png").write_text("not looked at")
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "metrics.jsonl").write_text("{}")
     (tmp_path / "used" / "metrics.json").write_text("{}")
@@ -69,6 +74,19 @@ TRAIN = "train --data tiles.npz --out out"
         (f"{TRAIN} --device tpu", "--device: 'tpu': input should be 'auto', 'cpu' or 'gpu'"),
         (f"{TRAIN} --config nowhere.yaml", "--config nowhere.yaml: No such file or directory"),
         ("evaluate --model model --data nowhere --out out", "nowhere: no such file or folder"),
+        ("evaluate --model model --data tiles.npz,nowhere --out out", "nowhere: no such file or folder"),
+        ("evaluate --model model --data tiles.npz,,tiles.npz --out out", "--data: '': value error, the path is empty"),
+        ("evaluate --model model --data {x} --out out", "--data: cannot be read (Expecting property name"),
+        (
+            "evaluate --model model --data strange --out out",
+            "class X is not one of the bundle's classes: MUS, STR, TUM",
+        ),
+        ("prepare tiles --data nowhere --out out", "nowhere: no such file or folder"),
+        ("prepare tiles --data tiles.npz --data tiles.npz --out out", "tiles.npz: given twice"),
+        ("prepare tiles --data notes/a.txt --out out", "expected a folder of class folders, an .npz file, a .csv or"),
+        ("prepare tiles --data tiles.npz --out table", "table: already holds a table"),
+        ("prepare tiles --data tiles.npz --out out --max-broken 2", "--max-broken: '2': input should be less than"),
+        ("prepare tiles --data tiles.npz --out out --tile 2", "--tile: unknown flag"),
         ("evaluate --model model --data tiles.npz --out used", "used: already holds a run"),
     ],
 )
@@ -87,7 +105,7 @@ def test_wrong_usage_is_one_line_and_exit_2_before_ray_starts(
     assert not (place / "out").exists()
 
 
-@pytest.mark.parametrize("argv", [[], ["lable"], ["--verison"]])
+@pytest.mark.parametrize("argv", [[], ["lable"], ["--verison"], ["prepare"], ["prepare", "tile"]])
 def test_an_unknown_job_shows_the_jobs_and_exits_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 2
     assert "histo label" in capsys.readouterr().err
@@ -103,12 +121,13 @@ def test_help_shows_the_jobs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "histo train" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("job", ["train", "label", "evaluate"])
+@pytest.mark.parametrize("job", ["train", "label", "evaluate", "prepare tiles"])
 def test_an_entry_script_fails_in_seconds_with_one_line(job: str, tmp_path: Path) -> None:
     start = time.monotonic()
+    script, *words = job.split()
 
     ended = subprocess.run(
-        [sys.executable, ROOT / "jobs" / f"{job}.py", "--wrong", "1"],
+        [sys.executable, ROOT / "jobs" / f"{script}.py", *words, "--wrong", "1"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -116,6 +135,6 @@ def test_an_entry_script_fails_in_seconds_with_one_line(job: str, tmp_path: Path
     )
 
     assert ended.returncode == 2
-    assert ended.stderr.startswith(f"jobs/{job}.py: --wrong: unknown flag")
+    assert ended.stderr.startswith((f"jobs/{job}.py: --wrong: unknown flag", f"histo {job}: --wrong: unknown flag"))
     assert ended.stderr.count("\n") == 1
     assert time.monotonic() - start < 60, "a generous bound, for a busy machine; it takes about 5 s"

@@ -12,24 +12,32 @@ REQUIRED = {
     "train": ["--data", "/d", "--out", "/o"],
     "label": ["--slides", "/s", "--model", "/m", "--out", "/o"],
     "evaluate": ["--model", "/m", "--data", "/d", "--out", "/o"],
+    "prepare tiles": ["--data", "/d", "--out", "/o"],
 }
 
 
 def spec_of(job: str) -> type[Spec]:
-    spec: type[Spec] = getattr(import_module(f"histo.pipelines.{job}"), f"{job.title()}Spec")
+    pipeline = import_module(f"histo.pipelines.{job.replace(' ', '_')}")
+    spec: type[Spec] = getattr(pipeline, f"{job.title().replace(' ', '')}Spec")
     return spec
+
+
+def job_of(path: Path) -> str:
+    """The job that a file is for: `configs/JOB/ANY.yaml`, or `configs/WORD/WORD.yaml` of a job of two words."""
+    words = f"{path.parent.name} {path.stem}"
+    return words if words in REQUIRED else path.parent.name
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_example_configuration_loads(path: Path) -> None:
-    job = path.parent.name
+    job = job_of(path)
 
     assert read_spec(spec_of(job), ["--config", str(path), *REQUIRED[job]], "histo")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_an_example_shows_the_defaults(path: Path) -> None:
-    job = path.parent.name
+    job = job_of(path)
     shown = read_spec(spec_of(job), ["--config", str(path), *REQUIRED[job]], "histo").model_dump()
     default = read_spec(spec_of(job), REQUIRED[job], "histo").model_dump()
 

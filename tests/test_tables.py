@@ -6,12 +6,24 @@ import pyarrow.parquet as pq
 import pytest
 
 from histo import tables
-from histo.tables import CASES, PREDICTIONS, REGIONS, SLIDES, SUMMARIES, TILES, Column, rows_table, schema, write_table
+from histo.tables import (
+    CASES,
+    PREDICTIONS,
+    REGIONS,
+    SLIDES,
+    SUMMARIES,
+    TILE_IMAGES,
+    TILES,
+    Column,
+    rows_table,
+    schema,
+    write_table,
+)
 
 CLASSES = ("TUM", "ADI", "STR")
 
 
-@pytest.mark.parametrize("columns", [TILES, SLIDES, CASES, PREDICTIONS, REGIONS, SUMMARIES])
+@pytest.mark.parametrize("columns", [TILES, SLIDES, CASES, PREDICTIONS, TILE_IMAGES, REGIONS, SUMMARIES])
 def test_no_table_has_two_columns_of_one_name(columns: Iterable[Column]) -> None:
     names = schema(columns, CLASSES).names
 

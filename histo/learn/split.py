@@ -2,15 +2,25 @@
 
 import hashlib
 import json
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
-from sklearn.model_selection import train_test_split
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from histo.errors import UsageError
-from histo.learn.source import Source, Split
+from histo.learn.listing import Split
+from histo.learn.source import Source
+from histo.learn.survey import Survey
 from histo.spec import Spec
+
+_FINEST = 20
+"""Most folds that groups are dealt into; a fraction is rounded to a number of so many folds or fewer."""
 
 
 class SplitSpec(Spec):
@@ -18,42 +28,151 @@ class SplitSpec(Spec):
 
     val_fraction: float = Field(0.2, gt=0, lt=1)
     """Share of the cases for validation (0 to 1), stratified by class."""
+    test_fraction: float = Field(0, ge=0, lt=1)
+    """Share of the cases for testing (0 to 1), stratified by class."""
+    allow_leaks: bool = False
+    """Go on though the same image, or one group, is in more than one of training, validation and test."""
 
 
-def assign_splits(source: Source, spec: SplitSpec, seed: int) -> tuple[Split, ...]:
-    """Give every case its split: the source's own where it has one, else a stratified, seeded draw.
+def assign_splits(source: Source, found: Survey, spec: SplitSpec, seed: int) -> tuple[Split | None, ...]:
+    """Give every usable case its split: the source's own where it has one, else a stratified, seeded draw.
+
+    Drawn are the cases without a split, and the training cases of a source that names none for validation; the latter
+    never go to the test set. Cases of one group, or of equal content, stay together, and follow what is given for one
+    of them.
+
+    Args:
+        source: The cases.
+        found: Their survey.
+        spec: How much is held out.
+        seed: Fixes the draw.
+
+    Returns:
+        A split for every case, None for one that cannot be used.
 
     Raises:
-        UsageError: If a class has too few cases to be in both parts.
+        UsageError: If a class has too few cases, or groups, to be in all parts.
     """
-    splits: list[Split | None] = [case.split for case in source.cases]
-    open_cases = [i for i, split in enumerate(splits) if split is None or (split == "train" and "val" not in splits)]
-    held_out = set(_draw(source, open_cases, spec.val_fraction, seed)) if open_cases else set()
-    if "train" not in splits and not open_cases:
+    if len(source.classes) < 2:
+        raise UsageError(f"a single class, {source.classes[0]}; a classifier needs two or more")
+    if spec.val_fraction + spec.test_fraction >= 1:
+        raise UsageError(
+            f"--split.val-fraction {spec.val_fraction:g} and --split.test-fraction {spec.test_fraction:g} leave "
+            "nothing to train with"
+        )
+    units = number_units(source, found)
+    splits: dict[int, Split] = {i: source.cases[i].split or "train" for i in found.usable()}
+    undecided = _follow(source, found, units, splits)
+    settled = {units[i] for i in undecided if source.cases[i].split == "train"}
+    pool = [i for i in undecided if units[i] not in settled]
+    tested = set(_draw(source, units, pool, spec.test_fraction, seed, "test"))
+    rest = [i for i in undecided if i not in tested]
+    share = spec.val_fraction * len(undecided) / max(1, len(rest))
+    validated = _draw(source, units, rest, share, seed, "val")
+    for i in (*tested, *validated):
+        splits[i] = "test" if i in tested else "val"
+    if "train" not in splits.values():
         raise UsageError("the source has no training images, only parts for validation or testing")
-    drawn: dict[int, Split] = {i: "val" if i in held_out else "train" for i in open_cases}
-    return tuple(drawn.get(i) or _given(split) for i, split in enumerate(splits))
+    return tuple(splits.get(i) for i in range(len(source.cases)))
 
 
-def _given(split: Split | None) -> Split:
-    assert split is not None, "every case without a split was drawn"
-    return split
+def number_units(source: Source, found: Survey) -> npt.NDArray[np.int64]:
+    """Number what stays together: cases of one group or of equal content, and what these have in common."""
+    rows, columns = [], []
+    keys: dict[tuple[str, str], int] = {}
+    for i in found.usable():
+        for kind, value in (("content", found.content_hashes[i]), ("group", source.cases[i].group)):
+            if value is not None:
+                rows.append(i)
+                columns.append(len(source.cases) + keys.setdefault((kind, value), len(keys)))
+    size = len(source.cases) + len(keys)
+    graph = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(size, size))
+    _, units = connected_components(graph, directed=False)
+    return np.asarray(units[: len(source.cases)], np.int64)
 
 
-def _draw(source: Source, candidates: Sequence[int], fraction: float, seed: int) -> list[int]:
-    labels = source.labels()[list(candidates)]
-    counts = np.bincount(labels, minlength=len(source.classes))
-    rare = [name for name, count in zip(source.classes, counts, strict=True) if count == 1]
-    if rare:
-        raise UsageError(f"class {rare[0]} has a single image; it needs two or more, one of them for validation")
+def _follow(source: Source, found: Survey, units: npt.NDArray[np.int64], splits: dict[int, Split]) -> list[int]:
+    """Let cases that may be drawn follow the given ones of their unit; returns those that have none to follow."""
+    with_val = {source.cases[i].source for i in found.usable() if source.cases[i].split == "val"}
+    given: defaultdict[int, set[Split | None]] = defaultdict(set)
+    drawable = []
+    for i in found.usable():
+        case = source.cases[i]
+        if case.split is None or (case.split == "train" and case.source not in with_val):
+            drawable.append(i)
+        else:
+            given[units[i]].add(case.split)
+    for i in drawable:
+        leaders: list[Split] = ["train", "val"] if source.cases[i].split == "train" else ["train", "val", "test"]
+        splits[i] = next((split for split in leaders if split in given[units[i]]), "train")
+    return [i for i in drawable if not given[units[i]]]
+
+
+def _draw(
+    source: Source, units: npt.NDArray[np.int64], pool: Sequence[int], fraction: float, seed: int, part: Split
+) -> list[int]:
+    """Draw a share of the cases of a pool, whole units of it, stratified by class."""
+    if not pool or not fraction:
+        return []
+    labels, members = source.labels()[list(pool)], units[list(pool)]
+    alone = len(np.unique(members)) == len(pool)
+    counts = Counter(label for label, _ in set(zip(labels.tolist(), members.tolist(), strict=True)))
+    rare, count = min(
+        ((source.classes[label], count) for label, count in sorted(counts.items())), key=lambda pair: pair[1]
+    )
+    if count == 1:
+        kind, purpose = "image" if alone else "group of images", "validation" if part == "val" else "testing"
+        raise UsageError(f"class {rare} has a single {kind}; it needs two or more, one of them for {purpose}")
+    if not alone:
+        held, folds = _folds(fraction, part)
+        if count < folds:
+            raise UsageError(
+                f"class {rare} has {count} groups (images of one patient, or copies, count as one); to hold out {held} "
+                f"of {folds} parts it needs {folds}; give more groups, or another --split.{part}-fraction"
+            )
+        return [pool[place] for place in _draw_units(source.classes, labels, members, (held, folds), seed)]
     try:
-        _, held_out = train_test_split(list(candidates), test_size=fraction, stratify=labels, random_state=seed)
+        _, held_out = train_test_split(list(pool), test_size=fraction, stratify=labels, random_state=seed)
     except ValueError as error:
-        raise UsageError(f"--split.val-fraction {fraction:g} of {len(candidates)} images: {error}") from None
+        raise UsageError(f"--split.{part}-fraction {fraction:g} of {len(pool)} images: {error}") from None
     return [int(index) for index in held_out]
 
 
-def split_hash(source: Source, splits: Sequence[Split]) -> str:
+def _folds(fraction: float, part: Split) -> tuple[int, int]:
+    """Return a fraction as a number of folds to hold out, and the number of all folds."""
+    ratio = Fraction(fraction).limit_denominator(_FINEST)
+    if not 0 < ratio < 1:
+        raise UsageError(f"--split.{part}-fraction {fraction:g}: with groups, or copies, at least 1 of {_FINEST} parts")
+    return ratio.numerator, ratio.denominator
+
+
+def _draw_units(
+    classes: Sequence[str],
+    labels: npt.NDArray[np.int64],
+    units: npt.NDArray[np.int64],
+    ratio: tuple[int, int],
+    seed: int,
+) -> list[int]:
+    """Deal whole units into folds of like classes, and hold some of the folds out; returns places in `labels`.
+
+    Raises:
+        UsageError: If the units of a class all fall to one side.
+    """
+    held, folds = ratio
+    dealer = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
+    tests = [test for _, test in dealer.split(np.zeros((len(labels), 1)), labels, groups=units)]
+    out = np.zeros(len(labels), bool)
+    out[np.concatenate(tests[:held])] = True
+    for label in np.unique(labels):
+        if len(np.unique(out[labels == label])) == 1:
+            raise UsageError(
+                f"class {classes[label]}: its groups all fall to one side of the split; give another --seed, or split "
+                "by hand (a manifest with a column split)"
+            )
+    return np.flatnonzero(out).tolist()
+
+
+def split_hash(source: Source, splits: Sequence[Split | None]) -> str:
     """Return the sha256 of the assignment of every case."""
     rows = [[case.case_id, split] for case, split in zip(source.cases, splits, strict=True)]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

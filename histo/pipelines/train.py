@@ -20,11 +20,14 @@ from histo.learn.augment import AugmentSpec
 from histo.learn.bundle import Architecture, Bundle, TileInput
 from histo.learn.checkpoint import extract_bundle, write_checkpoint
 from histo.learn.collective import rank
+from histo.learn.leaks import check_leaks
+from histo.learn.listing import Split
 from histo.learn.loop import FitSpec, fit, make_optimizer
 from histo.learn.model import DEFAULT_BACKBONE, Network, Normalisation, check_size, pretrained_network
-from histo.learn.source import Source, Split, Survey, read_source, survey, tile_mpp
+from histo.learn.source import Source, read_sources
 from histo.learn.split import SplitSpec, assign_splits, split_hash
 from histo.learn.stream import Stream
+from histo.learn.survey import Survey, check_broken, survey, tile_mpp
 from histo.pipelines.cluster import Device, Placement, check_shared, place, root_cause, session
 from histo.pipelines.record import RunRecord, claim_output, versions
 from histo.spec import AbsolutePath, Spec
@@ -76,12 +79,15 @@ def train(spec: TrainSpec) -> int:
     """
     if (spec.out / "metrics.jsonl").exists():
         raise UsageError(f"--out {spec.out}: already holds a run; give another folder, or remove this one")
-    source = read_source(spec.data, spec.classes)
-    splits = assign_splits(source, spec.split, spec.seed)
+    source = read_sources([spec.data], spec.classes)
     network = pretrained_network(_architecture(spec), len(source.classes), spec.network.weights)
     check_size(network, spec.network.backbone, spec.size_px)
     claim_output(spec.out)
     found = survey(source)
+    check_broken(found, limit=0)
+    splits = assign_splits(source, found, spec.split, spec.seed)
+    for line in check_leaks(source, found, splits, spec.split.allow_leaks):
+        print(line, flush=True)
     bundle = _describe(spec, source, splits, found, network.normalisation)
     counts = ", ".join(f"{splits.count(name)} {name}" for name in ("train", "val", "test") if name in splits)
     print(f"{len(source.cases)} images of {len(source.classes)} classes: {counts}", flush=True)
@@ -100,7 +106,7 @@ def train(spec: TrainSpec) -> int:
 
 
 def _describe(
-    spec: TrainSpec, source: Source, splits: tuple[Split, ...], found: Survey, normalisation: Normalisation
+    spec: TrainSpec, source: Source, splits: tuple[Split | None, ...], found: Survey, normalisation: Normalisation
 ) -> Bundle:
     """Describe the bundle that is to be trained; its weights, and the metrics of its epoch, are yet to come."""
     return Bundle(
@@ -108,7 +114,7 @@ def _describe(
         classes=source.classes,
         input=TileInput(
             size_px=spec.size_px,
-            mpp=tile_mpp(spec.mpp, found.edges_px, spec.size_px),
+            mpp=tile_mpp([spec.mpp] if spec.mpp else None, source, found, spec.size_px),
             mean=normalisation.mean,
             std=normalisation.std,
         ),
@@ -122,10 +128,18 @@ def _describe(
     )
 
 
-def _write_split(out: Path, source: Source, found: Survey, splits: tuple[str, ...]) -> None:
+def _write_split(out: Path, source: Source, found: Survey, splits: tuple[Split | None, ...]) -> None:
     rows = [
-        {"case_id": case.case_id, "label": source.classes[case.label], "split": split, "content_hash": content}
-        for case, split, content in zip(source.cases, splits, found.content_hashes, strict=True)
+        {
+            "case_id": case.case_id,
+            "source": case.source,
+            "label": source.classes[case.label],
+            "group": case.group,
+            "split": split,
+            "content_hash": content,
+            "error": error,
+        }
+        for case, split, content, error in zip(source.cases, splits, found.content_hashes, found.errors, strict=True)
     ]
     tables.write_table(out / "split.parquet", tables.rows_table(rows, tables.schema(tables.CASES)))
 
@@ -182,7 +196,7 @@ class _Run:
 
 
 def _prepare(spec: TrainSpec) -> _Run:
-    source = read_source(spec.data, spec.classes)
+    source = read_sources([spec.data], spec.classes)
     written = pq.read_table(spec.out / "split.parquet", columns=["case_id", "split"]).to_pydict()
     if written["case_id"] != [case.case_id for case in source.cases]:
         raise HistoError(f"{spec.data}: its files changed after the run began, or differ on node {platform.node()}")

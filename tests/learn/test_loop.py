@@ -8,7 +8,7 @@ from torch import multiprocessing, nn
 from histo.learn.augment import AugmentSpec
 from histo.learn.loop import Epoch, FitSpec, evaluate_loss, fit, make_optimizer
 from histo.learn.model import Network, Normalisation
-from histo.learn.source import Source, read_source
+from histo.learn.source import Source, read_sources
 from histo.learn.stream import Stream
 
 
@@ -42,7 +42,7 @@ def streams(source: Source) -> tuple[Stream, Stream]:
 
 def run(tiles: Path, dropout: float = 0.2, epochs: int = SPEC.epochs) -> tuple[Network, list[Epoch]]:
     model = network(dropout)
-    return model, list(fit(model, make_optimizer(model, SPEC), *streams(read_source(tiles)), epochs))
+    return model, list(fit(model, make_optimizer(model, SPEC), *streams(read_sources([tiles])), epochs))
 
 
 def losses(epochs: list[Epoch]) -> list[float]:
@@ -71,7 +71,7 @@ def test_a_frozen_backbone_stays_as_it_was(tiles: Path) -> None:
 def test_stopping_is_a_break_and_every_step_is_recorded(tiles: Path) -> None:
     model = network()
 
-    for epoch in fit(model, make_optimizer(model, SPEC), *streams(read_source(tiles)), epochs=99):
+    for epoch in fit(model, make_optimizer(model, SPEC), *streams(read_sources([tiles])), epochs=99):
         last = epoch
         if epoch.epoch == 2:
             break
@@ -83,7 +83,7 @@ def test_stopping_is_a_break_and_every_step_is_recorded(tiles: Path) -> None:
 @torch.no_grad()
 def test_the_validation_loss_is_a_mean_over_cases_not_over_batches(tiles: Path) -> None:
     model = network()
-    _, val = streams(read_source(tiles))
+    _, val = streams(read_sources([tiles]))
     everything = torch.cat([batch.images_BCHW for batch in val.batches(0)])
     labels = torch.cat([batch.labels_B for batch in val.batches(0)])
 

@@ -1,11 +1,15 @@
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from histo.errors import UsageError
-from histo.learn.source import read_source, survey, tile_mpp
+from histo.learn.source import read_sources, read_test, with_test
+from histo.learn.survey import survey, tile_mpp
 
 
 def save(path: Path, level: int, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> None:
@@ -19,7 +23,7 @@ def test_class_folders_become_classes_in_alphabetical_order(tmp_path: Path) -> N
         save(tmp_path / name / "b.tif", level)
         (tmp_path / name / "notes.txt").write_text("not an image")
 
-    source = read_source(tmp_path)
+    source = read_sources([tmp_path])
 
     assert source.classes == ("ADI", "TUM")
     assert [case.case_id for case in source.cases] == ["ADI/a.png", "ADI/b.tif", "TUM/a.png", "TUM/b.tif"]
@@ -31,7 +35,7 @@ def test_named_classes_choose_folders_and_their_order(tmp_path: Path) -> None:
     for name in ("A", "B", "C"):
         save(tmp_path / name / "a.png", 1)
 
-    source = read_source(tmp_path, ["C", "A"])
+    source = read_sources([tmp_path], ["C", "A"])
 
     assert source.classes == ("C", "A")
     assert [case.case_id for case in source.cases] == ["C/a.png", "A/a.png"]
@@ -41,7 +45,7 @@ def test_grey_and_palette_images_become_rgb(tmp_path: Path) -> None:
     save(tmp_path / "A" / "a.png", 7, mode="L")
     save(tmp_path / "B" / "a.png", 7, mode="P")
 
-    assert read_source(tmp_path).images.load(0).shape == (8, 8, 3)
+    assert read_sources([tmp_path]).images.load(0).shape == (8, 8, 3)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +55,7 @@ def test_an_npz_of_one_part_says_nothing_about_a_split(tmp_path: Path, images: s
     pixels = np.arange(4 * 8 * 8 * 3, dtype=np.uint8).reshape(4, 8, 8, 3)
     np.savez(tmp_path / "t.npz", **{images: pixels, labels: np.array([[0], [1], [0], [1]])})
 
-    source = read_source(tmp_path / "t.npz", ["STR", "TUM"])
+    source = read_sources([tmp_path / "t.npz"], ["STR", "TUM"])
 
     assert source.classes == ("STR", "TUM")
     assert [case.split for case in source.cases] == [None] * 4
@@ -66,7 +70,7 @@ def test_a_medmnist_file_says_its_own_split(tmp_path: Path) -> None:
         parts |= {f"{part}_images": np.zeros((count, 8, 8), np.uint8), f"{part}_labels": labels}
     np.savez(tmp_path / "t.npz", **parts)
 
-    source = read_source(tmp_path / "t.npz")
+    source = read_sources([tmp_path / "t.npz"])
 
     assert [case.split for case in source.cases] == ["train"] * 3 + ["val"] * 2 + ["test"]
     assert source.images.load(5).shape == (8, 8, 3)
@@ -75,7 +79,7 @@ def test_a_medmnist_file_says_its_own_split(tmp_path: Path) -> None:
 def test_labels_may_be_names(tmp_path: Path) -> None:
     np.savez(tmp_path / "t.npz", data=np.zeros((2, 8, 8, 3), np.uint8), labels=np.array(["TUM", "ADI"]))
 
-    source = read_source(tmp_path / "t.npz")
+    source = read_sources([tmp_path / "t.npz"])
 
     assert (source.classes, source.labels().tolist()) == (("ADI", "TUM"), [1, 0])
 
@@ -97,7 +101,7 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, arrays: dict[str, np.
     np.savez(tmp_path / "t.npz", **arrays)
 
     with pytest.raises(UsageError, match=message):
-        read_source(tmp_path / "t.npz", ["A", "B"])
+        read_sources([tmp_path / "t.npz"], ["A", "B"])
 
 
 @pytest.mark.parametrize("name", ["missing", "empty", "file.txt", "broken.npz", "hollow"])
@@ -108,57 +112,12 @@ def test_a_source_that_is_none_is_refused_by_name(tmp_path: Path, name: str) -> 
     (tmp_path / "broken.npz").write_bytes(b"PK broken")
 
     with pytest.raises(UsageError, match=name):
-        read_source(tmp_path / name)
-
-
-def test_a_broken_image_is_named(tmp_path: Path) -> None:
-    save(tmp_path / "B" / "good.png", 1)
-    (tmp_path / "A").mkdir()
-    (tmp_path / "A" / "bad.png").write_bytes(b"not a picture")
-
-    with pytest.raises(UsageError, match=r"A/bad\.png: not a readable image"):
-        survey(read_source(tmp_path))
-
-
-def test_an_image_that_is_not_square_is_named(tmp_path: Path) -> None:
-    save(tmp_path / "A" / "wide.png", 1, size=(9, 8))
-    save(tmp_path / "B" / "square.png", 1)
-
-    with pytest.raises(UsageError, match=r"A/wide\.png: 9x8 px; tiles must be square"):
-        survey(read_source(tmp_path))
-
-
-def test_the_content_hash_is_of_the_pixels(tmp_path: Path) -> None:
-    for name, level in (("A/a.png", 1), ("A/b.tif", 1), ("B/c.png", 2)):
-        save(tmp_path / name, level)
-
-    first, second, third = survey(read_source(tmp_path)).content_hashes
-
-    assert first == second != third
-
-
-def test_the_fingerprint_changes_with_pixels_and_labels(tmp_path: Path) -> None:
-    def fingerprint(level: int, labels: list[int]) -> str:
-        np.savez(tmp_path / "t.npz", data=np.full((2, 8, 8, 3), level, np.uint8), labels=np.array(labels))
-        source = read_source(tmp_path / "t.npz", ["A", "B"])
-        return survey(source).fingerprint(source)
-
-    same, again, pixels, labels = (fingerprint(*a) for a in [(1, [0, 1]), (1, [0, 1]), (2, [0, 1]), (1, [1, 1])])
-
-    assert same == again
-    assert len({same, pixels, labels}) == 3
-
-
-def test_one_resolution_needs_one_size() -> None:
-    assert tile_mpp(None, [8, 9], 224) is None
-    assert tile_mpp(0.5, [224, 224], 224) == 0.5
-    with pytest.raises(UsageError, match="several sizes"):
-        tile_mpp(0.5, [224, 112], 224)
+        read_sources([tmp_path / name])
 
 
 @pytest.mark.realdata
 def test_the_real_tiles_are_read(shared: Path) -> None:
-    folder, npz = read_source(shared / "tiles" / "nct-crops"), read_source(shared / "tiles" / "pathmnist-718.npz")
+    folder, npz = read_sources([shared / "tiles" / "nct-crops"]), read_sources([shared / "tiles" / "pathmnist-718.npz"])
 
     assert (len(folder.cases), len(folder.classes)) == (90, 9)
     assert np.bincount(npz.labels()).tolist() == [147, 78, 26, 60, 112, 60, 85, 28, 122]
@@ -169,23 +128,137 @@ def test_transparent_pixels_become_white(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         Image.new("RGBA", (8, 8), (10, 20, 30, 0)).save(tmp_path / name / "a.png")
 
-    assert (read_source(tmp_path).images.load(0) == 255).all()
+    assert (read_sources([tmp_path]).images.load(0) == 255).all()
 
 
-def test_an_image_of_16_bits_is_refused_by_name(tmp_path: Path) -> None:
-    for name in ("A", "B"):
-        (tmp_path / name).mkdir()
-        Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / name / "deep.png")
-
-    with pytest.raises(UsageError, match=r"A/deep\.png: pixels of mode I;16"):
-        survey(read_source(tmp_path))
-
-
-def test_one_class_is_not_enough_and_none_is_named_twice(tmp_path: Path) -> None:
+def test_no_class_is_named_twice_and_each_named_folder_has_images(tmp_path: Path) -> None:
     save(tmp_path / "A" / "a.png", 1)
     save(tmp_path / "B" / "a.png", 1)
 
-    with pytest.raises(UsageError, match="a single class, A"):
-        read_source(tmp_path, ["A"])
     with pytest.raises(UsageError, match="A is named twice"):
-        read_source(tmp_path, ["A", "B", "A"])
+        read_sources([tmp_path], ["A", "B", "A"])
+    with pytest.raises(UsageError, match="no images for class C"):
+        read_sources([tmp_path], ["A", "B", "C"])
+
+
+def folder(root: Path, *classes: str, level: int = 1) -> Path:
+    for name in classes:
+        save(root / name / "a.png", level)
+    return root
+
+
+def numbered(path: Path, labels: list[int], size: int = 8) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, data=np.zeros((len(labels), size, size, 3), np.uint8), labels=np.array(labels))
+    return path
+
+
+def test_several_sources_have_the_union_of_their_classes_in_alphabetical_order(tmp_path: Path) -> None:
+    one, two = folder(tmp_path / "one", "C", "A"), folder(tmp_path / "two", "B", "C", level=9)
+
+    source = read_sources([one, two])
+
+    assert (source.classes, source.names) == (("A", "B", "C"), ("one", "two"))
+    assert [case.case_id for case in source.cases] == ["one/A/a.png", "one/C/a.png", "two/B/a.png", "two/C/a.png"]
+    assert [case.source for case in source.cases] == ["one", "one", "two", "two"]
+    assert source.labels().tolist() == [0, 2, 1, 2]
+    assert [int(source.images.load(i)[0, 0, 0]) for i in range(4)] == [1, 1, 9, 9]
+
+
+@given(st.lists(st.lists(st.sampled_from("ABCD"), min_size=1, max_size=6), min_size=1, max_size=4), st.data())
+def test_combined_sources_hold_every_case_once_with_its_own_class_and_image(
+    labels: list[list[str]], data: st.DataObject
+) -> None:
+    with TemporaryDirectory() as root:
+        pixels = iter(range(99))
+        paths, told = [], []
+        for number, names in enumerate(labels):
+            shown = [["A", next(pixels)], *([name, next(pixels)] for name in names)]
+            told += [(f"s{number}.npz", name, level) for name, level in shown]
+            paths.append(Path(root) / f"s{number}.npz")
+            images = np.stack([np.full((2, 2, 3), level, np.uint8) for _, level in shown])
+            np.savez(paths[-1], data=images, labels=np.array([name for name, _ in shown]))
+
+        source = read_sources(paths)
+        order = data.draw(st.permutations(range(len(source.cases))))
+        chosen = source.select(order)
+
+    found = [
+        (case.source, chosen.classes[case.label], int(chosen.images.load(i)[0, 0, 0]))
+        for i, case in enumerate(chosen.cases)
+    ]
+    assert len({case.case_id for case in chosen.cases}) == len(told)
+    assert sorted(found) == sorted(told)
+
+
+def test_numbers_beside_names_need_classes(tmp_path: Path) -> None:
+    sources = [folder(tmp_path / "named", "A", "B"), numbered(tmp_path / "t.npz", [0, 1, 2])]
+
+    with pytest.raises(UsageError, match=r"shares no class with the other sources .* give --classes"):
+        read_sources(sources)
+    source = read_sources(sources, ["B", "C", "A"])
+
+    assert [source.classes[case.label] for case in source.cases] == ["B", "A", "B", "C", "A"]
+
+
+def test_numbers_of_several_files_stay_in_the_order_of_numbers(tmp_path: Path) -> None:
+    source = read_sources([numbered(tmp_path / "a.npz", [0, 11]), numbered(tmp_path / "b.npz", [2])])
+
+    assert source.classes == tuple(str(number) for number in range(12))
+    assert source.labels().tolist() == [0, 11, 2]
+
+
+def test_sources_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    paths = [folder(tmp_path / place / "tiles", "A", "B") for place in ("x", "y")]
+
+    source = read_sources(paths)
+
+    assert source.names == ("x/tiles", "y/tiles")
+    assert source.cases[-1].case_id == "y/tiles/B/a.png"
+    with pytest.raises(UsageError, match="given twice"):
+        read_sources([paths[0], paths[0]])
+    with pytest.raises(UsageError, match="given twice"):
+        read_sources([paths[0], tmp_path / "y" / ".." / "x" / "tiles"])
+
+
+def test_a_test_set_stands_behind_the_training_source(tmp_path: Path) -> None:
+    source = read_sources([folder(tmp_path / "train", "C", "A", "B")])
+    test = read_test([folder(tmp_path / "test", "C", "A", level=7)], source)
+
+    joined = with_test(source, test)
+
+    assert (joined.classes, joined.names) == (("A", "B", "C"), ("train", "test:test"))
+    assert [case.split for case in joined.cases] == [None] * 3 + ["test"] * 2
+    assert [case.case_id for case in joined.cases[3:]] == ["test:A/a.png", "test:C/a.png"]
+    assert [joined.classes[case.label] for case in joined.cases[3:]] == ["A", "C"]
+    assert joined.images.load(4)[0, 0, 0] == 7
+
+
+def test_numbers_of_a_test_set_mean_the_training_classes(tmp_path: Path) -> None:
+    source = read_sources([folder(tmp_path / "train", "A", "B")])
+
+    test = read_test([numbered(tmp_path / "t.npz", [1, 1])], source)
+
+    assert [test.classes[case.label] for case in test.cases] == ["B", "B"]
+
+
+def test_a_test_set_of_another_class_is_refused(tmp_path: Path) -> None:
+    source = read_sources([folder(tmp_path / "train", "A", "B")])
+
+    with pytest.raises(UsageError, match=r"--test .*: class X is not one of the training classes: A, B"):
+        read_test([folder(tmp_path / "test", "A", "X")], source)
+
+
+@pytest.mark.realdata
+def test_real_sources_of_two_forms_make_one(shared: Path) -> None:
+    classes = ["ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM"]
+    paths = [shared / "tiles" / "nct-crops", shared / "tiles" / "pathmnist-718.npz"]
+
+    source = read_sources(paths, classes)
+    found = survey(source)
+
+    assert np.bincount(source.labels()).tolist() == [10 + n for n in (147, 78, 26, 60, 112, 60, 85, 28, 122)]
+    assert found.usable() == list(range(808))
+    assert tile_mpp([1.179, 4.0], source, found, 224) == pytest.approx(0.5, rel=0.01)
+    with pytest.raises(UsageError, match=r"images of nct-crops show 47.5 µm .* those of pathmnist-718.npz 14 µm"):
+        tile_mpp([0.5], source, found, 224)

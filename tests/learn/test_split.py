@@ -1,37 +1,118 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from histo.errors import UsageError
-from histo.learn.source import ArrayImages, Case, Source, Split
+from histo.learn.images import ArrayImages, Content
+from histo.learn.leaks import check_leaks, find_leaks
+from histo.learn.listing import Split
+from histo.learn.source import Case, Source
 from histo.learn.split import SplitSpec, assign_splits, split_hash
+from histo.learn.survey import Survey, make_survey
 
 
-def make_source(counts: list[int], splits: list[Split | None] | None = None) -> Source:
+def make_source(
+    counts: list[int],
+    splits: Sequence[Split | None] = (),
+    groups: Sequence[str | None] = (),
+    sources: Sequence[str] = (),
+) -> Source:
     labels = np.repeat(np.arange(len(counts)), counts).tolist()
-    given_splits = splits or [None] * len(labels)
     cases = tuple(
-        Case(f"c{i}", label, split) for i, (label, split) in enumerate(zip(labels, given_splits, strict=True))
+        Case(
+            f"c{i}",
+            label,
+            splits[i] if splits else None,
+            groups[i] if groups else None,
+            sources[i] if sources else "",
+        )
+        for i, label in enumerate(labels)
     )
     return Source(tuple(f"K{i}" for i in range(len(counts))), cases, ArrayImages(()))
+
+
+def survey_of(source: Source, contents: Sequence[int | None] = ()) -> Survey:
+    """A survey that found image number `i` to have content `contents[i]`, None for a broken one."""
+    values = contents or range(len(source.cases))
+    return make_survey([f"c{i}: broken" if v is None else Content(str(v), 8) for i, v in enumerate(values)])
+
+
+def assign(
+    source: Source, spec: SplitSpec | None = None, seed: int = 0, contents: Sequence[int | None] = ()
+) -> list[str]:
+    return [str(split) for split in assign_splits(source, survey_of(source, contents), spec or SplitSpec(), seed)]
 
 
 @given(st.lists(st.integers(5, 40), min_size=2, max_size=5), st.floats(0.15, 0.5), st.integers(0, 99))
 def test_every_class_is_held_out_in_proportion(counts: list[int], fraction: float, seed: int) -> None:
     source = make_source(counts)
 
-    splits = np.array(assign_splits(source, SplitSpec(val_fraction=fraction), seed))
+    splits = np.array(assign(source, SplitSpec(val_fraction=fraction), seed))
 
     held_out = np.bincount(source.labels()[splits == "val"], minlength=len(counts))
     assert set(splits) == {"train", "val"}
     assert np.abs(held_out - fraction * np.array(counts)).max() <= 2
 
 
-def test_the_seed_fixes_the_split() -> None:
-    source = make_source([20, 20])
+@given(st.lists(st.integers(20, 60), min_size=2, max_size=4), st.integers(0, 99))
+def test_a_test_part_and_a_validation_part_are_shares_of_all_cases(counts: list[int], seed: int) -> None:
+    source = make_source(counts)
 
-    first, again, other = (assign_splits(source, SplitSpec(), seed) for seed in (1, 1, 2))
+    splits = np.array(assign(source, SplitSpec(val_fraction=0.2, test_fraction=0.2), seed))
+
+    for part in ("val", "test"):
+        held_out = np.bincount(source.labels()[splits == part], minlength=len(counts))
+        assert np.abs(held_out - 0.2 * np.array(counts)).max() <= 2
+
+
+@given(st.data(), st.sampled_from([0.1, 0.2, 0.25, 0.4]), st.integers(0, 99))
+def test_a_group_is_never_split_and_every_class_is_on_both_sides(
+    data: st.DataObject, fraction: float, seed: int
+) -> None:
+    sizes = data.draw(st.lists(st.lists(st.integers(1, 5), min_size=12, max_size=20), min_size=2, max_size=3))
+    groups = [f"{k}/{g}" for k, of_class in enumerate(sizes) for g, size in enumerate(of_class) for _ in range(size)]
+    source = make_source([sum(of_class) for of_class in sizes], groups=groups)
+
+    splits = assign(source, SplitSpec(val_fraction=fraction), seed)
+
+    assert len({(group, split) for group, split in zip(groups, splits, strict=True)}) == len(set(groups))
+    assert {(c.label, s) for c, s in zip(source.cases, splits, strict=True)} == {
+        (label, split) for label in range(len(sizes)) for split in ("train", "val")
+    }
+
+
+@given(st.lists(st.integers(0, 40), min_size=80, max_size=80), st.lists(st.integers(0, 40), min_size=80, max_size=80))
+def test_what_is_linked_by_group_or_content_stays_together(contents: list[int], groups: list[int]) -> None:
+    labels = [40, 40]
+    named = [f"p{g}" if g < 20 else None for g in groups]
+    source = make_source(labels, groups=named)
+
+    try:
+        splits = assign(source, SplitSpec(val_fraction=0.5), contents=contents)
+    except UsageError as error:
+        assume("single group" not in str(error) and "fall to one side" not in str(error))
+        raise
+
+    assert find_leaks(source, survey_of(source, contents), splits) == []  # type: ignore[arg-type]
+
+
+def test_equal_images_and_no_groups_are_split_in_proportion_too() -> None:
+    contents = [i if i % 10 else 10 * (i // 20) for i in range(200)]
+
+    splits = assign(make_source([100, 100]), contents=contents)
+
+    assert [splits[:100].count("val"), splits[100:].count("val")] == pytest.approx([20, 20], abs=3)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_seed_fixes_the_split(grouped: bool) -> None:
+    source = make_source([20, 20], groups=[f"g{i // 2}" for i in range(40)] if grouped else ())
+    found = survey_of(source)
+
+    first, again, other = (assign_splits(source, found, SplitSpec(), seed) for seed in (1, 1, 2))
 
     assert first == again != other
     assert split_hash(source, first) == split_hash(source, again) != split_hash(source, other)
@@ -40,22 +121,102 @@ def test_the_seed_fixes_the_split() -> None:
 def test_a_source_with_its_own_split_keeps_it() -> None:
     given_splits: list[Split | None] = ["train", "val", "test", "train", "val", "test"]
 
-    assert assign_splits(make_source([3, 3], given_splits), SplitSpec(), 0) == tuple(given_splits)
+    assert assign(make_source([3, 3], given_splits)) == given_splits
 
 
 def test_validation_is_drawn_from_training_where_a_source_has_none() -> None:
     given_splits: list[Split | None] = ["train"] * 10 + ["test"] * 2
 
-    splits = assign_splits(make_source([6, 6], given_splits), SplitSpec(val_fraction=0.5), 0)
+    splits = assign(make_source([6, 6], given_splits), SplitSpec(val_fraction=0.5))
 
-    assert (splits.count("train"), splits.count("val"), splits[10:]) == (5, 5, ("test", "test"))
-
-
-def test_a_source_without_training_images_is_refused() -> None:
-    with pytest.raises(UsageError, match="no training images"):
-        assign_splits(make_source([2, 2], ["val", "test", "val", "test"]), SplitSpec(), 0)
+    assert (splits.count("train"), splits.count("val"), splits[10:]) == (5, 5, ["test", "test"])
 
 
-def test_a_class_of_one_image_is_refused_by_name() -> None:
-    with pytest.raises(UsageError, match="class K1 has a single image"):
-        assign_splits(make_source([5, 1]), SplitSpec(), 0)
+def test_each_source_keeps_its_own_rule() -> None:
+    one: list[Split | None] = ["train"] * 8 + ["val"] * 2
+    other: list[Split | None] = ["train"] * 10
+
+    splits = assign(make_source([10, 10], one + other, sources=["a"] * 10 + ["b"] * 10).select([*range(0, 20, 2)]))
+    whole = assign(make_source([20, 20], (one + other) * 2, sources=(["a"] * 10 + ["b"] * 10) * 2))
+
+    assert splits[:5] == ["train"] * 4 + ["val"]
+    assert [whole[i] for i in (*range(10), *range(20, 30))] == one * 2
+    assert [whole[i] for i in (*range(10, 20), *range(30, 40))].count("val") == 4
+
+
+def test_training_cases_of_a_source_never_become_test_cases() -> None:
+    given_splits: list[Split | None] = ["train"] * 10 + [None] * 10
+
+    splits = assign(make_source([10, 10], given_splits * 1), SplitSpec(test_fraction=0.4))
+
+    assert "test" not in splits[:10]
+    assert splits[10:].count("test") == 4
+
+
+def test_an_open_case_follows_what_is_given_for_its_group_or_its_content() -> None:
+    given_splits: list[Split | None] = ["test", None, "val", None] + [None] * 16
+    groups = ["p", "p"] + [None] * 18
+    contents = [0, 1, 2, 2, *range(4, 20)]
+
+    splits = assign(make_source([10, 10], given_splits, groups), contents=contents)
+
+    assert splits[:4] == ["test", "test", "val", "val"]
+
+
+def test_a_broken_image_has_no_split() -> None:
+    splits = assign(make_source([10, 10]), contents=[None, *range(1, 20)])
+
+    assert (splits[0], splits.count("None")) == ("None", 1)
+
+
+@pytest.mark.parametrize(
+    ("source", "spec", "message"),
+    [
+        (make_source([2, 2], ["val", "test", "val", "test"]), {}, "no training images"),
+        (make_source([5, 1]), {}, "class K1 has a single image"),
+        (make_source([5]), {}, "a single class, K0"),
+        (make_source([9, 9], groups=["p"] * 9 + ["q"] * 9), {}, "class K0 has a single group of images"),
+        (make_source([9, 9], groups=[f"{i // 3}" for i in range(18)]), {}, "class K0 has 3 groups .* it needs 5"),
+        (make_source([9, 9], groups=["p"] * 18), {"val_fraction": 0.01}, "a single group"),
+        (
+            make_source([9, 9], groups=[f"{i // 2}" for i in range(18)]),
+            {"val_fraction": 0.01},
+            "at least 1 of 20 parts",
+        ),
+        (make_source([9, 9]), {"val_fraction": 0.5, "test_fraction": 0.5}, "leave nothing to train with"),
+    ],
+)
+def test_a_split_that_cannot_be_is_refused_by_name(source: Source, spec: dict[str, float], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        assign(source, SplitSpec(**spec))  # type: ignore[arg-type]
+
+
+def test_equal_content_in_two_splits_is_a_leak() -> None:
+    source = make_source([3, 3])
+    splits: list[Split | None] = ["train", "val", "train", "test", "train", "val"]
+    found = survey_of(source, [0, 1, 2, 2, 4, 4])
+
+    with pytest.raises(
+        UsageError, match=r"2 leaks .* c2 \(train\) and c3 \(test\) have the same content; .*allow-leaks"
+    ):
+        check_leaks(source, found, splits, allow=False)
+
+    assert [leak.members for leak in find_leaks(source, found, splits)] == [(2, 3), (4, 5)]
+    assert check_leaks(source, found, splits, allow=True) == [
+        "leak: c2 (train) and c3 (test) have the same content",
+        "leak: c4 (train) and c5 (val) have the same content",
+    ]
+
+
+def test_a_group_in_two_splits_is_a_leak() -> None:
+    source = make_source([2, 2], groups=["p", None, "p", None])
+
+    lines = check_leaks(source, survey_of(source), ["train", "val", "test", "val"], allow=True)
+
+    assert lines == ["leak: c0 (train) and c2 (test) are both of group p"]
+
+
+def test_broken_images_and_equal_ones_of_one_split_are_no_leak() -> None:
+    source = make_source([2, 2])
+
+    assert check_leaks(source, survey_of(source, [1, 1, None, None]), ["train", "train", None, None], allow=False) == []

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histo.learn.augment import AugmentSpec
-from histo.learn.source import ArrayImages, Case, Source, read_source
+from histo.learn.images import ArrayImages
+from histo.learn.source import Case, Source, read_sources
 from histo.learn.stream import Batch, Stream
 
 
@@ -72,7 +73,7 @@ def test_validation_is_in_order_and_unchanged() -> None:
 
 
 def test_loader_processes_change_nothing(tiles: Path) -> None:
-    source = read_source(tiles)
+    source = read_sources([tiles])
 
     def images(loaders: int) -> torch.Tensor:
         parts = Stream(source, tuple(range(36)), 48, 8, 0, AugmentSpec(), loaders)

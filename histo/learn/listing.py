@@ -1,0 +1,33 @@
+"""What every form of source is read to: its cases as its files name them, before classes get their numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from histo.learn.images import Images
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The cases of one source, every sequence in the same order.
+
+    Attributes:
+        case_ids: Distinct names of the cases.
+        labels: Names of their classes, or numbers into the names that the user gives.
+        images: Their pixels.
+        classes: Names of the classes in the source's own order; None where labels are numbers.
+        splits: What the source says; None where it says nothing.
+        groups: What must not be split, such as a patient; None where unknown.
+        origins: Names of the sources that a table was made of; empty for all other forms.
+    """
+
+    case_ids: Sequence[str]
+    labels: Sequence[str] | Sequence[int]
+    images: Images
+    classes: tuple[str, ...] | None
+    splits: Sequence[Split | None]
+    groups: Sequence[str | None]
+    origins: Sequence[str] = ()

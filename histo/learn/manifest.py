@@ -1,0 +1,221 @@
+"""Tables that list images: a CSV or Parquet manifest, or a folder of Parquet files.
+
+Columns: `path` (relative ones start at the table's folder) or `image` (the bytes of an image file, Parquet only);
+`label`, a name, or a whole number from 0; where known `group`, a unit that is never split, and `split`: `train`, `val`,
+`test`, or nothing. Further columns are left alone.
+
+CSV text is never guessed at: a group `007` and a label `001` stay text. Labels are numbers only if every one of them is
+written as a whole number without leading zeros. In Parquet the column's type decides.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from histo.errors import UsageError
+from histo.learn.images import Content, FileImages
+from histo.learn.listing import SPLITS, Listing, Split
+from histo.learn.tile_table import TableFooter, TableImages, read_footer
+
+_READ = ("path", "label", "group", "split")
+_TILES_READ = ("case_id", "label", "group", "split", "source", "content_hash", "size_px")
+_NUMBER = re.compile("0|[1-9][0-9]{0,8}")
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table without its images.
+
+    Attributes:
+        where: What messages call it.
+        path: Its file, or the folder of its files.
+        files: Its files.
+        counts: Rows of each of them.
+        names: All columns that it has.
+        columns: Those that are read.
+        footer: What a tile table says of itself.
+    """
+
+    where: str
+    path: Path
+    files: tuple[Path, ...]
+    counts: tuple[int, ...]
+    names: tuple[str, ...]
+    columns: pa.Table
+    footer: TableFooter | None
+
+    def texts(self, name: str) -> list[str | None]:
+        """Return a column of text, nulls where a value is empty or the column missing."""
+        if name not in self.names:
+            return [None] * len(self.columns)
+        column = _plain(self.columns[name])
+        if not (pa.types.is_string(column.type) or pa.types.is_integer(column.type) or pa.types.is_null(column.type)):
+            raise UsageError(f"{self.where}: {name} is {column.type}; expected text")
+        return [text or None for text in column.cast(pa.string()).to_pylist()]
+
+
+def list_manifest(path: Path, files: Sequence[Path], flag: str) -> Listing:
+    """Read the list of a manifest; images stay where they are.
+
+    Args:
+        path: The file, or the folder that holds `files`.
+        files: One CSV file, or Parquet files of one layout.
+        flag: What messages call the source.
+
+    Raises:
+        UsageError: If a column or a value is missing or wrong; rows count from 1, the first one under the header.
+    """
+    where = f"{flag} {path}"
+    table = _read_csv(where, path) if files[0].suffix.lower() == ".csv" else _read_parquet(where, path, tuple(files))
+    _check_columns(table)
+    labels, classes = _read_labels(table)
+    places = _read_paths(table)
+    folder = path if path.is_dir() else path.parent
+    return Listing(
+        case_ids=places or _case_ids(table),
+        labels=labels,
+        images=FileImages(tuple(folder / place for place in places)) if places else _table_images(table),
+        classes=classes,
+        splits=_read_splits(table),
+        groups=table.texts("group"),
+        origins=[text or "" for text in table.texts("source")] if table.footer else (),
+    )
+
+
+def _read_csv(where: str, path: Path) -> _Table:
+    options = pyarrow.csv.ConvertOptions(
+        column_types=dict.fromkeys(_READ, pa.string()), null_values=[""], strings_can_be_null=True
+    )
+    parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    try:
+        columns = pyarrow.csv.read_csv(path, convert_options=options, parse_options=parsing)
+    except (OSError, pa.ArrowException) as error:
+        raise UsageError(f"{where}: not a readable CSV file ({_one_line(error)})") from None
+    return _Table(where, path, (path,), (len(columns),), tuple(columns.column_names), columns, None)
+
+
+def _read_parquet(where: str, path: Path, files: tuple[Path, ...]) -> _Table:
+    """Read all columns that matter but the images."""
+    try:
+        schemas = [pq.read_schema(file) for file in files]
+        footers = [read_footer(schema) for schema in schemas]
+        wanted = _TILES_READ if footers[0] else _READ
+        columns = [name for name in wanted if name in schemas[0].names]
+        tables = [pq.ParquetFile(file, page_checksum_verification=True).read(columns) for file in files]
+        joined = pa.concat_tables(tables)
+    except (OSError, pa.ArrowException) as error:
+        raise UsageError(f"{where}: not a readable Parquet table ({_one_line(error)})") from None
+    footer, *others = footers
+    if set(others) - {footer}:
+        raise UsageError(f"{where}: parts of several tile tables; give each a folder of its own")
+    if footer and footer.parts != len(files):
+        raise UsageError(
+            f"{where}: {len(files)} of the {footer.parts} parts of a tile table; give its folder, or prepare it again"
+        )
+    return _Table(where, path, files, tuple(map(len, tables)), tuple(schemas[0].names), joined, footer)
+
+
+def _check_columns(table: _Table) -> None:
+    where, names = table.where, table.names
+    found = f"its columns: {', '.join(names)}"
+    for name in (*_READ, "image"):
+        if names.count(name) > 1:
+            raise UsageError(f"{where}: two columns {name}")
+        near = [other for other in names if other != name and other.strip().lower() == name and name not in names]
+        if near:
+            raise UsageError(f"{where}: column {near[0]!r}; name it {name}")
+    if "label" not in names:
+        raise UsageError(f"{where}: no column label; {found}")
+    if ("path" in names) == ("image" in names):
+        both = "both path and image; leave one of them out" if "path" in names else f"neither path nor image; {found}"
+        raise UsageError(f"{where}: {both}")
+    if "image" in names and table.files[0].suffix.lower() == ".csv":
+        raise UsageError(f"{where}: a CSV file cannot hold images; give a column path")
+    if not len(table.columns):
+        raise UsageError(f"{where}: holds no rows")
+
+
+def _read_labels(table: _Table) -> tuple[list[str] | list[int], tuple[str, ...] | None]:
+    """Return all labels, and the names of the classes if they are names."""
+    column = _plain(table.columns["label"])
+    values = column.to_pylist()
+    for row, value in enumerate(values, start=1):
+        if value is None or value == "":
+            raise UsageError(f"{table.where}: row {row} has no label")
+    if pa.types.is_integer(column.type):
+        if min(values) < 0:
+            raise UsageError(
+                f"{table.where}: row {values.index(min(values)) + 1} has label {min(values)}; they count from 0"
+            )
+        return values, None
+    if not pa.types.is_string(column.type):
+        raise UsageError(f"{table.where}: label is {column.type}; expected names or whole numbers from 0")
+    if _numbered(table, values):
+        return [int(value) for value in values], None
+    return values, table.footer.classes if table.footer else tuple(sorted(set(values)))
+
+
+def _numbered(table: _Table, labels: Sequence[str]) -> bool:
+    """Whether labels that are stored as text are numbers: in CSV, and in a tile table made of numbered labels."""
+    if table.footer:
+        return table.footer.classes == tuple(str(number) for number in range(len(table.footer.classes)))
+    return table.files[0].suffix.lower() == ".csv" and all(_NUMBER.fullmatch(label) for label in labels)
+
+
+def _read_paths(table: _Table) -> list[str]:
+    """Return the paths of the images as they are written; nothing for a table that holds images."""
+    if "path" not in table.names:
+        return []
+    rows: dict[str, int] = {}
+    for row, place in enumerate(table.texts("path"), start=1):
+        if place is None:
+            raise UsageError(f"{table.where}: row {row} has no path")
+        if place in rows:
+            raise UsageError(f"{table.where}: rows {rows[place]} and {row} name the same path, {place}")
+        rows[place] = row
+    return list(rows)
+
+
+def _read_splits(table: _Table) -> list[Split | None]:
+    known: dict[str | None, Split | None] = {None: None, **{name: name for name in SPLITS}}
+    splits = table.texts("split")
+    for row, split in enumerate(splits, start=1):
+        if split not in known:
+            raise UsageError(f"{table.where}: row {row} has split {split!r}; expected train, val, test, or nothing")
+    return [known[split] for split in splits]
+
+
+def _case_ids(table: _Table) -> list[str]:
+    if table.footer:
+        return [str(text) for text in table.texts("case_id")]
+    pairs = zip(table.files, table.counts, strict=True)
+    return list(chain.from_iterable((f"{file.name}#{row}" for row in range(count)) for file, count in pairs))
+
+
+def _table_images(table: _Table) -> TableImages:
+    kind = pq.read_schema(table.files[0]).field("image").type
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise UsageError(f"{table.where}: image is {kind}; expected binary, the bytes of an image file")
+    contents = []
+    if table.footer:
+        pairs = zip(table.columns["content_hash"].to_pylist(), table.columns["size_px"].to_pylist(), strict=True)
+        contents = [Content(content_hash, size_px) for content_hash, size_px in pairs]
+    return TableImages(table.files, table.counts, contents)
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return categories and long strings as strings."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _plain(column.cast(kind.value_type))
+    return column.cast(pa.string()) if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else column
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

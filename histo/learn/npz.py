@@ -1,0 +1,80 @@
+"""Arrays in an `.npz` file: `images` or `data` with `labels`, or MedMNIST's parts for training, validation and test.
+
+Those are `train_images`, `train_labels`, `val_images` and so on. The file is read into memory as a whole.
+"""
+
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from histo.errors import UsageError
+from histo.learn.images import ArrayImages
+from histo.learn.listing import SPLITS, Listing, Split
+
+_Part = tuple[str, str, Split | None]
+
+
+def list_npz(path: Path, flag: str) -> Listing:
+    """Read the arrays of an npz file; labels are numbers, or names as text.
+
+    Args:
+        path: The file.
+        flag: What messages call the source.
+
+    Raises:
+        UsageError: If it is not of a known form.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (OSError, ValueError, BadZipFile) as error:
+        raise UsageError(f"{flag} {path}: not a readable npz file ({error})") from None
+    parts = _find_parts(path, arrays, flag)
+    rows = [(key, row, split) for key, _, split in parts for row in range(len(arrays[key]))]
+    labels, classes = _read_labels(path, [arrays[label_key].reshape(-1) for _, label_key, _ in parts], flag)
+    return Listing(
+        case_ids=[f"{path.name}#{key}/{row}" for key, row, _ in rows],
+        labels=labels,
+        images=ArrayImages(tuple(arrays[key] for key, _, _ in parts)),
+        classes=classes,
+        splits=[split for _, _, split in rows],
+        groups=[None] * len(rows),
+    )
+
+
+def _find_parts(path: Path, arrays: dict[str, npt.NDArray[np.generic]], flag: str) -> list[_Part]:
+    """Find the pairs of image and label arrays; a file of a single part says nothing about a split."""
+    known: list[_Part] = [(f"{split}_images", f"{split}_labels", split) for split in SPLITS]
+    known += [("images", "labels", None), ("data", "labels", None)]
+    parts = [part for part in known if part[0] in arrays and part[1] in arrays]
+    if not parts:
+        raise UsageError(
+            f"{flag} {path}: holds {sorted(arrays)}; expected data and labels, images and labels, or train_images and "
+            "train_labels (val_, test_)"
+        )
+    for key, label_key, _ in parts:
+        images, labels = arrays[key], arrays[label_key]
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)):
+            raise UsageError(
+                f"{flag} {path}: {key} is {images.dtype} {images.shape}; expected uint8 (n, height, width, 3)"
+            )
+        if labels.size != len(images):
+            raise UsageError(f"{flag} {path}: {len(images)} images in {key}, but {labels.size} labels in {label_key}")
+    return parts if len(parts) > 1 else [(parts[0][0], parts[0][1], None)]
+
+
+def _read_labels(
+    path: Path, parts: list[npt.NDArray[np.generic]], flag: str
+) -> tuple[list[str] | list[int], tuple[str, ...] | None]:
+    """Return all labels, and the names of the classes if they are names."""
+    kinds = {labels.dtype.kind for labels in parts}
+    labels = np.concatenate(parts)
+    if not len(labels):
+        raise UsageError(f"{flag} {path}: holds no images")
+    if kinds == {"U"}:
+        return labels.tolist(), tuple(np.unique(labels).tolist())
+    if not kinds <= {"i", "u"} or labels.min() < 0:
+        raise UsageError(f"{flag} {path}: labels must be names or whole numbers from 0, not {labels.dtype}")
+    return labels.tolist(), None

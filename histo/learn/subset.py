@@ -1,0 +1,107 @@
+"""Subsets of a source: of any size, stratified by class, seeded, and each contained in every larger one.
+
+`tiny` and `small` are 100 and 800 images of each class, as the sets of 900 and 7200 images of nine classes that the
+original task has beside its full one.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from fractions import Fraction
+from math import floor
+from typing import Annotated
+
+import numpy as np
+from pydantic import AfterValidator, BeforeValidator
+
+from histo.errors import UsageError
+from histo.learn.source import Source
+
+PER_CLASS = {"tiny": 100, "small": 800}
+_WHOLE = re.compile(r"[1-9]\d*")
+_FRACTION = re.compile(r"\d*\.\d+")
+
+
+def _checked(text: str) -> str:
+    fraction = _FRACTION.fullmatch(text)
+    if text not in ("full", *PER_CLASS) and not _WHOLE.fullmatch(text) and not (fraction and 0 < float(text) <= 1):
+        raise ValueError("expected full, tiny, small, a fraction such as 0.1, or a number of images such as 500")
+    return text
+
+
+Subset = Annotated[str, BeforeValidator(str), AfterValidator(_checked)]
+"""`full`, `tiny`, `small`, a fraction of the images with a decimal point (0.1; at most 1.0), or their number (500)."""
+
+
+def draw_subset(source: Source, subset: str, seed: int) -> list[int]:
+    """Draw a part of a source; cases that are set apart for testing all stay, and do not count.
+
+    Every class keeps at least one image. Shares are Webster's (odd divisors), which never shrink when the total grows;
+    by largest remainders they may (the Alabama paradox), and a subset would not contain the smaller ones.
+
+    Args:
+        source: The cases.
+        subset: A `Subset`.
+        seed: Fixes the draw.
+
+    Returns:
+        Indices of the cases, ascending.
+
+    Raises:
+        UsageError: If there are fewer images than asked for, or fewer are asked for than there are classes.
+    """
+    tests = [i for i, case in enumerate(source.cases) if case.split == "test"]
+    classes = _classes_in_order(source, seed)
+    if subset in PER_CLASS:
+        drawn = [i for members in classes for i in members[: PER_CLASS[subset]]]
+    else:
+        order = _interleave(classes)
+        firsts = {members[0] for members in classes}
+        order.sort(key=lambda member: member not in firsts)
+        drawn = order[: _count(subset, len(order), len(classes))]
+    return sorted(drawn + tests)
+
+
+def _classes_in_order(source: Source, seed: int) -> list[list[int]]:
+    """Shuffle every class; its training and validation cases, where a source has both, keep their proportion."""
+    strata: defaultdict[int, defaultdict[bool, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for i, case in enumerate(source.cases):
+        if case.split != "test":
+            strata[case.label][case.split == "val"].append(i)
+    return [
+        _interleave(
+            [
+                np.random.default_rng((seed, label, val)).permutation(strata[label][val]).tolist()
+                for val in (False, True)
+            ]
+        )
+        for label in sorted(strata)
+    ]
+
+
+def _interleave(strata: Sequence[Sequence[int]]) -> list[int]:
+    """Merge sequences so that every beginning of the result has its share of each.
+
+    Examples:
+        >>> _interleave([[1, 2, 3, 4], [10, 20]])
+        [1, 10, 2, 3, 20, 4]
+    """
+    keyed = [
+        ((place + 0.5) / len(members), number, member)
+        for number, members in enumerate(strata)
+        for place, member in enumerate(members)
+    ]
+    return [member for _, _, member in sorted(keyed)]
+
+
+def _count(subset: str, available: int, classes: int) -> int:
+    if subset == "full":
+        return available
+    if _FRACTION.fullmatch(subset):
+        return max(classes, floor(Fraction(subset) * available + Fraction(1, 2)))
+    if not classes <= int(subset) <= available:
+        raise UsageError(
+            f"--subset {subset}: there are {available} images of {classes} classes, test images apart; ask for at most "
+            "all, and for one of each class or more"
+        )
+    return int(subset)

@@ -1,0 +1,157 @@
+"""One look at every image before any work starts: its content, its size, and whether it can be used."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from histo.errors import ImageError, UsageError
+from histo.learn.images import Content, Images
+from histo.learn.source import Source
+from histo.resample import Pixels
+
+_SHOWN = 3
+_SAME_FIELD = 0.02
+"""How much the resolution of several sources may differ, as a share; as a pyramid level's may in labelling."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a look at every image of a source finds; None for an image that cannot be used.
+
+    Attributes:
+        content_hashes: sha256 of shape and decoded pixels.
+        edges_px: Edge of each (square) image.
+        errors: Why an image cannot be used; None for one that can.
+    """
+
+    content_hashes: tuple[str | None, ...]
+    edges_px: tuple[int | None, ...]
+    errors: tuple[str | None, ...]
+
+    def usable(self) -> list[int]:
+        """Return the indices of the cases that can be used."""
+        return [i for i, error in enumerate(self.errors) if error is None]
+
+    def fingerprint(self, source: Source) -> str:
+        """Return the sha256 of all usable cases: id, class name and content."""
+        rows = [
+            [source.cases[i].case_id, source.classes[source.cases[i].label], self.content_hashes[i]]
+            for i in self.usable()
+        ]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def survey(source: Source) -> Survey:
+    """Look at every image once: decode it, unless a tile table already says what it holds."""
+    with ThreadPoolExecutor() as pool:
+        looks = pool.map(lambda i: examine(source.images, i, source.cases[i].case_id), range(len(source.cases)))
+        return make_survey(list(looks))
+
+
+def make_survey(found: Sequence[Content | str]) -> Survey:
+    """Make a survey of what `examine` returned for every image."""
+    return Survey(
+        content_hashes=tuple(look.content_hash if isinstance(look, Content) else None for look in found),
+        edges_px=tuple(look.edge_px if isinstance(look, Content) else None for look in found),
+        errors=tuple(look if isinstance(look, str) else None for look in found),
+    )
+
+
+def examine(images: Images, index: int, case_id: str) -> Content | str:
+    """Return the content of one image, or why it cannot be used."""
+    known = images.known(index)
+    if known is not None:
+        return known
+    try:
+        pixels = images.load(index)
+    except ImageError as error:
+        return " ".join(str(error).split())
+    height, width = pixels.shape[:2]
+    if height != width:
+        return f"{case_id}: {width}x{height} px; tiles must be square"
+    return Content(hash_pixels(pixels), width)
+
+
+def hash_pixels(pixels: Pixels) -> str:
+    """Return the sha256 of an image's shape and pixels."""
+    height, width = pixels.shape[:2]
+    digest = hashlib.sha256(f"{height}x{width}:".encode())
+    digest.update(pixels.tobytes())
+    return digest.hexdigest()
+
+
+def check_broken(found: Survey, limit: float) -> list[str]:
+    """Make sure that not too many images are unusable; returns a line for each of them, to be shown.
+
+    Args:
+        found: The survey.
+        limit: Greatest share of all images (0 to 1) that may be unusable.
+
+    Raises:
+        UsageError: If there are more, or nothing else.
+    """
+    errors = [error for error in found.errors if error is not None]
+    count = len(found.errors)
+    if len(errors) > limit * count or len(errors) == count:
+        more = f"; and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
+        raise UsageError(
+            f"{len(errors)} of {count} images cannot be used, more than --max-broken {limit:g} allows: "
+            f"{'; '.join(errors[:_SHOWN])}{more}"
+        )
+    return [f"left out: {error}" for error in errors]
+
+
+def tile_mpp(mpps: Sequence[float] | None, source: Source, found: Survey, size_px: int) -> float | None:
+    """Return the resolution of tiles made from images of another size: source mpp x source px / size_px.
+
+    Args:
+        mpps: Resolution of the images (µm/px), one for all sources or one for each; None where it is unknown.
+        source: The cases.
+        found: Their survey.
+        size_px: Edge of the tiles.
+
+    Raises:
+        UsageError: If the tiles would show fields of several sizes.
+    """
+    if not mpps:
+        return None
+    if len(mpps) not in (1, len(source.names)):
+        raise UsageError(
+            f"--mpp {_joined(mpps)}: {len(mpps)} values for {len(source.names)} sources ({', '.join(source.names)}); "
+            "give one, or one for each"
+        )
+    each = dict(zip(source.names, mpps if len(mpps) > 1 else list(mpps) * len(source.names), strict=True))
+    edges = {name: _edge(name, each[name], source, found) for name in source.names}
+    fields = {name: each[name] * edge for name, edge in edges.items() if edge is not None}
+    first = next(iter(fields))
+    for name, field in fields.items():
+        if abs(field / fields[first] - 1) > _SAME_FIELD:
+            raise UsageError(
+                f"--mpp {_joined(mpps)}: images of {first} show {fields[first]:.4g} µm ({edges[first]} px at "
+                f"{each[first]:g} µm/px), those of {name} {field:.4g} µm ({edges[name]} px at {each[name]:g} µm/px); "
+                "tiles of one resolution need one field"
+            )
+    return fields[first] / size_px
+
+
+def _edge(name: str, mpp: float, source: Source, found: Survey) -> int | None:
+    """Return the edge of a source's images in px, None if it has none that can be used."""
+    edges = Counter(
+        edge
+        for case, edge in zip(source.cases, found.edges_px, strict=True)
+        if case.source == name and edge is not None
+    )
+    sizes = [size for size, _ in edges.most_common(2)]
+    if len(sizes) > 1:
+        raise UsageError(
+            f"--mpp {mpp:g}: images of {name or 'the source'} have several sizes ({sizes[0]} and {sizes[1]} px, for "
+            "instance); tiles of one resolution need one size"
+        )
+    return sizes[0] if sizes else None
+
+
+def _joined(mpps: Sequence[float]) -> str:
+    return ",".join(f"{mpp:g}" for mpp in mpps)

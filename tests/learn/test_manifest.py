@@ -1,0 +1,167 @@
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from histo.errors import UsageError
+from histo.learn.source import Source, read_sources
+from histo.learn.survey import survey
+
+
+def write_csv(root: Path, text: str) -> Path:
+    for name, level in (("a.png", 10), ("b.png", 20), ("sub/c.png", 30)):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (level,) * 3).save(root / name)
+    (root / "list.csv").write_text(text, encoding="utf-8")
+    return root / "list.csv"
+
+
+def write_parquet(root: Path, columns: dict[str, Any], **settings: Any) -> Path:
+    pq.write_table(pa.table(columns), root / "list.parquet", **settings)
+    return root / "list.parquet"
+
+
+def columns_of(source: Source) -> list[tuple[str, str, str | None, str | None]]:
+    return [(case.case_id, source.classes[case.label], case.group, case.split) for case in source.cases]
+
+
+def encoded(root: Path, *levels: int) -> list[bytes]:
+    files = []
+    for level in levels:
+        Image.new("RGB", (8, 8), (level,) * 3).save(root / "x.png")
+        files.append((root / "x.png").read_bytes())
+    return files
+
+
+def test_a_csv_names_images_by_paths_that_start_at_its_folder(tmp_path: Path) -> None:
+    text = (
+        "path,label,group,split,scanner\na.png,TUM,007,train,1\nsub/c.png,ADI,,,2\n" + f"{tmp_path}/b.png,TUM,8,val,3\n"
+    )
+
+    source = read_sources([write_csv(tmp_path, text)])
+
+    assert source.classes == ("ADI", "TUM")
+    assert columns_of(source) == [
+        ("a.png", "TUM", "007", "train"),
+        ("sub/c.png", "ADI", None, None),
+        (f"{tmp_path}/b.png", "TUM", "8", "val"),
+    ]
+    assert [int(source.images.load(i)[0, 0, 0]) for i in range(3)] == [10, 30, 20]
+
+
+def test_a_parquet_manifest_is_read_as_a_csv_is(tmp_path: Path) -> None:
+    csv = write_csv(tmp_path, "path,label,group,split\na.png,TUM,7,test\nb.png,ADI,,\n")
+    categories = pa.array(["TUM", "ADI"]).dictionary_encode()
+    columns = {"path": ["a.png", "b.png"], "label": categories, "group": pa.array([7, None]), "split": ["test", ""]}
+
+    assert columns_of(read_sources([write_parquet(tmp_path, columns)])) == columns_of(read_sources([csv]))
+
+
+def test_a_parquet_manifest_may_hold_the_images(tmp_path: Path) -> None:
+    columns = {"image": encoded(tmp_path, 1, 2, 3), "label": pa.array(["A", "B", "A"], pa.large_string())}
+
+    source = read_sources([write_parquet(tmp_path, columns)])
+
+    assert [case.case_id for case in source.cases] == ["list.parquet#0", "list.parquet#1", "list.parquet#2"]
+    assert [int(source.images.load(i)[0, 0, 0]) for i in (2, 0, 1)] == [3, 1, 2]
+
+
+def test_whole_numbers_are_numbers_of_classes(tmp_path: Path) -> None:
+    csv = write_csv(tmp_path, "path,label\na.png,1\nb.png,0\nsub/c.png,1\n")
+    parquet = write_parquet(tmp_path, {"path": ["a.png", "b.png", "sub/c.png"], "label": [1, 0, 1]})
+
+    for path in (csv, parquet):
+        source = read_sources([path], ["STR", "TUM"])
+        assert [source.classes[case.label] for case in source.cases] == ["TUM", "STR", "TUM"]
+        assert read_sources([path]).classes == ("0", "1")
+
+
+@pytest.mark.parametrize("labels", ["001,002", "1,2a", "1.0,2.0", "-1,2"])
+def test_other_text_stays_text(tmp_path: Path, labels: str) -> None:
+    one, two = labels.split(",")
+
+    source = read_sources([write_csv(tmp_path, f"path,label\na.png,{one}\nb.png,{two}\n")])
+
+    assert source.classes == (one, two)
+
+
+def test_named_classes_choose_the_rows(tmp_path: Path) -> None:
+    path = write_csv(tmp_path, "path,label\na.png,A\nb.png,B\nsub/c.png,C\n")
+
+    source = read_sources([path], ["C", "A"])
+
+    assert [(case.case_id, case.label) for case in source.cases] == [("a.png", 1), ("sub/c.png", 0)]
+    assert source.images.load(1)[0, 0, 0] == 30
+    with pytest.raises(UsageError, match=r"list\.csv: no images for class D"):
+        read_sources([path], ["A", "D"])
+
+
+def test_a_file_that_a_manifest_names_and_that_is_not_there_is_a_broken_image(tmp_path: Path) -> None:
+    found = survey(read_sources([write_csv(tmp_path, "path,label\na.png,A\nnowhere.png,B\n")]))
+
+    assert found.usable() == [0]
+    assert "nowhere.png: not readable (No such file" in str(found.errors[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,class\na.png,A\n", "no column label; its columns: path, class"),
+        ("path;label\na.png;A\n", "no column label; its columns: path;label"),
+        ("label,group\nA,1\n", "neither path nor image"),
+        ("image,label\nx,A\n", "a CSV file cannot hold images"),
+        ("path,image,label\na.png,x,A\n", "both path and image"),
+        ("path,label,label\na.png,A,B\n", "two columns label"),
+        ("path,label, group\na.png,A,1\n", "column ' group'; name it group"),
+        ("path,label,Split\na.png,A,val\n", "column 'Split'; name it split"),
+        ("path,label\n", "holds no rows"),
+        ("", "not a readable CSV file"),
+        ("path,label\na.png,A\nb.png\n", "not a readable CSV file"),
+        ("path,label\na.png,A\nb.png,\n", "row 2 has no label"),
+        ("path,label\na.png,A\n,B\n", "row 2 has no path"),
+        ("path,label\na.png,A\nb.png,B\na.png,B\n", "rows 1 and 3 name the same path, a.png"),
+        ("path,label,split\na.png,A,train\nb.png,B,valid\n", "row 2 has split 'valid'; expected train, val, test"),
+    ],
+)
+def test_a_wrong_csv_is_refused_with_its_name_and_the_row(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_sources([write_csv(tmp_path, text)])
+
+    assert str(caught.value).startswith(f"--data {tmp_path / 'list.csv'}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"image": ["text", "text"], "label": ["A", "B"]}, "image is string; expected binary"),
+        ({"image": [b"", b""], "label": [0.5, 1.0]}, "label is double; expected names or whole numbers"),
+        ({"image": [b"", b""], "label": [0, -1]}, "row 2 has label -1; they count from 0"),
+        ({"image": [b"", b""], "label": ["A", None]}, "row 2 has no label"),
+        ({"image": [b"", b""], "label": ["A", "B"], "split": [0.5, 0.5]}, "split is double; expected text"),
+    ],
+)
+def test_a_wrong_parquet_table_is_refused(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        read_sources([write_parquet(tmp_path, columns)])
+
+
+def test_a_file_that_is_no_parquet_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "list.parquet").write_text("text")
+
+    with pytest.raises(UsageError, match=r"list\.parquet: not a readable Parquet table"):
+        read_sources([tmp_path / "list.parquet"])
+
+
+def test_a_byte_order_mark_belongs_to_no_column(tmp_path: Path) -> None:
+    path = write_csv(tmp_path, "\ufeffpath,label\na.png,A\nb.png,B\n")
+
+    assert read_sources([path]).classes == ("A", "B")
+
+
+def test_a_class_named_na_is_a_class(tmp_path: Path) -> None:
+    assert read_sources([write_csv(tmp_path, "path,label\na.png,NA\nb.png,null\n")]).classes == ("NA", "null")
