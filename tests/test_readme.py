@@ -8,6 +8,7 @@ import pytest
 from histo import tables
 from histo.pipelines.evaluate import EvaluateSpec
 from histo.pipelines.label import LabelSpec
+from histo.pipelines.prepare_tiles import PrepareTilesSpec
 from histo.pipelines.train import TrainSpec
 from histo.spec import field_names
 
@@ -45,7 +46,8 @@ def test_every_make_target_that_the_readme_names_exists() -> None:
 
 
 def test_the_readme_lists_the_flags_that_exist() -> None:
-    known = {f"--{name.replace('_', '-')}" for s in (TrainSpec, LabelSpec, EvaluateSpec) for name in field_names(s)}
+    specs = (TrainSpec, LabelSpec, EvaluateSpec, PrepareTilesSpec)
+    known = {f"--{name.replace('_', '-')}" for spec in specs for name in field_names(spec)}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]*[a-z]", README)) - {
         "--help",
         "--config",
