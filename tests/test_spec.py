@@ -21,7 +21,7 @@ class Label(Spec):
     slides: AbsolutePath
     workers: int | None = Field(None, ge=1)
     classes: list[str] | None = None
-    data: AbsolutePaths | None = None
+    data: AbsolutePaths = Field([Path("/d")])
     overwrite: bool = False
     tiling: Tiling = Tiling()
 
