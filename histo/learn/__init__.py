@@ -1,1 +1,1 @@
-"""Training and prediction: source -> split -> stream -> loop -> checkpoint -> bundle -> predict -> metrics. No ray."""
+"""Training and prediction: sources -> survey -> split -> stream -> loop -> checkpoint -> bundle -> predict. No ray."""

@@ -14,8 +14,8 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from histo.errors import UsageError
-from histo.learn.listing import Split
-from histo.learn.source import Source
+from histo.learn.listing import SPLITS, Split
+from histo.learn.source import Case, Source
 from histo.learn.survey import Survey
 from histo.spec import Spec
 
@@ -39,7 +39,7 @@ def assign_splits(source: Source, found: Survey, spec: SplitSpec, seed: int) -> 
 
     Drawn are the cases without a split, and the training cases of a source that names none for validation; the latter
     never go to the test set. Cases of one group, or of equal content, stay together, and follow what is given for one
-    of them.
+    of them, but not into the test set of another source, which stays as it is; that is a leak, see `leaks.py`.
 
     Args:
         source: The cases.
@@ -94,18 +94,26 @@ def number_units(source: Source, found: Survey) -> npt.NDArray[np.int64]:
 def _follow(source: Source, found: Survey, units: npt.NDArray[np.int64], splits: dict[int, Split]) -> list[int]:
     """Let cases that may be drawn follow the given ones of their unit; returns those that have none to follow."""
     with_val = {source.cases[i].source for i in found.usable() if source.cases[i].split == "val"}
-    given: defaultdict[int, set[Split | None]] = defaultdict(set)
+    given: defaultdict[int, set[tuple[Split | None, str]]] = defaultdict(set)
     drawable = []
     for i in found.usable():
         case = source.cases[i]
         if case.split is None or (case.split == "train" and case.source not in with_val):
             drawable.append(i)
         else:
-            given[units[i]].add(case.split)
+            given[units[i]].add((case.split, case.source))
+    undecided = []
     for i in drawable:
-        leaders: list[Split] = ["train", "val"] if source.cases[i].split == "train" else ["train", "val", "test"]
-        splits[i] = next((split for split in leaders if split in given[units[i]]), "train")
-    return [i for i in drawable if not given[units[i]]]
+        leaders = _leaders(source.cases[i], given[units[i]])
+        splits[i] = leaders[0] if leaders else "train"
+        undecided += [] if leaders else [i]
+    return undecided
+
+
+def _leaders(case: Case, given: set[tuple[Split | None, str]]) -> list[Split]:
+    """Return the given splits that a case may follow. Into a test set it follows only cases of its own source."""
+    told = {split for split, origin in given if split != "test" or (origin == case.source and case.split is None)}
+    return [split for split in SPLITS if split in told]
 
 
 def _draw(

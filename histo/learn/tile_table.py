@@ -151,4 +151,4 @@ class TableImages:
 
     def _name(self, index: int) -> str:
         path, row = self._find(index)
-        return f"{path} row {row + 1}"
+        return f"{path}#{row}"

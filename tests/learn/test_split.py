@@ -163,6 +163,40 @@ def test_an_open_case_follows_what_is_given_for_its_group_or_its_content() -> No
     assert splits[:4] == ["test", "test", "val", "val"]
 
 
+def test_an_open_case_equal_to_one_of_another_sources_test_set_is_a_leak() -> None:
+    given_splits: list[Split | None] = [None] * 19 + ["test"]
+    source = make_source([10, 10], given_splits, sources=["a"] * 19 + ["test:b"])
+    found = survey_of(source, [*range(18), 7, 7])
+
+    splits = assign_splits(source, found, SplitSpec(), 0)
+
+    assert splits.count("test") == 1
+    with pytest.raises(UsageError, match=r"1 leaks .* c7 \((train|val)\) and c19 \(test\) have the same content"):
+        check_leaks(source, found, splits, allow=False)
+
+
+@given(
+    st.lists(st.sampled_from(["train", "val", "test", None]), min_size=80, max_size=80),
+    st.lists(st.integers(0, 60), min_size=80, max_size=80),
+    st.integers(0, 9),
+)
+def test_given_splits_stay_and_only_they_can_leak(splits: list[Split | None], contents: list[int], seed: int) -> None:
+    source = make_source([40, 40], splits)
+    found = survey_of(source, contents)
+    torn = {leak.members for leak in find_leaks(source, found, splits)}
+
+    try:
+        assigned = assign_splits(source, found, SplitSpec(val_fraction=0.5), seed)
+    except UsageError as error:
+        assume(not any(reason in str(error) for reason in ("single", "one side", "no training images")))
+        raise
+
+    kept = [(own, now) for own, now in zip(splits, assigned, strict=True) if own is not None]
+    leaks = find_leaks(source, found, assigned)
+    assert all(own == now or ("val" not in splits and (own, now) == ("train", "val")) for own, now in kept)
+    assert all(any(set(members) <= set(leak.members) for members in torn) for leak in leaks)
+
+
 def test_a_broken_image_has_no_split() -> None:
     splits = assign(make_source([10, 10]), contents=[None, *range(1, 20)])
 

@@ -26,7 +26,9 @@ def pictures() -> ArrayImages:
     return ArrayImages((pixels,))
 
 
-def write_table(folder: Path, parts: int = 2, classes: tuple[str, ...] = ("TUM", "ADI")) -> Path:
+def write_table(
+    folder: Path, parts: int = 2, classes: tuple[str, ...] = ("TUM", "ADI"), origins: tuple[str, ...] = ("tiles",)
+) -> Path:
     images, each = pictures(), COUNT // parts
     for part in range(parts):
         rows = []
@@ -36,7 +38,7 @@ def write_table(folder: Path, parts: int = 2, classes: tuple[str, ...] = ("TUM",
             rows.append(
                 {
                     "case_id": f"c{i}",
-                    "source": "tiles",
+                    "source": origins[i % len(origins)],
                     "label": classes[i % 2],
                     "group": f"p{i // 4}",
                     "split": "test" if i % 5 == 0 else None,
@@ -63,6 +65,17 @@ def test_a_tile_table_reads_as_what_was_written(tmp_path: Path) -> None:
     assert [case.split for case in source.cases] == ["test" if i % 5 == 0 else None for i in range(COUNT)]
     for i in range(COUNT):
         np.testing.assert_array_equal(source.images.load(i), pictures().load(i))
+
+
+def test_a_table_of_several_sources_keeps_their_names(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "table", origins=("a", "b"))
+    np.savez(tmp_path / "t.npz", data=np.zeros((2, 4, 4, 3), np.uint8), labels=np.array(["ADI", "TUM"]))
+
+    alone, beside = read_sources([table]), read_sources([table, tmp_path / "t.npz"])
+
+    assert (alone.names, alone.cases[1].source, alone.cases[1].case_id) == (("a", "b"), "b", "c1")
+    assert beside.names == ("table/a", "table/b", "t.npz")
+    assert (beside.cases[1].source, beside.cases[1].case_id) == ("table/b", "table/c1")
 
 
 def test_a_survey_takes_hashes_from_the_table(tmp_path: Path) -> None:
@@ -158,7 +171,7 @@ def test_a_damaged_page_is_an_error_and_not_wrong_pixels(tmp_path: Path) -> None
     source = read_sources([table])
     part.write_bytes(data)
 
-    with pytest.raises(ImageError, match=r"part-00000\.parquet row 6: not readable .*CRC"):
+    with pytest.raises(ImageError, match=r"part-00000\.parquet#5: not readable .*CRC"):
         source.images.load(5)
     assert numbers(source.images, [39]) == [39]
 
@@ -166,7 +179,7 @@ def test_a_damaged_page_is_an_error_and_not_wrong_pixels(tmp_path: Path) -> None
 def test_a_null_image_is_an_image_error(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": pa.array([None], pa.binary())}), tmp_path / "t.parquet")
 
-    with pytest.raises(ImageError, match=r"t\.parquet row 1: the image is null"):
+    with pytest.raises(ImageError, match=r"t\.parquet#0: the image is null"):
         TableImages([tmp_path / "t.parquet"], [1]).load(0)
 
 
