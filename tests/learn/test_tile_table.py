@@ -209,3 +209,12 @@ def test_numbered_labels_of_a_tile_table_can_still_be_named(tmp_path: Path) -> N
 
     assert [source.classes[case.label] for case in source.cases[:3]] == ["STR", "TUM", "STR"]
     assert read_sources([table]).classes == ("0", "1")
+
+
+def test_a_part_whose_images_are_all_left_out_is_read_over(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "table", parts=2)
+    write_part(table / "part-00000.parquet", [], TableFooter(("TUM", "ADI"), 2))
+
+    source = read_sources([table])
+
+    assert numbers(source.images, list(range(20))) == list(range(20, 40))
