@@ -3,13 +3,14 @@
 # make test    all tests that need no GPU
 # make check   what CI runs: format, lint, types, import rule, tests
 # make bench   timings of the parts
+# make bench-train  training beside a plain torchrun script
 # make check-gpu  train and label on a GPU, and compare with the CPU
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check lint bench check-gpu
+.PHONY: setup demo test check lint bench bench-train check-gpu
 
 setup: $(VENV)/installed
 
@@ -36,6 +37,9 @@ check: lint test
 
 bench: setup
 	$(BIN)/python benchmarks/parts.py
+
+bench-train: setup
+	$(BIN)/python benchmarks/train.py
 
 check-gpu: setup
 	$(BIN)/python -m pytest -q -m gpu

@@ -47,13 +47,35 @@ def put_json(path: Path, value: Any) -> None:
         file.write((json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n").encode())
 
 
+def put_json_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:
+    """Write a JSONL file atomically."""
+    with put_atomic(path) as file:
+        file.write(_json_lines(values).encode())
+
+
 def append_json_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:
     """Append lines to a JSONL file in one write, and flush it to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(value) + "\n" for value in values))
+        file.write(_json_lines(values))
         file.flush()
         os.fsync(file.fileno())
+
+
+def _json_lines(values: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(value) + "\n" for value in values)
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a JSONL file up to the first line that was not written to its end; none if there is no file."""
+    lines: list[dict[str, Any]] = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return lines
 
 
 def replace_folder(source: Path, target: Path) -> None:

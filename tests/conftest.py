@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from histo.learn.bundle import Architecture, Bundle, TileInput
-from histo.learn.checkpoint import extract_bundle, write_checkpoint
+from histo.learn.checkpoint import Position, extract_bundle, write_checkpoint
 from histo.learn.model import pretrained_network
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -42,7 +42,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         weights_sha256="",
     )
     root = tmp_path_factory.mktemp("bundle")
-    write_checkpoint(root / "checkpoint", network, description, torch.optim.SGD(network.head.parameters()), epoch=1)
+    optimizer = torch.optim.SGD(network.head.parameters())
+    write_checkpoint(root / "checkpoint", network, description, optimizer, Position("head", epoch=1, step=1, seed=0))
     extract_bundle(root / "checkpoint", root / "model")
     return root / "model"
 

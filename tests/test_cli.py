@@ -37,7 +37,8 @@ def place(tmp_path: Path, bundle: Path, tiles: Path) -> Path:
         (tmp_path / "strange" / name).mkdir(parents=True)
         (tmp_path / "strange" / name / "a.png").write_text("not looked at")
     (tmp_path / "used").mkdir()
-    (tmp_path / "used" / "metrics.jsonl").write_text("{}")
+    (tmp_path / "used" / "checkpoints").mkdir()
+    (tmp_path / "used" / "checkpoints" / "index.json").write_text('{"last": 3, "kept": [3]}')
     (tmp_path / "used" / "metrics.json").write_text("{}")
     return tmp_path
 
@@ -64,7 +65,16 @@ TRAIN = "train --data tiles.npz --out out"
         (f"{LABEL} --mpp-if-missing 0.0001", "--mpp-if-missing: '0.0001': input should be greater than or equal to"),
         ("train --data nowhere --out out", "nowhere: no such file or folder"),
         ("train --data empty --out out", "empty: no class folders in it"),
-        ("train --data tiles.npz --out used", "used: already holds a run"),
+        ("train --data tiles.npz --out used", "used: already holds a run; continue it with --resume"),
+        ("train --data tiles.npz --out used --resume", "run.json: cannot be read"),
+        (f"{TRAIN} --epoch 3", "epoch says which epoch of --start-from is used"),
+        (f"{TRAIN} --start-from nowhere", "nowhere: no such folder"),
+        (
+            f"{TRAIN} --start-from model --network.backbone resnet18",
+            "its backbone is tf_efficientnet_lite0, not resnet18",
+        ),
+        (f"{TRAIN} --fit.tune.layers 99", "--fit.tune.layers 99: this backbone has 17"),
+        (f"{TRAIN} --fit.head.epochs 0 --fit.tune.epochs 0", "no epochs"),
         (f"{TRAIN} --workers 0", "--workers: '0': input should be greater than or equal to 1"),
         (f"{TRAIN} --classes A,B,A", "A is named twice"),
         ("train --data tiles.npz --out tiles.npz", "tiles.npz: cannot be written"),

@@ -47,7 +47,8 @@ def test_labelling_on_the_gpu_gives_the_tables_of_the_cpu(bundle: Path, tmp_path
 def test_training_on_the_gpu_learns_as_on_the_cpu(tiles: Path, tmp_path: Path) -> None:
     for device in ("gpu", "cpu"):
         flags = ["--data", str(tiles), "--out", str(tmp_path / device), "--device", device, "--workers", "1"]
-        assert main(["train", *flags, "--size-px", "64", "--fit.epochs", "3", "--network.dropout", "0"]) == 0
+        flags += ["--size-px", "64", "--fit.head.epochs", "2", "--fit.tune.epochs", "1", "--network.dropout", "0"]
+        assert main(["train", *flags]) == 0
     gpu, cpu = (
         [json.loads(line) for line in (tmp_path / device / "metrics.jsonl").read_text().splitlines()]
         for device in ("gpu", "cpu")

@@ -71,17 +71,42 @@ class Bundle(_Record):
         return self
 
 
-def read_bundle(folder: Path) -> Bundle:
+def find_bundle(path: Path, epoch: int | None = None, flag: str = "--model") -> Path:
+    """Return the folder of the bundle that a path means.
+
+    Args:
+        path: A bundle, or a training run.
+        epoch: Which epoch of the run; None means its best bundle.
+        flag: Where the path is from, for messages.
+
+    Raises:
+        UsageError: If there is none, or the checkpoint of that epoch was not kept.
+    """
+    if epoch is None:
+        return path / "model" if (path / "model" / MODEL_JSON).is_file() else path
+    checkpoints = path / "checkpoints"
+    folder = checkpoints / f"epoch_{epoch:04d}"
+    if not (folder / MODEL_JSON).is_file():
+        kept = ", ".join(str(int(found.name[6:])) for found in sorted(checkpoints.glob("epoch_*"))) or "none"
+        raise UsageError(f"{flag} {path} --epoch {epoch}: no checkpoint of that epoch there; kept are: {kept}")
+    return folder
+
+
+def read_bundle(folder: Path, flag: str = "--model") -> Bundle:
     """Read and check a bundle, weights' hash and shape of the head included.
+
+    Args:
+        folder: The bundle.
+        flag: Where its path is from, for messages.
 
     Raises:
         UsageError: If something is missing, damaged, or does not fit together; the message names it.
     """
     if not folder.is_dir():
-        raise UsageError(f"--model {folder}: no such folder")
+        raise UsageError(f"{flag} {folder}: no such folder")
     for name in (MODEL_JSON, WEIGHTS):
         if not (folder / name).is_file():
-            raise UsageError(f"--model {folder}: not a model bundle, {name} is missing")
+            raise UsageError(f"{flag} {folder}: not a model bundle, {name} is missing")
     try:
         bundle = Bundle.model_validate_json((folder / MODEL_JSON).read_bytes())
     except ValidationError as error:
@@ -89,11 +114,11 @@ def read_bundle(folder: Path) -> Bundle:
         raise UsageError(
             f"{folder / MODEL_JSON}: {'.'.join(map(str, detail['loc'])) or 'document'}: {detail['msg']}"
         ) from None
-    _check_weights(folder, bundle)
+    _check_weights(folder, bundle, flag)
     return bundle
 
 
-def _check_weights(folder: Path, bundle: Bundle) -> None:
+def _check_weights(folder: Path, bundle: Bundle, flag: str) -> None:
     path = folder / WEIGHTS
     found = hash_file(path)
     if found != bundle.weights_sha256:
@@ -108,9 +133,7 @@ def _check_weights(folder: Path, bundle: Bundle) -> None:
         raise UsageError(f"{path}: {error}") from None
     if outputs != len(bundle.classes):
         named = len(bundle.classes)
-        raise UsageError(
-            f"--model {folder}: the weights have {outputs} outputs, but {MODEL_JSON} names {named} classes"
-        )
+        raise UsageError(f"{flag} {folder}: the weights have {outputs} outputs, but {MODEL_JSON} names {named} classes")
 
 
 def hash_file(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Write what was learned: a bundle, or a checkpoint, which is a bundle and the state to continue from."""
 
 import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,8 +16,28 @@ from histo.store import TEMPORARY_SUFFIX, put_atomic, put_json, replace_folder
 STATE = "state.pt"
 
 
+@dataclass(frozen=True)
+class Position:
+    """Where training stands after an epoch.
+
+    Order, augmentation and dropout are functions of the seed and the epoch, and the step size is one of the step: no
+    state of a random generator, sampler or schedule is needed beside it to go on.
+
+    Attributes:
+        phase: Name of the phase that the epoch belongs to.
+        epoch: Number of the epoch that has ended.
+        step: Number of the last step, 1 the first of the run.
+        seed: Of the run.
+    """
+
+    phase: str
+    epoch: int
+    step: int
+    seed: int
+
+
 def write_checkpoint(
-    folder: Path, network: Network, bundle: Bundle, optimizer: torch.optim.Optimizer, epoch: int
+    folder: Path, network: Network, bundle: Bundle, optimizer: torch.optim.Optimizer, position: Position
 ) -> None:
     """Put a checkpoint in place as a whole: `model.json`, `model.safetensors` and `state.pt`.
 
@@ -25,17 +46,23 @@ def write_checkpoint(
         network: Its weights are taken.
         bundle: Describes the network; its `weights_sha256` is filled in.
         optimizer: Its state is taken.
-        epoch: The epoch that has ended.
+        position: Where training stands.
     """
     draft = _draft(folder)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     save_file(tensors, draft / WEIGHTS)
     complete = bundle.model_copy(update={"weights_sha256": hash_file(draft / WEIGHTS)})
     put_json(draft / MODEL_JSON, complete.model_dump(mode="json"))
-    state: dict[str, Any] = {"epoch": epoch, "optimizer": optimizer.state_dict()}
+    state: dict[str, Any] = {"position": asdict(position), "optimizer": optimizer.state_dict()}
     with put_atomic(draft / STATE) as file:
         torch.save(state, file)
     replace_folder(draft, folder)
+
+
+def read_state(folder: Path) -> tuple[Position, dict[str, Any]]:
+    """Return where a checkpoint stands, and the state of its optimiser."""
+    state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    return Position(**state["position"]), state["optimizer"]
 
 
 def extract_bundle(checkpoint: Path, folder: Path) -> None:

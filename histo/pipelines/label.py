@@ -16,7 +16,7 @@ from pydantic import Field
 
 from histo import store
 from histo.errors import HistoError, UsageError
-from histo.learn.bundle import Bundle, bundle_hash, read_bundle
+from histo.learn.bundle import Bundle, bundle_hash, find_bundle, read_bundle
 from histo.pipelines import parts
 from histo.pipelines.cluster import Device, Placement, check_shared, place, root_cause, session
 from histo.pipelines.ledger import Ledger
@@ -38,7 +38,7 @@ class LabelSpec(Spec):
     slides: AbsolutePath
     """Folder of slides, searched in depth; or one slide."""
     model: AbsolutePath
-    """Model bundle (a folder), as training makes it."""
+    """Model bundle (a folder), or a training run, of which the best bundle is taken."""
     out: AbsolutePath
     """Folder of the results."""
     workers: int | None = Field(None, ge=1)
@@ -61,6 +61,7 @@ def label(spec: LabelSpec) -> int:
     Raises:
         HistoError: If the settings are bad.
     """
+    spec = spec.model_copy(update={"model": find_bundle(spec.model)})
     bundle = read_bundle(spec.model)
     mpp = _requested_mpp(spec, bundle)
     collection = find_slides(spec.slides)

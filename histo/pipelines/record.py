@@ -1,5 +1,6 @@
 """`run.json`: what was run, with what, on what, and how it ended. Written at the start, completed at the end."""
 
+import json
 import os
 import platform
 import subprocess
@@ -13,6 +14,7 @@ from histo.errors import HistoError, UsageError
 from histo.spec import Spec
 from histo.store import TEMPORARY_SUFFIX, put_atomic, put_json, remove
 
+FILE = "run.json"
 _PACKAGES = ("histo", "ray", "torch", "torchvision", "timm", "numpy", "pyarrow", "openslide-python", "openslide-bin")
 
 
@@ -34,8 +36,10 @@ def claim_output(out: Path) -> None:
 class RunRecord:
     """The `run.json` of one execution. As a context manager it notes how the execution ended, also by an error."""
 
-    def __init__(self, folder: Path, command: str, spec: Spec, **values: Any) -> None:
-        self._path = folder / "run.json"
+    def __init__(
+        self, folder: Path, command: str, spec: Spec, earlier: dict[str, Any] | None = None, **values: Any
+    ) -> None:
+        self._path = folder / FILE
         self._values: dict[str, Any] = {
             "command": command,
             "argv": sys.argv,
@@ -47,6 +51,7 @@ class RunRecord:
             "versions": versions(),
             "git_commit": git_commit(),
             "host": {"name": platform.node(), "cpus": os.cpu_count(), "system": platform.platform()},
+            "earlier": _executions(earlier),
             **values,
         }
         put_json(self._path, self._values)
@@ -64,6 +69,27 @@ class RunRecord:
         self._values |= {**values, "finished": _now(), "exit_code": exit_code}
         put_json(self._path, self._values)
         return exit_code
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read a run's `run.json`.
+
+    Raises:
+        UsageError: If it is missing or damaged.
+    """
+    try:
+        record: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder / FILE}: cannot be read ({error}); give another --out") from None
+    return record
+
+
+def _executions(earlier: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """List how the executions that this one continues began and ended."""
+    if earlier is None:
+        return []
+    names = ("argv", "started", "finished", "exit_code", "error", "host", "versions")
+    return [*earlier.get("earlier", []), {name: earlier.get(name) for name in names}]
 
 
 def versions() -> dict[str, str]:

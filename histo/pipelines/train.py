@@ -2,73 +2,37 @@
 
 import json
 import math
-import platform
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import numpy as np
 import ray.train
 import torch
-from pydantic import Field
 from ray.train.torch import TorchTrainer
 
-from histo import store, tables
+from histo import store
 from histo.errors import HistoError, UsageError
-from histo.learn.augment import AugmentSpec
+from histo.learn.augment import augment
 from histo.learn.bundle import Architecture, Bundle, TileInput
-from histo.learn.checkpoint import extract_bundle, write_checkpoint
-from histo.learn.collective import rank
-from histo.learn.leaks import check_leaks
-from histo.learn.listing import Split
-from histo.learn.loop import FitSpec, fit, make_optimizer
-from histo.learn.model import DEFAULT_BACKBONE, Network, Normalisation, check_size, pretrained_network
-from histo.learn.source import Source, read_sources
-from histo.learn.split import SplitSpec, assign_splits, split_hash
-from histo.learn.stream import Stream
-from histo.learn.survey import Survey, check_broken, survey, tile_mpp
-from histo.pipelines.cluster import Device, Placement, check_shared, place, root_cause, session
-from histo.pipelines.record import RunRecord, claim_output, versions
-from histo.spec import AbsolutePath, Spec
+from histo.learn.checkpoint import extract_bundle
+from histo.learn.history import History
+from histo.learn.model import Network, check_size
+from histo.learn.optimizer import make_optimizer
+from histo.learn.phases import Phase
+from histo.learn.split import split_hash
+from histo.pipelines.cases import write_cases
+from histo.pipelines.cluster import Placement, check_shared, place, root_cause, session
+from histo.pipelines.evaluate import evaluate_cases
+from histo.pipelines.record import RunRecord, claim_output, read_record, versions
+from histo.pipelines.train_data import TrainingData, gather, read_training_source
+from histo.pipelines.train_spec import FREE_TO_CHANGE, TrainSpec
+from histo.pipelines.train_worker import initial_network, train_worker
+from histo.report.samples import draw_samples
+from histo.resample import resize
 
-
-class NetworkSpec(Spec):
-    """Which network is fine-tuned."""
-
-    backbone: str = DEFAULT_BACKBONE
-    """timm's name of an ImageNet-pretrained backbone."""
-    weights: AbsolutePath | None = None
-    """Safetensors file with the backbone's weights; default: the installed weight package, or timm's hub cache."""
-    dropout: float = Field(0.2, ge=0, lt=1)
-    """Share of features that is dropped before the last layer in training (0 to 1)."""
-
-
-class TrainSpec(Spec):
-    """Fine-tune an ImageNet-pretrained network on labelled tiles; the result is a model bundle in OUT/model."""
-
-    data: AbsolutePath
-    """Labelled tiles: a folder of class folders, or an .npz file."""
-    out: AbsolutePath
-    """Folder of the run; must not hold a run yet."""
-    workers: int | None = Field(None, ge=1)
-    """Training workers; default: one for each GPU, or 1 without GPUs."""
-    device: Device = "auto"
-    """Where to compute; auto takes GPUs where there are some."""
-    classes: list[str] | None = None
-    """Class names: of the labels 0, 1, ... of an npz file, or the class folders to use; in this order."""
-    mpp: float | None = Field(None, gt=0)
-    """Resolution of the images in the source (µm/px); a bundle without it labels slides only with --tiling.mpp."""
-    size_px: int = Field(224, ge=16)
-    """Edge of the images that the network sees (px); others are resampled."""
-    seed: int = Field(0, ge=0)
-    """Fixes split, order, augmentation and initial weights."""
-    loaders: int = Field(0, ge=0)
-    """Processes that decode images, per worker; 0 decodes in the worker itself."""
-    network: NetworkSpec = NetworkSpec()
-    split: SplitSpec = SplitSpec()
-    augment: AugmentSpec = AugmentSpec()
-    fit: FitSpec = FitSpec()
+CHANGED_PER_SAMPLE = 6
 
 
 def train(spec: TrainSpec) -> int:
@@ -77,79 +41,125 @@ def train(spec: TrainSpec) -> int:
     Raises:
         HistoError: If the data or the settings are bad, or training failed.
     """
-    if (spec.out / "metrics.jsonl").exists():
-        raise UsageError(f"--out {spec.out}: already holds a run; give another folder, or remove this one")
-    source = read_sources([spec.data], spec.classes)
-    network = pretrained_network(_architecture(spec), len(source.classes), spec.network.weights)
-    check_size(network, spec.network.backbone, spec.size_px)
+    history = History(spec.out)
+    earlier = _earlier(spec, history)
+    if earlier and earlier["exit_code"] == 0:
+        print(f"{spec.out}: the run is complete; bundle: {spec.out / 'model'}", flush=True)
+        return 0
+    source = read_training_source(spec)
+    network = initial_network(spec, source.classes)
+    _check(spec, network)
     claim_output(spec.out)
-    found = survey(source)
-    check_broken(found, limit=0)
-    splits = assign_splits(source, found, spec.split, spec.seed)
-    for line in check_leaks(source, found, splits, spec.split.allow_leaks):
-        print(line, flush=True)
-    bundle = _describe(spec, source, splits, found, network.normalisation)
-    counts = ", ".join(f"{splits.count(name)} {name}" for name in ("train", "val", "test") if name in splits)
-    print(f"{len(source.cases)} images of {len(source.classes)} classes: {counts}", flush=True)
+    data = gather(spec, source, history)
+    bundle = _describe(spec, data, network)
+    print(_summary(data), flush=True)
     with session(spec.workers) as resources:
         placement = place(spec.workers, spec.device, resources, cpu_workers=1)
-        check_shared(spec.out, spec.data)
+        check_shared(spec.out, *spec.data, *(spec.test or []), *([spec.start_from] if spec.start_from else []))
         facts = {"placement": asdict(placement), "data_fingerprint": bundle.origin["data_fingerprint"]}
-        with RunRecord(spec.out, "train", spec, **facts) as record:
-            _write_split(spec.out, source, found, splits)
-            _run_workers(spec, placement, bundle)
-            best = _finish(spec.out)
-            record.finish(0, best=best)
-    accuracy = f"val_accuracy {best['val_accuracy']:.4f}"
-    print(f"best epoch {best['epoch']}: {accuracy}; bundle: {spec.out / 'model'}", flush=True)
+        with RunRecord(spec.out, "train", spec, earlier, **facts) as record:
+            write_cases(spec.out, data.source, data.found, data.splits)
+            _draw_samples(spec, data)
+            _run_workers(spec, placement, bundle, history)
+            best = _finish(spec.out, history)
+            test = _score_test(spec, data, placement)
+            record.finish(0, best=best, test=test)
+    print(f"best epoch {best['epoch']}: val_accuracy {best['val_accuracy']:.4f}; bundle: {spec.out / 'model'}")
     return 0
 
 
-def _describe(
-    spec: TrainSpec, source: Source, splits: tuple[Split | None, ...], found: Survey, normalisation: Normalisation
-) -> Bundle:
+def _earlier(spec: TrainSpec, history: History) -> dict[str, Any] | None:
+    """Return the record of the run that is to be continued, if there is one.
+
+    Raises:
+        UsageError: If there is a run that is not to be continued, or with other settings.
+    """
+    if not history.last:
+        return None
+    if not spec.resume:
+        raise UsageError(f"--out {spec.out}: already holds a run; continue it with --resume, or give another folder")
+    earlier = read_record(spec.out)
+    changed = _differences(earlier["spec"], spec.model_dump(mode="json"), "")
+    if changed:
+        raise UsageError(f"--resume: {'; '.join(changed)}; resume with the same settings, or give another --out")
+    return earlier
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str) -> list[str]:
+    """Name the settings that differ and that change the result."""
+    found = []
+    for name, value in now.items():
+        if prefix == "" and name in FREE_TO_CHANGE:
+            continue
+        if isinstance(value, dict):
+            found += _differences(before.get(name) or {}, value, f"{prefix}{name}.")
+        elif before.get(name) != value:
+            flag = f"{prefix}{name}".replace("_", "-")
+            found.append(f"--{flag} is {value}, and was {before.get(name)} when the run began")
+    return found
+
+
+def _check(spec: TrainSpec, network: Network) -> None:
+    """Make sure that the network can see the images, and that every phase can be trained."""
+    check_size(network, spec.network.backbone, spec.size_px)
+    if spec.fit.tune.epochs:
+        make_optimizer(network, Phase("tune", spec.fit))
+
+
+def _describe(spec: TrainSpec, data: TrainingData, network: Network) -> Bundle:
     """Describe the bundle that is to be trained; its weights, and the metrics of its epoch, are yet to come."""
     return Bundle(
-        architecture=_architecture(spec),
-        classes=source.classes,
+        architecture=Architecture(backbone=spec.network.backbone, dropout=spec.network.dropout),
+        classes=data.source.classes,
         input=TileInput(
-            size_px=spec.size_px,
-            mpp=tile_mpp([spec.mpp] if spec.mpp else None, source, found, spec.size_px),
-            mean=normalisation.mean,
-            std=normalisation.std,
+            size_px=spec.size_px, mpp=data.mpp, mean=network.normalisation.mean, std=network.normalisation.std
         ),
         origin={
-            "data_fingerprint": found.fingerprint(source),
-            "split_sha256": split_hash(source, splits),
+            "data_fingerprint": data.found.fingerprint(data.source),
+            "split_sha256": split_hash(data.source, data.splits),
             "run": str(spec.out),
+            "start_from": spec.start_from and str(spec.start_from),
             "versions": versions(),
         },
         weights_sha256="",
     )
 
 
-def _write_split(out: Path, source: Source, found: Survey, splits: tuple[Split | None, ...]) -> None:
-    rows = [
-        {
-            "case_id": case.case_id,
-            "source": case.source,
-            "label": source.classes[case.label],
-            "group": case.group,
-            "split": split,
-            "content_hash": content,
-            "error": error,
-        }
-        for case, split, content, error in zip(source.cases, splits, found.content_hashes, found.errors, strict=True)
+def _summary(data: TrainingData) -> str:
+    names = ("train", "val", "test", None)
+    counts = [f"{data.splits.count(name)} {name or 'not usable'}" for name in names if name in data.splits]
+    first = f"{len(data.source.cases)} images of {len(data.source.classes)} classes: {', '.join(counts)}"
+    return "\n".join([first, *data.notes])
+
+
+def _draw_samples(spec: TrainSpec, data: TrainingData) -> None:
+    """Draw a training image of each class as it is, and as the first epochs see it."""
+    train = [i for i, split in enumerate(data.splits) if split == "train"]
+    first = {data.source.cases[i].label: i for i in reversed(train)}
+    members = [first[label] for label in sorted(first)]
+    images = np.stack([resize(data.source.images.load(i), spec.size_px) for i in members])
+    batch_BCHW = torch.from_numpy(images).permute(0, 3, 1, 2)
+    changed = [
+        augment(batch_BCHW, spec.augment, [(spec.seed, epoch, i, 0) for i in members]).permute(0, 2, 3, 1).numpy()
+        for epoch in range(1, CHANGED_PER_SAMPLE + 1)
     ]
-    tables.write_table(out / "split.parquet", tables.rows_table(rows, tables.schema(tables.CASES)))
+    titles = [data.source.classes[data.source.cases[i].label] for i in members]
+    caption = f"Training images as they are, and as epochs 1 to {CHANGED_PER_SAMPLE} see them ({spec.augment.preset})"
+    draw_samples(images, np.stack(changed, axis=1), titles, spec.out / "figures" / "samples.png", caption)
 
 
-def _run_workers(spec: TrainSpec, placement: Placement, bundle: Bundle) -> None:
+def _run_workers(spec: TrainSpec, placement: Placement, bundle: Bundle, history: History) -> None:
     """Train in Ray Train's workers; the epochs appear here as they are written."""
     storage = spec.out / "staging"
+    store.remove(storage)
+    loaders = spec.loaders if spec.loaders is not None else (placement.cpus - 1 if placement.gpus else 0)
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"spec": spec.model_dump_json(), "bundle": bundle.model_dump_json()},
+        train_loop_config={
+            "spec": spec.model_dump_json(),
+            "bundle": bundle.model_dump_json(),
+            "loaders": loaders,
+        },
         scaling_config=ray.train.ScalingConfig(
             num_workers=placement.workers,
             use_gpu=bool(placement.gpus),
@@ -158,10 +168,10 @@ def _run_workers(spec: TrainSpec, placement: Placement, bundle: Bundle) -> None:
         run_config=ray.train.RunConfig(
             name="ray",
             storage_path=str(storage),
-            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=1),  # type: ignore[call-arg] # as V1
+            failure_config=ray.train.FailureConfig(max_failures=spec.max_failures, controller_failure_limit=1),  # type: ignore[call-arg] # as V1
         ),
     )
-    with EpochPrinter(spec.out / "metrics.jsonl", spec.fit.epochs):
+    with EpochPrinter(history.metrics_path, spec.fit.head.epochs + spec.fit.tune.epochs, printed=history.last):
         try:
             trainer.fit()
         except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
@@ -169,69 +179,38 @@ def _run_workers(spec: TrainSpec, placement: Placement, bundle: Bundle) -> None:
     store.remove(storage)
 
 
-def train_worker(config: dict[str, Any]) -> None:
-    """Train in one of the workers; the one of rank 0 writes."""
-    spec = TrainSpec.model_validate_json(config["spec"])
-    bundle = Bundle.model_validate_json(config["bundle"])
-    run = _prepare(spec)
-    run.network.to(ray.train.torch.get_device())
-    optimizer = make_optimizer(run.network, spec.fit)
-    for epoch in fit(run.network, optimizer, run.train, run.val, spec.fit.epochs):
-        if rank() == 0:
-            metrics = {name: value for name, value in asdict(epoch).items() if name != "steps"}
-            described = bundle.model_copy(update={"origin": bundle.origin | {"metrics": metrics}})
-            checkpoint = spec.out / "checkpoints" / f"epoch_{epoch.epoch:04d}"
-            write_checkpoint(checkpoint, run.network, described, optimizer, epoch.epoch)
-            store.append_json_lines(spec.out / "steps.jsonl", [asdict(step) for step in epoch.steps])
-            store.append_json_lines(spec.out / "metrics.jsonl", [metrics])
+def _finish(out: Path, history: History) -> dict[str, Any]:
+    """Copy the bundle of the best epoch to `model/`.
 
-
-@dataclass(frozen=True)
-class _Run:
-    """What every worker has before the first epoch, the same on all of them."""
-
-    network: Network
-    train: Stream
-    val: Stream
-
-
-def _prepare(spec: TrainSpec) -> _Run:
-    source = read_sources([spec.data], spec.classes)
-    written = pq.read_table(spec.out / "split.parquet", columns=["case_id", "split"]).to_pydict()
-    if written["case_id"] != [case.case_id for case in source.cases]:
-        raise HistoError(f"{spec.data}: its files changed after the run began, or differ on node {platform.node()}")
-    torch.manual_seed(spec.seed)
-    network = pretrained_network(_architecture(spec), len(source.classes), spec.network.weights)
-
-    def stream(split: str, augment: AugmentSpec | None) -> Stream:
-        members = tuple(i for i, name in enumerate(written["split"]) if name == split)
-        return Stream(source, members, spec.size_px, spec.fit.batch_size, spec.seed, augment, spec.loaders)
-
-    return _Run(network, stream("train", spec.augment), stream("val", None))
-
-
-def _architecture(spec: TrainSpec) -> Architecture:
-    return Architecture(backbone=spec.network.backbone, dropout=spec.network.dropout)
-
-
-def _finish(out: Path) -> dict[str, Any]:
-    """Copy the bundle of the epoch with the least validation loss to `model/`."""
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    finite = [line for line in lines if math.isfinite(line["val_loss"])]
-    if not finite:
+    Raises:
+        HistoError: If training ended because the loss was no longer finite.
+    """
+    last, best = history.past()[-1], history.best()
+    if best is None or not math.isfinite(last["train_loss"] + last["val_loss"]):
         raise HistoError(
-            f"{out}: the loss is not finite in any epoch; lower --fit.learning-rate, and look at the images"
+            f"{out}: the loss is not finite in epoch {last['epoch']}; lower --fit.head.learning-rate or "
+            "--fit.tune.learning-rate, and look at the images"
         )
-    best: dict[str, Any] = min(finite, key=lambda line: (line["val_loss"], line["epoch"]))
-    extract_bundle(out / "checkpoints" / f"epoch_{best['epoch']:04d}", out / "model")
+    extract_bundle(history.checkpoint(best["epoch"]), out / "model")
     return best
+
+
+def _score_test(spec: TrainSpec, data: TrainingData, placement: Placement) -> dict[str, Any] | None:
+    """Score the best bundle on the test split, if there is one."""
+    members = [i for i, split in enumerate(data.splits) if split == "test"]
+    if not members:
+        return None
+    source = data.source.select(members)
+    scores = evaluate_cases(spec.out / "model", source, spec.out / "test", placement, spec.fit.batch_size)
+    print(f"test accuracy {scores['accuracy']:.4f} on {scores['n']} images; tables: {spec.out / 'test'}", flush=True)
+    return scores
 
 
 class EpochPrinter:
     """Prints each line of `metrics.jsonl` as it is written, from a thread of its own."""
 
-    def __init__(self, path: Path, epochs: int) -> None:
-        self._path, self._epochs, self._printed = path, epochs, 0
+    def __init__(self, path: Path, epochs: int, printed: int) -> None:
+        self._path, self._epochs, self._printed = path, epochs, printed
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 

@@ -9,7 +9,7 @@ import torch
 
 from histo.errors import UsageError
 from histo.learn.bundle import MODEL_JSON, WEIGHTS, bundle_hash, read_bundle
-from histo.learn.checkpoint import write_checkpoint
+from histo.learn.checkpoint import Position, read_state, write_checkpoint
 from histo.learn.model import load_network
 from histo.learn.predict import Predictor
 
@@ -29,12 +29,12 @@ def test_a_bundle_reads_back_as_the_same_network(bundle: Path, tmp_path: Path) -
     network = load_network(bundle, description)
     optimizer = torch.optim.AdamW(network.head.parameters())
 
-    write_checkpoint(tmp_path / "epoch_0001", network, description, optimizer, epoch=1)
+    position = Position("tune", epoch=1, step=20, seed=3)
+    write_checkpoint(tmp_path / "epoch_0001", network, description, optimizer, position)
 
     assert (tmp_path / "epoch_0001" / WEIGHTS).read_bytes() == (bundle / WEIGHTS).read_bytes()
     assert read_bundle(tmp_path / "epoch_0001") == description
-    state = torch.load(tmp_path / "epoch_0001" / "state.pt", weights_only=True)
-    assert state["epoch"] == 1
+    assert read_state(tmp_path / "epoch_0001")[0] == position
     assert [path.name for path in tmp_path.iterdir()] == ["epoch_0001"]
 
 

@@ -6,10 +6,13 @@ import torch.distributed as dist
 from torch import multiprocessing, nn
 
 from histo.learn.augment import AugmentSpec
-from histo.learn.loop import Epoch, FitSpec, evaluate_loss, fit, make_optimizer
+from histo.learn.loop import Epoch, evaluate_loss, fit
 from histo.learn.model import Network, Normalisation
+from histo.learn.optimizer import make_optimizer
+from histo.learn.order import Order
+from histo.learn.phases import FitSpec, HeadSpec, Phase, TuneSpec
 from histo.learn.source import Source, read_sources
-from histo.learn.stream import Stream
+from histo.learn.stream import FeatureStream, ImageStream
 
 
 class Patches(nn.Module):
@@ -26,7 +29,14 @@ class Patches(nn.Module):
         return self.norm(self.mix(images)).relu().mean(dim=(2, 3))
 
 
-SPEC = FitSpec(epochs=4, batch_size=8, learning_rate=0.02)
+SPEC = FitSpec(
+    batch_size=8,
+    head=HeadSpec(epochs=4, learning_rate=0.02),
+    tune=TuneSpec(epochs=4, learning_rate=0.001),
+    schedule="constant",
+    warmup_epochs=0,
+)
+AUGMENT = AugmentSpec(preset="geometric")
 
 
 def network(dropout: float = 0.2) -> Network:
@@ -34,57 +44,99 @@ def network(dropout: float = 0.2) -> Network:
     return Network(Patches(), Normalisation((127.0,) * 3, (128.0,) * 3), classes=3, dropout=dropout)
 
 
-def streams(source: Source) -> tuple[Stream, Stream]:
-    train = tuple(i for i in range(36) if i % 4)
-    val = tuple(range(0, 36, 4))
-    return Stream(source, train, 32, 8, 0, AugmentSpec()), Stream(source, val, 32, 8, 0, None)
+def streams(source: Source, augment: AugmentSpec | None = AUGMENT) -> tuple[ImageStream, ImageStream]:
+    train = Order(tuple(i for i in range(36) if i % 4), 8)
+    val = Order(tuple(range(0, 36, 4)), 8, shuffle=False)
+    return ImageStream(source, train, 32, augment), ImageStream(source, val, 32)
 
 
-def run(tiles: Path, dropout: float = 0.2, epochs: int = SPEC.epochs) -> tuple[Network, list[Epoch]]:
+def run(
+    tiles: Path,
+    spec: FitSpec = SPEC,
+    phase: str = "head",
+    dropout: float = 0.2,
+    class_weights: torch.Tensor | None = None,
+) -> tuple[Network, list[Epoch]]:
     model = network(dropout)
-    return model, list(fit(model, make_optimizer(model, SPEC), *streams(read_sources([tiles])), epochs))
+    part = Phase("head" if phase == "head" else "tune", spec)
+    train, val = streams(read_sources([tiles], None))
+    return model, list(fit(model, make_optimizer(model, part), part, train, val, class_weights))
 
 
 def losses(epochs: list[Epoch]) -> list[float]:
     return [value for epoch in epochs for value in (epoch.train_loss, epoch.val_loss, epoch.train_accuracy)]
 
 
-def test_the_loss_falls_on_separable_data(tiles: Path) -> None:
-    _, epochs = run(tiles)
+def changed(before: Network, after: Network) -> set[str]:
+    old, new = before.state_dict(), after.state_dict()
+    return {name for name in old if not torch.equal(old[name], new[name])}
+
+
+@pytest.mark.parametrize("phase", ["head", "tune"])
+def test_the_loss_falls_on_separable_data(tiles: Path, phase: str) -> None:
+    spec = SPEC.model_copy(update={"tune": TuneSpec(epochs=4, learning_rate=0.02)})
+
+    _, epochs = run(tiles, spec, phase)
 
     assert epochs[-1].train_loss < 0.5 * epochs[0].train_loss
     assert epochs[-1].val_accuracy > 0.85
+    assert {epoch.phase for epoch in epochs} == {phase}
 
 
-def test_two_runs_of_one_seed_are_equal(tiles: Path) -> None:
-    assert losses(run(tiles)[1]) == losses(run(tiles)[1])
+@pytest.mark.parametrize("phase", ["head", "tune"])
+def test_two_runs_of_one_seed_are_equal(tiles: Path, phase: str) -> None:
+    assert losses(run(tiles, phase=phase)[1]) == losses(run(tiles, phase=phase)[1])
 
 
 def test_a_frozen_backbone_stays_as_it_was(tiles: Path) -> None:
-    before = network().backbone.state_dict()
+    names = changed(network(), run(tiles)[0])
 
-    after = run(tiles)[0].backbone.state_dict()
+    assert {name.split(".")[0] for name in names} == {"head"}
 
-    assert all(torch.equal(before[name], after[name]) for name in before)
+
+def test_a_backbone_that_learns_keeps_its_batch_statistics(tiles: Path) -> None:
+    names = {name for name in changed(network(), run(tiles, phase="tune")[0]) if name.startswith("backbone")}
+
+    assert names == {"backbone.mix.weight", "backbone.mix.bias", "backbone.norm.weight", "backbone.norm.bias"}
 
 
 def test_stopping_is_a_break_and_every_step_is_recorded(tiles: Path) -> None:
-    model = network()
+    model, phase = network(), Phase("head", SPEC, begin=3)
 
-    for epoch in fit(model, make_optimizer(model, SPEC), *streams(read_sources([tiles])), epochs=99):
+    for epoch in fit(model, make_optimizer(model, phase), phase, *streams(read_sources([tiles], None))):
         last = epoch
-        if epoch.epoch == 2:
+        if epoch.epoch == 4:
             break
 
-    assert [step.step for step in last.steps] == [5, 6, 7, 8]
-    assert all(step.epoch == 2 for step in last.steps)
+    assert [step.step for step in last.steps] == [13, 14, 15, 16]
+    assert all(step.epoch == 4 for step in last.steps)
+
+
+def test_an_epochs_loss_is_the_mean_of_its_steps_weighted_by_their_samples(tiles: Path) -> None:
+    epoch = run(tiles)[1][0]
+
+    counts = [8, 8, 8, 3]
+
+    expected = sum(step.loss * count for step, count in zip(epoch.steps, counts, strict=True)) / 27
+    assert epoch.train_loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_steps_have_the_step_size_of_the_schedule(tiles: Path) -> None:
+    spec = SPEC.model_copy(update={"schedule": "cosine", "warmup_epochs": 1.0})
+    phase = Phase("head", spec)
+
+    epochs = run(tiles, spec)[1]
+
+    assert [step.learning_rate for epoch in epochs for step in epoch.steps] == [
+        phase.learning_rate(step, 4) for step in range(16)
+    ]
 
 
 @torch.no_grad()
 def test_the_validation_loss_is_a_mean_over_cases_not_over_batches(tiles: Path) -> None:
     model = network()
-    _, val = streams(read_sources([tiles]))
-    everything = torch.cat([batch.images_BCHW for batch in val.batches(0)])
+    _, val = streams(read_sources([tiles], None))
+    everything = torch.cat([batch.inputs for batch in val.batches(0)])
     labels = torch.cat([batch.labels_B for batch in val.batches(0)])
 
     loss, accuracy = evaluate_loss(model, val)
@@ -94,20 +146,95 @@ def test_the_validation_loss_is_a_mean_over_cases_not_over_batches(tiles: Path) 
     assert accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
 
 
-def _worker(rank: int, workers: int, tiles: Path, folder: Path) -> None:
+def test_label_smoothing_raises_the_loss_that_is_minimised_and_not_the_validation_loss(tiles: Path) -> None:
+    plain = run(tiles)[1][-1]
+    smooth = run(tiles, SPEC.model_copy(update={"label_smoothing": 0.3}))[1][-1]
+
+    assert smooth.train_loss > plain.train_loss + 0.2
+    assert smooth.val_loss != plain.val_loss
+
+
+def test_a_class_of_weight_zero_teaches_nothing(tiles: Path) -> None:
+    model, epochs = run(tiles, class_weights=torch.tensor([1.5, 1.5, 0.0]))
+
+    logits = model(torch.full((1, 3, 32, 32), 200, dtype=torch.uint8))
+    assert epochs[-1].train_accuracy < 0.75
+    assert int(logits.argmax()) != 2
+
+
+def test_clipping_bounds_the_step_that_a_gradient_makes(tiles: Path) -> None:
+    sgd = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "head": HeadSpec(epochs=1, learning_rate=1.0)}
+
+    def moved(clip_norm: float | None) -> float:
+        spec = SPEC.model_copy(update=sgd | {"clip_norm": clip_norm})
+        after, before = run(tiles, spec)[0], network()
+        pairs = zip(after.head.parameters(), before.head.parameters(), strict=True)
+        return float(torch.cat([(a - b).detach().flatten() for a, b in pairs]).norm())
+
+    assert moved(1e-3) <= 4 * 1e-3 + 1e-6
+    assert moved(None) > 0.1
+
+
+def test_bf16_moves_the_losses_a_little(tiles: Path) -> None:
+    full, half = (
+        run(tiles, SPEC.model_copy(update={"precision": precision}), "tune")[1][0].train_loss
+        for precision in ("float32", "bf16")
+    )
+
+    assert half != full
+    assert half == pytest.approx(full, rel=0.1)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_training_on_features_gives_the_losses_of_training_on_images(tiles: Path, precision: str) -> None:
+    spec = SPEC.model_copy(update={"precision": precision})
+    phase, source = Phase("head", spec), read_sources([tiles], None)
+
+    def trained(cached: bool) -> list[Epoch]:
+        model = network()
+        train, val = streams(source, augment=None)
+        if cached:
+            fixed = ImageStream(source, Order(train.order.members, 5, shuffle=False), 32)
+            train = FeatureStream(model, fixed, train.order, phase.spec.precision)
+            val = FeatureStream(model, val, val.order, phase.spec.precision)
+        return list(fit(model, make_optimizer(model, phase), phase, train, val))
+
+    assert losses(trained(cached=True)) == pytest.approx(losses(trained(cached=False)), rel=1e-5)
+
+
+def test_continuing_gives_the_losses_of_never_having_stopped(tiles: Path) -> None:
+    whole = losses(run(tiles, phase="tune")[1])
+    model, phase = network(), Phase("tune", SPEC)
+    first = make_optimizer(model, phase)
+    begun = fit(model, first, phase, *streams(read_sources([tiles], None)))
+    before = [next(begun), next(begun)]
+
+    again = network()
+    again.load_state_dict(model.state_dict())
+    second = make_optimizer(again, phase)
+    second.load_state_dict(first.state_dict())
+    after = list(fit(again, second, phase, *streams(read_sources([tiles], None)), first_epoch=3))
+
+    assert losses([*before, *after]) == whole
+
+
+def _worker(rank: int, workers: int, tiles: Path, folder: Path, phase: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=workers)
-    _, epochs = run(tiles, dropout=0)
+    _, epochs = run(tiles, phase=phase, dropout=0)
     if rank == 0:
         torch.save(losses(epochs), folder / "losses.pt")
     dist.destroy_process_group()
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("phase", ["head", "tune"])
 @pytest.mark.parametrize("workers", [2, 3])
-def test_the_number_of_workers_does_not_change_the_losses(tiles: Path, tmp_path: Path, workers: int) -> None:
-    alone = losses(run(tiles, dropout=0)[1])
+def test_the_number_of_workers_does_not_change_the_losses(
+    tiles: Path, tmp_path: Path, workers: int, phase: str
+) -> None:
+    alone = losses(run(tiles, phase=phase, dropout=0)[1])
 
-    multiprocessing.spawn(_worker, (workers, tiles, tmp_path), nprocs=workers)
+    multiprocessing.spawn(_worker, (workers, tiles, tmp_path, phase), nprocs=workers)
 
     assert torch.load(tmp_path / "losses.pt") == pytest.approx(alone, rel=1e-4)

@@ -3,80 +3,112 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from histo.learn.augment import AugmentSpec
-from histo.learn.images import ArrayImages
+from histo.learn.augment import AugmentSpec, augment
+from histo.learn.model import Network, Normalisation
+from histo.learn.order import Order
 from histo.learn.source import Case, Source, read_sources
-from histo.learn.stream import Batch, Stream
+from histo.learn.stream import Batch, FeatureStream, ImageStream
+
+
+class Counting(torch.nn.Module):
+    """A backbone whose features are grey levels, and that counts the images that it has seen."""
+
+    num_features = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen += len(images)
+        return images.mean(dim=(2, 3))[:, :2]
 
 
 def numbered(count: int) -> Source:
     """Images whose grey level is their own index."""
-    pixels = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((16, 16, 3), np.uint8)
-    return Source(("a", "b"), tuple(Case(str(i), i % 2) for i in range(count)), ArrayImages((pixels,)))
+
+    class Levels:
+        def load(self, index: int) -> np.ndarray:
+            return np.full((16, 16, 3), index, np.uint8)
+
+        def encoded(self, index: int) -> bytes:
+            raise NotImplementedError
+
+    return Source(("a", "b"), tuple(Case(str(i), i % 2) for i in range(count)), Levels())
 
 
-def stream(count: int, batch_size: int, augment: AugmentSpec | None, seed: int = 0) -> Stream:
-    return Stream(numbered(count), tuple(range(count)), 16, batch_size, seed, augment)
+def stream(count: int, batch_size: int, shuffle: bool = False) -> ImageStream:
+    return ImageStream(numbered(count), Order(tuple(range(count)), batch_size, shuffle=shuffle), 16)
 
 
 def levels(batch: Batch) -> list[int]:
-    return [int(image.float().mean().round()) for image in batch.images_BCHW]
+    return [int(image.float().mean().round()) for image in batch.inputs]
 
 
-@given(st.integers(1, 60), st.integers(1, 17), st.integers(1, 5), st.integers(1, 9))
-def test_the_workers_shares_of_an_epoch_are_every_case_once(count: int, size: int, workers: int, epoch: int) -> None:
-    parts = stream(count, size, AugmentSpec())
-
-    shares = [case for rank in range(workers) for b in parts.global_batches(epoch) for case in b[rank::workers]]
-
-    assert sorted(shares) == list(range(count))
-    assert len(parts.global_batches(epoch)) == parts.steps()
+def counting() -> Network:
+    return Network(Counting(), Normalisation((0.0,) * 3, (1.0,) * 3), classes=2, dropout=0)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
-def test_a_global_batch_is_the_same_for_any_number_of_workers(workers: int) -> None:
-    parts = stream(23, 8, AugmentSpec())
-    alone = [sorted(levels(batch)) for batch in parts.batches(1)]
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_batches_hold_the_images_and_labels_of_the_order(shuffle: bool) -> None:
+    images = stream(10, 4, shuffle)
 
-    together = zip(*[parts.batches(1, rank, workers) for rank in range(workers)], strict=True)
+    batches = list(images.batches(3))
 
-    assert [sorted(level for batch in batches for level in levels(batch)) for batches in together] == alone
-
-
-def test_a_worker_without_a_share_gets_an_empty_batch() -> None:
-    *_, last = stream(10, 8, None).batches(0, rank=2, workers=3)
-
-    assert (last.images_BCHW.shape, len(last.labels_B), last.global_count) == ((0, 3, 16, 16), 0, 2)
+    assert [levels(batch) for batch in batches] == [[i for i, _ in b] for b in images.order.global_batches(3)]
+    assert all(batch.labels_B.tolist() == [level % 2 for level in levels(batch)] for batch in batches)
+    assert [batch.global_count for batch in batches] == [4, 4, 2]
 
 
-def test_a_last_batch_of_one_joins_the_batch_before_it() -> None:
-    assert [len(batch) for batch in stream(17, 8, AugmentSpec()).global_batches(1)] == [8, 9]
+def test_a_worker_without_a_share_gets_an_empty_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("histo.learn.stream.rank", lambda: 2)
+    monkeypatch.setattr("histo.learn.stream.world_size", lambda: 3)
+
+    *_, last = stream(10, 8).batches(0)
+
+    assert (last.inputs.shape, len(last.labels_B), last.global_count) == ((0, 3, 16, 16), 0, 2)
 
 
-def test_training_order_changes_with_epoch_and_seed_and_repeats_with_both() -> None:
-    orders = [
-        stream(30, 8, AugmentSpec(), seed).global_batches(epoch) for seed, epoch in [(0, 1), (0, 1), (0, 2), (1, 1)]
-    ]
+def test_images_are_changed_by_seed_epoch_case_and_repeat(tiles: Path) -> None:
+    source, spec = read_sources([tiles], None), AugmentSpec(preset="geometric")
+    order = Order(tuple(range(36)), 12, seed=4, balance=(0,) * 34 + (1,) * 2)
+    plain, changed = ImageStream(source, order, 32), ImageStream(source, order, 32, spec)
 
-    assert orders[0] == orders[1]
-    assert orders[0] not in orders[2:]
-
-
-def test_validation_is_in_order_and_unchanged() -> None:
-    batches = list(stream(10, 4, None).batches(0))
-
-    assert [level for batch in batches for level in levels(batch)] == list(range(10))
-    assert torch.cat([batch.labels_B for batch in batches]).tolist() == [i % 2 for i in range(10)]
+    for before, after, samples in zip(plain.batches(2), changed.batches(2), order.global_batches(2), strict=True):
+        keys = [(4, 2, case, turn) for case, turn in samples]
+        assert torch.equal(after.inputs, augment(before.inputs, spec, keys))
 
 
-def test_loader_processes_change_nothing(tiles: Path) -> None:
-    source = read_sources([tiles])
+def test_loader_processes_change_nothing_in_any_epoch(tiles: Path) -> None:
+    source = read_sources([tiles], None)
 
-    def images(loaders: int) -> torch.Tensor:
-        parts = Stream(source, tuple(range(36)), 48, 8, 0, AugmentSpec(), loaders)
-        return torch.cat([batch.images_BCHW for batch in parts.batches(1)])
+    def images(loaders: int) -> list[torch.Tensor]:
+        parts = ImageStream(source, Order(tuple(range(36)), 8), 48, AugmentSpec(), loaders=loaders)
+        return [torch.cat([batch.inputs for batch in parts.batches(epoch)]) for epoch in (1, 2)]
 
-    assert torch.equal(images(loaders=0), images(loaders=2))
+    for alone, loaded in zip(images(loaders=0), images(loaders=2), strict=True):
+        assert torch.equal(alone, loaded)
+
+
+def test_a_stream_takes_no_random_number_from_dropout() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+
+    torch.manual_seed(0)
+    list(stream(10, 4, shuffle=True).batches(1))
+
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_features_come_in_the_order_of_the_cases_and_are_computed_once() -> None:
+    network, order = counting(), Order((7, 3, 5, 1, 8), 2, seed=1)
+    images = ImageStream(numbered(10), Order((7, 3, 5, 1, 8), 3, shuffle=False), 16)
+    features = FeatureStream(network, images, order)
+
+    for epoch in (1, 2, 3):
+        for batch, samples in zip(features.batches(epoch), order.global_batches(epoch), strict=True):
+            assert batch.inputs[:, 0].tolist() == [case for case, _ in samples]
+            assert batch.labels_B.tolist() == [case % 2 for case, _ in samples]
+
+    assert network.backbone.seen == 5

@@ -118,7 +118,8 @@ def test_train_and_label_run_as_jobs_with_their_true_exit_codes(
 
     trained, log = submit(
         dashboard, working_dir, environment, monkeypatch,
-        "python", "jobs/train.py", "--data", str(tiles), "--out", run, "--mpp", "3.5", "--fit.epochs", "1",
+        "python", "jobs/train.py", "--data", str(tiles), "--out", run, "--mpp", "3.5",
+        "--fit.head.epochs", "1", "--fit.tune.epochs", "0",
     )  # fmt: skip
     assert (trained, "epoch 1/1" in log) == (0, True), log
     labelled, log = submit(

@@ -1,19 +1,23 @@
 """The train job from the command line to the bundle, in a Ray of its own."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from histo.cli import main
 from histo.learn.bundle import read_bundle
+from histo.learn.checkpoint import read_state
+from histo.learn.phases import is_stalled
 
 pytestmark = pytest.mark.ray
 
 MEASURED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+SHORT = ["--size-px", "64", "--fit.head.epochs", "1", "--fit.tune.epochs", "1"]
 
 
 def train(data: Path, out: Path, *flags: str) -> int:
@@ -28,55 +32,184 @@ def measured(run: Path) -> list[tuple[float, ...]]:
     return [tuple(line[name] for name in MEASURED) for line in lines(run / "metrics.jsonl")]
 
 
-def test_a_run_ends_with_its_records_and_the_best_bundle(tiles: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
+
+@pytest.fixture(scope="module")
+def finished(tiles: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two phases with a test split, of which two checkpoints are kept."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    flags = ["--fit.head.epochs", "2", "--fit.tune.epochs", "2", "--no-fit.head.augment"]
+    flags += ["--size-px", "64", "--mpp", "2", "--classes", "MUS,STR,TUM", "--split.test-fraction", "0.25"]
     refused = train(tiles, run, "--device", "gpu", "--workers", "999")
-    code = train(tiles, run, "--fit.epochs", "3", "--size-px", "64", "--mpp", "2", "--classes", "MUS,STR,TUM")
+    assert (refused, train(tiles, run, *flags, "--keep-checkpoints", "2")) == (2, 0)
+    return run
 
-    metrics = lines(run / "metrics.jsonl")
+
+def test_a_run_ends_with_its_records_and_the_best_bundle(finished: Path) -> None:
+    metrics = lines(finished / "metrics.jsonl")
     best = min(metrics, key=lambda line: line["val_loss"])
-    bundle = read_bundle(run / "model")
-    record = json.loads((run / "run.json").read_text())
-    splits = pq.read_table(run / "split.parquet").to_pydict()
-    assert (refused, code) == (2, 0)
-    assert [line["epoch"] for line in metrics] == [1, 2, 3]
+    bundle = read_bundle(finished / "model")
+    record = json.loads((finished / "run.json").read_text())
+    kept = sorted({3, 4, best["epoch"]})
+
+    assert [(line["epoch"], line["phase"]) for line in metrics] == [(1, "head"), (2, "head"), (3, "tune"), (4, "tune")]
     assert metrics[-1]["train_loss"] < metrics[0]["train_loss"]
     assert bundle.classes == ("MUS", "STR", "TUM")
     assert (bundle.input.size_px, bundle.input.mpp) == (64, 1.0)
     assert bundle.origin["metrics"]["epoch"] == best["epoch"]
-    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["epoch_0001", "epoch_0002", "epoch_0003"]
-    assert torch.load(run / "checkpoints" / "epoch_0002" / "state.pt", weights_only=True)["epoch"] == 2
-    assert len(lines(run / "steps.jsonl")) == 3
-    assert (record["exit_code"], record["best"]["epoch"]) == (0, best["epoch"])
-    assert record["spec"]["fit"]["epochs"] == 3
-    assert (splits["split"].count("train"), splits["split"].count("val")) == (28, 8)
-    assert sorted(path.name for path in run.iterdir()) == [
-        "checkpoints", "metrics.jsonl", "model", "run.json", "split.parquet", "steps.jsonl",
+    assert names(finished / "checkpoints") == [*(f"epoch_{epoch:04d}" for epoch in kept), "index.json"]
+    assert read_state(finished / "checkpoints" / "epoch_0004")[0].phase == "tune"
+    assert len(lines(finished / "steps.jsonl")) == 4
+    assert (record["exit_code"], record["best"]["epoch"], record["earlier"]) == (0, best["epoch"], [])
+    assert record["spec"]["fit"]["tune"]["epochs"] == 2
+    assert names(finished) == [
+        "checkpoints", "figures", "metrics.jsonl", "model", "run.json", "split.parquet", "steps.jsonl", "test",
     ]  # fmt: skip
+    assert names(finished / "figures") == ["samples.png"]
+
+
+def test_the_test_split_is_scored_with_the_best_bundle(finished: Path) -> None:
+    splits = pq.read_table(finished / "split.parquet").to_pydict()
+    scores = json.loads((finished / "test" / "metrics.json").read_text())
+    predicted = pq.read_table(finished / "test" / "predictions.parquet").to_pydict()["case_id"]
+
+    held_out = [case for case, split in zip(splits["case_id"], splits["split"], strict=True) if split == "test"]
+    assert {split: splits["split"].count(split) for split in ("train", "val", "test")} == {
+        "train": 19, "val": 8, "test": 9,
+    }  # fmt: skip
+    assert predicted == held_out
+    assert json.loads((finished / "run.json").read_text())["test"] == scores
+
+
+def test_a_complete_run_is_neither_overwritten_nor_trained_again(
+    finished: Path, tiles: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--fit.head.epochs", "2", "--fit.tune.epochs", "2", "--no-fit.head.augment"]
+    flags += ["--size-px", "64", "--mpp", "2", "--classes", "MUS,STR,TUM", "--split.test-fraction", "0.25"]
+    before = (finished / "run.json").read_bytes()
+
+    assert train(tiles, finished, *flags) == 2
+    assert train(tiles, finished, *flags, "--resume", "--seed", "5") == 2
+    assert train(tiles, finished, *flags, "--resume", "--workers", "2") == 0
+
+    shown = capsys.readouterr()
+    assert "already holds a run; continue it with --resume" in shown.err
+    assert "--seed is 5, and was 0 when the run began" in shown.err
+    assert "the run is complete" in shown.out
+    assert (finished / "run.json").read_bytes() == before
+
+
+def test_a_new_run_starts_from_a_chosen_epoch_of_another(finished: Path, tiles: Path, tmp_path: Path) -> None:
+    still = ["--fit.head.epochs", "1", "--fit.tune.epochs", "0", "--fit.head.learning-rate", "1e-12"]
+    still += ["--size-px", "64", "--classes", "MUS,STR,TUM", "--split.test-fraction", "0.25", "--network.dropout", "0"]
+
+    assert train(tiles, tmp_path / "from", *still, "--start-from", str(finished), "--epoch", "3") == 0
+    assert main([
+        "evaluate", "--model", str(finished), "--epoch", "3", "--data", str(tiles), "--out", str(tmp_path / "third"),
+    ]) == 0  # fmt: skip
+
+    past = lines(finished / "metrics.jsonl")
+    (moved,) = lines(tmp_path / "from" / "metrics.jsonl")
+    assert moved["train_accuracy"] == pytest.approx(past[2]["train_accuracy"], abs=0.25)
+    assert moved["val_loss"] == pytest.approx(past[2]["val_loss"], rel=0.2)
+    assert abs(moved["val_loss"] - past[2]["val_loss"]) < abs(moved["val_loss"] - past[0]["val_loss"])
+    assert json.loads((tmp_path / "third" / "run.json").read_text())["model"].endswith("epoch_0003")
+
+
+def test_other_classes_start_from_the_backbone_alone(finished: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    np.savez(tmp_path / "t.npz", images=random.integers(0, 255, (12, 32, 32, 3), np.uint8), labels=np.arange(12) % 2)
+
+    assert train(tmp_path / "t.npz", tmp_path / "run", *SHORT, "--start-from", str(finished)) == 0
+
+    assert read_bundle(tmp_path / "run" / "model").classes == ("0", "1")
 
 
 def test_two_workers_train_as_one_does(tiles: Path, tmp_path: Path) -> None:
-    flags = ["--fit.epochs", "2", "--size-px", "64", "--network.dropout", "0", "--fit.batch-size", "9"]
+    flags = [*SHORT, "--network.dropout", "0", "--fit.batch-size", "9", "--fit.balance", "sampling"]
+    flags += ["--fit.precision", "float64"]
 
     assert train(tiles, tmp_path / "one", *flags, "--workers", "1") == 0
     assert train(tiles, tmp_path / "two", *flags, "--workers", "2") == 0
 
     for one, two in zip(measured(tmp_path / "one"), measured(tmp_path / "two"), strict=True):
-        assert two == pytest.approx(one, rel=1e-4)
+        assert two == pytest.approx(one, rel=1e-9)
 
 
 @pytest.mark.slow
 @pytest.mark.realdata
-@pytest.mark.parametrize("source", ["pathmnist-718.npz", "nct-crops"])
-def test_two_runs_of_one_seed_give_equal_metrics_on_real_tiles(shared: Path, tmp_path: Path, source: str) -> None:
-    flags = ["--fit.epochs", "2", "--size-px", "96", "--seed", "7"]
+@pytest.mark.parametrize(
+    ("precision", "learning_rate", "tolerance"), [("float32", "3e-5", 1e-4), ("float64", "3e-4", 1e-8)]
+)
+def test_one_two_and_three_workers_give_equal_losses_over_three_epochs_on_real_tiles(
+    shared: Path, tmp_path: Path, precision: str, learning_rate: str, tolerance: float
+) -> None:
+    flags = ["--size-px", "64", "--subset", "200", "--network.dropout", "0", "--augment.preset", "stain"]
+    flags += ["--fit.head.epochs", "1", "--fit.tune.epochs", "2", "--fit.batch-size", "30"]
+    flags += ["--fit.precision", precision, "--fit.tune.learning-rate", learning_rate]
 
-    assert train(shared / "tiles" / source, tmp_path / "a", *flags) == 0
-    assert train(shared / "tiles" / source, tmp_path / "b", *flags) == 0
+    for workers in ("1", "2", "3"):
+        assert train(shared / "tiles" / "pathmnist-718.npz", tmp_path / workers, *flags, "--workers", workers) == 0
+
+    one, two, three = ([(line[0], line[2]) for line in measured(tmp_path / workers)] for workers in ("1", "2", "3"))
+    assert len(one) == 3
+    for alone, both, all_three in zip(one, two, three, strict=True):
+        assert both == pytest.approx(alone, rel=tolerance)
+        assert all_three == pytest.approx(alone, rel=tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_two_runs_of_one_seed_give_equal_metrics_on_real_tiles(shared: Path, tmp_path: Path) -> None:
+    flags = [*SHORT, "--seed", "7", "--subset", "90"]
+
+    assert train(shared / "tiles" / "nct-crops", tmp_path / "a", *flags) == 0
+    assert train(shared / "tiles" / "nct-crops", tmp_path / "b", *flags) == 0
 
     assert measured(tmp_path / "a") == measured(tmp_path / "b")
     assert measured(tmp_path / "a")[1][0] < measured(tmp_path / "a")[0][0]
+
+
+@pytest.mark.realdata
+def test_two_sources_of_one_field_are_trained_together_and_scored_apart(shared: Path, tmp_path: Path) -> None:
+    sources = ",".join(str(shared / "tiles" / name) for name in ("pathmnist-718.npz", "nct-crops"))
+    flags = ["--classes", "ADI,BACK,DEB,LYM,MUC,MUS,NORM,STR,TUM", "--mpp", "4,1.179", "--split.test-fraction", "0.2"]
+
+    code = main(["train", "--data", sources, "--out", str(tmp_path / "run"), *SHORT, *flags])
+
+    scores = json.loads((tmp_path / "run" / "test" / "metrics.json").read_text())
+    assert code == 0
+    assert read_bundle(tmp_path / "run" / "model").input.mpp == pytest.approx(4 * 28 / 64)
+    assert set(scores["per_source"]) == {"pathmnist-718.npz", "nct-crops"}
+    assert sum(part["n"] for part in scores["per_source"].values()) == scores["n"] > 140
+
+
+def test_a_phase_ends_when_the_validation_loss_has_stalled(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 255, (40, 32, 32, 3), np.uint8), random.integers(0, 2, 40)
+    np.savez(tmp_path / "noise.npz", images=images, labels=labels)
+    flags = ["--fit.head.epochs", "30", "--fit.tune.epochs", "0", "--augment.preset", "none", "--size-px", "32"]
+
+    assert train(tmp_path / "noise.npz", tmp_path / "run", *flags, "--fit.patience", "2") == 0
+
+    losses = [line["val_loss"] for line in lines(tmp_path / "run" / "metrics.jsonl")]
+    assert len(losses) < 30
+    assert is_stalled(losses, 2)
+    assert not any(is_stalled(losses[:end], 2) for end in range(len(losses)))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_advice(
+    tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--size-px", "32", "--fit.head.epochs", "0", "--fit.tune.epochs", "9", "--fit.tune.layer-decay", "1"]
+
+    code = train(tiles, tmp_path / "run", *flags, "--fit.tune.learning-rate", "1e30", "--fit.optimizer", "sgd")
+
+    assert code == 1
+    assert re.search(r"the loss is not finite in epoch \d; lower --fit", capsys.readouterr().err)
+    assert len(lines(tmp_path / "run" / "metrics.jsonl")) < 9
 
 
 def test_a_failure_in_a_worker_is_one_line_and_exit_1(
@@ -86,7 +219,7 @@ def test_a_failure_in_a_worker_is_one_line_and_exit_1(
     run.mkdir()
     (run / "checkpoints").write_text("a file where a folder is needed")
 
-    code = train(tiles, run, "--fit.epochs", "1", "--size-px", "64")
+    code = train(tiles, run, *SHORT, "--max-failures", "0")
 
     error = capsys.readouterr().err.strip()
     record = json.loads((run / "run.json").read_text())

@@ -1,0 +1,57 @@
+"""What a training run learns from: sources -> subset -> look at every image -> split."""
+
+from dataclasses import dataclass
+
+from histo.learn.history import History
+from histo.learn.leaks import check_leaks
+from histo.learn.listing import Split
+from histo.learn.source import Source, read_sources, read_test, with_test
+from histo.learn.split import assign_splits
+from histo.learn.subset import draw_subset
+from histo.learn.survey import Survey, check_broken, survey, tile_mpp
+from histo.pipelines.cases import check_unchanged, read_splits
+from histo.pipelines.train_spec import TrainSpec
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The cases of a run.
+
+    Attributes:
+        source: Cases and images.
+        found: What a look at every image found.
+        splits: Of every case; None for images that cannot be used.
+        mpp: µm per pixel of what the network sees.
+        notes: What a person should know of them, a line each.
+    """
+
+    source: Source
+    found: Survey
+    splits: tuple[Split | None, ...]
+    mpp: float | None
+    notes: tuple[str, ...]
+
+
+def read_training_source(spec: TrainSpec) -> Source:
+    """Read the cases of a run: the chosen subset of its data, and its test set."""
+    source = read_sources(spec.data, spec.classes)
+    if spec.test:
+        source = with_test(source, read_test(spec.test, source, spec.classes))
+    return source.select(draw_subset(source, spec.subset, spec.seed))
+
+
+def gather(spec: TrainSpec, source: Source, history: History) -> TrainingData:
+    """Look at every image, and split the cases; a run that goes on keeps its split.
+
+    Raises:
+        UsageError: If the data are bad, or not those that the run began with.
+    """
+    kept = read_splits(spec.out, source) if history.last else None
+    found = survey(source)
+    broken = check_broken(found, spec.max_broken)
+    mpp = tile_mpp(spec.mpp, source, found, spec.size_px)
+    if kept is not None:
+        check_unchanged(spec.out, source, found)
+    splits = kept or assign_splits(source, found, spec.split, spec.seed)
+    leaks = check_leaks(source, found, splits, spec.split.allow_leaks)
+    return TrainingData(source, found, splits, mpp, (*broken, *leaks))

@@ -1,0 +1,90 @@
+"""The settings of a training run."""
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from histo.learn.augment import AugmentSpec
+from histo.learn.model import DEFAULT_BACKBONE
+from histo.learn.phases import FitSpec
+from histo.learn.split import SplitSpec
+from histo.learn.subset import Subset
+from histo.pipelines.cluster import Device
+from histo.spec import AbsolutePath, AbsolutePaths, Spec
+
+
+class NetworkSpec(Spec):
+    """Which network is fine-tuned."""
+
+    backbone: str = DEFAULT_BACKBONE
+    """timm's name of an ImageNet-pretrained backbone."""
+    weights: AbsolutePath | None = None
+    """Safetensors file with the backbone's weights; default: the installed weight package, or timm's hub cache."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Share of features that is dropped before the last layer in training (0 to 1)."""
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, int | float | str) else value
+
+
+_Resolutions = Annotated[list[Annotated[float, Field(gt=0)]], BeforeValidator(_as_list)]
+
+
+class TrainSpec(Spec):
+    """Fine-tune an ImageNet-pretrained network on labelled tiles; the result is a model bundle in OUT/model."""
+
+    data: AbsolutePaths
+    """Labelled tiles, one or several sources: a folder of class folders, .npz, .csv, .parquet, a tile table."""
+    out: AbsolutePath
+    """Folder of the run."""
+    test: AbsolutePaths | None = None
+    """Sources that are set apart: never trained on, scored once at the end."""
+    subset: Subset = "full"
+    """How much of the data is used: full, tiny (100 a class), small (800), a share such as 0.1, or a count."""
+    workers: int | None = Field(None, ge=1)
+    """Training workers; default: one for each GPU, or 1 without GPUs."""
+    device: Device = "auto"
+    """Where to compute; auto takes GPUs where there are some."""
+    classes: list[str] | None = None
+    """Class names: of the labels 0, 1, ... where they are numbers, or the classes to use; in this order."""
+    mpp: _Resolutions | None = None
+    """Resolution of the images (µm/px), one for all sources or one for each; a bundle without it labels slides only
+    with --tiling.mpp."""
+    size_px: int = Field(224, ge=16)
+    """Edge of the images that the network sees (px); others are resampled."""
+    seed: int = Field(0, ge=0)
+    """Fixes subset, split, order, augmentation and initial weights."""
+    max_broken: float = Field(0.01, ge=0, le=1)
+    """Share of images that cannot be used above which the run ends (0 to 1)."""
+    loaders: int | None = Field(None, ge=0)
+    """Processes that decode images, per worker; default: all its CPUs but one beside a GPU, else 0, in the worker."""
+    resume: bool = False
+    """Continue the run in OUT after its last finished epoch; begin it if there is none."""
+    start_from: AbsolutePath | None = None
+    """Run or bundle whose weights are the start instead of ImageNet's."""
+    epoch: int | None = Field(None, ge=1)
+    """Which epoch of the run in --start-from; default: its best."""
+    keep_checkpoints: int = Field(3, ge=1)
+    """How many of the last checkpoints are kept, beside the best one."""
+    max_failures: int = Field(3, ge=0)
+    """How often the run goes on from its last epoch after a worker was lost."""
+    network: NetworkSpec = NetworkSpec()
+    split: SplitSpec = SplitSpec()
+    augment: AugmentSpec = AugmentSpec()
+    fit: FitSpec = FitSpec()
+
+    @model_validator(mode="after")
+    def _epoch_of_something(self) -> "TrainSpec":
+        if self.epoch is not None and self.start_from is None:
+            raise ValueError("epoch says which epoch of --start-from is used; give that, too")
+        return self
+
+    @property
+    def caches_features(self) -> bool:
+        """Whether the head phase sees unchanged images, so that the frozen backbone's features are computed once."""
+        return not self.fit.head.augment or self.augment.settings().changes_nothing
+
+
+FREE_TO_CHANGE = frozenset(("resume", "workers", "device", "loaders", "keep_checkpoints", "max_failures"))
+"""Fields that do not change the result, so that a run may be resumed with others."""

@@ -1,0 +1,110 @@
+"""What each worker of a training run does: load the run, and go through the epochs that are left of it."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import ray.train.torch
+import torch
+from safetensors.torch import load_file
+
+from histo.learn.augment import AugmentSpec
+from histo.learn.bundle import WEIGHTS, Architecture, Bundle, find_bundle, read_bundle
+from histo.learn.checkpoint import read_state
+from histo.learn.collective import rank
+from histo.learn.history import History
+from histo.learn.listing import Split
+from histo.learn.loop import fit
+from histo.learn.model import Network, pretrained_network, trained_network
+from histo.learn.optimizer import make_optimizer
+from histo.learn.order import Order, class_weights
+from histo.learn.phases import Phase, is_stalled, phases_left
+from histo.learn.source import Source
+from histo.learn.stream import FeatureStream, ImageStream, Stream
+from histo.pipelines.cases import read_splits
+from histo.pipelines.train_data import read_training_source
+from histo.pipelines.train_spec import TrainSpec
+
+
+def initial_network(spec: TrainSpec, classes: tuple[str, ...]) -> Network:
+    """Build the network that training starts with: ImageNet's backbone, or another run's, and a head from the seed.
+
+    Raises:
+        UsageError: If its weights cannot be had, or are those of another network.
+    """
+    torch.manual_seed(spec.seed)
+    if spec.start_from is None:
+        architecture = Architecture(backbone=spec.network.backbone, dropout=spec.network.dropout)
+        return pretrained_network(architecture, len(classes), spec.network.weights)
+    folder = find_bundle(spec.start_from, spec.epoch, "--start-from")
+    bundle = read_bundle(folder, "--start-from")
+    return trained_network(folder, bundle, classes, spec.network.backbone, spec.network.dropout)
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """Train in one of the workers; the one of rank 0 writes. A worker that is started again goes on."""
+    spec = TrainSpec.model_validate_json(config["spec"])
+    bundle = Bundle.model_validate_json(config["bundle"])
+    history = History(spec.out, spec.keep_checkpoints)
+    if rank() == 0:
+        history.rewind()
+    past = history.past()
+    source = read_training_source(spec)
+    network = initial_network(spec, source.classes)
+    if spec.fit.precision == "float64":
+        network.double()
+    if past:
+        network.load_state_dict(load_file(history.checkpoint(len(past)) / WEIGHTS))
+    network.to(ray.train.torch.get_device()).to(memory_format=torch.channels_last)
+    data = _Data(spec, source, read_splits(spec.out, source), network, config["loaders"])
+    for phase in phases_left(spec.fit, past):
+        optimizer = make_optimizer(network, phase)
+        if past and past[-1]["phase"] == phase.name:
+            optimizer.load_state_dict(read_state(history.checkpoint(len(past)))[1])
+        train, val = data.streams(phase)
+        for epoch in fit(network, optimizer, phase, train, val, data.class_weights_K, first_epoch=len(past) + 1):
+            past.append({"phase": phase.name, "val_loss": epoch.val_loss})
+            if rank() == 0:
+                history.record(epoch, network, optimizer, bundle, spec.seed)
+            if not math.isfinite(epoch.train_loss + epoch.val_loss):
+                return
+            own = [line["val_loss"] for line in past if line["phase"] == phase.name]
+            if is_stalled(own, spec.fit.patience):
+                break
+
+
+class _Data:
+    """The streams of a run: images, or features where the backbone is frozen and the images stay as they are."""
+
+    def __init__(
+        self, spec: TrainSpec, source: Source, splits: Sequence[Split | None], network: Network, loaders: int
+    ) -> None:
+        labels = source.labels()
+        members = tuple(i for i, split in enumerate(splits) if split == "train")
+        held_out = tuple(i for i, split in enumerate(splits) if split == "val")
+        own = tuple(labels[list(members)].tolist())
+        self._spec, self._network = spec, network
+        self._order = Order(
+            members, spec.fit.batch_size, spec.seed, balance=own if spec.fit.balance == "sampling" else None
+        )
+        augment = None if spec.augment.settings().changes_nothing else spec.augment
+        self._changed = self._images(source, self._order, augment, loaders)
+        self._fixed = self._images(source, Order(members, spec.fit.batch_size, shuffle=False), None, loaders)
+        self._val = self._images(source, Order(held_out, spec.fit.batch_size, shuffle=False), None, loaders)
+        self.class_weights_K: torch.Tensor | None = None
+        if spec.fit.balance == "weights":
+            weights = class_weights(own, len(source.classes))
+            self.class_weights_K = torch.tensor(weights, dtype=torch.float32, device=network.device)
+
+    def _images(self, source: Source, order: Order, augment: AugmentSpec | None, loaders: int) -> ImageStream:
+        return ImageStream(source, order, self._spec.size_px, augment, self._network.device, loaders)
+
+    def streams(self, phase: Phase) -> tuple[Stream, Stream]:
+        """Return the training and the validation stream of a phase."""
+        if phase.name == "tune":
+            return self._changed, self._val
+        precision = phase.spec.precision
+        val = FeatureStream(self._network, self._val, self._val.order, precision)
+        if not self._spec.caches_features:
+            return self._changed, val
+        return FeatureStream(self._network, self._fixed, self._order, precision), val

@@ -1,0 +1,120 @@
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from histo import store
+from histo.errors import UsageError
+from histo.learn.bundle import Architecture, Bundle, TileInput, find_bundle
+from histo.learn.checkpoint import read_state
+from histo.learn.history import History
+from histo.learn.loop import Epoch, Step
+from histo.learn.model import Network, Normalisation
+
+BUNDLE = Bundle(
+    architecture=Architecture(backbone="resnet18"),
+    classes=("A", "B"),
+    input=TileInput(size_px=8, mpp=None, mean=(0.0,) * 3, std=(1.0,) * 3),
+    origin={},
+    weights_sha256="",
+)
+
+
+class Nothing(torch.nn.Module):
+    num_features = 1
+
+
+def record(history: History, *losses: float) -> None:
+    """Let epochs with these validation losses end."""
+    network = Network(Nothing(), Normalisation((0.0,) * 3, (1.0,) * 3), classes=2, dropout=0)
+    for loss in losses:
+        number = history.last + 1
+        steps = tuple(Step(number, 2 * number - 1 + i, loss, 0.1) for i in range(2))
+        epoch = Epoch(number, "head", 1.0, 0.5, loss, 0.5, 0.1, 10.0, 1.0, steps)
+        history.record(epoch, network, torch.optim.AdamW(network.parameters()), BUNDLE, seed=7)
+
+
+def kept(run: Path) -> list[int]:
+    return [int(path.name[6:]) for path in sorted((run / "checkpoints").glob("epoch_*"))]
+
+
+def everything(run: Path) -> dict[str, list[str]]:
+    files = {name: (run / name).read_text().splitlines() for name in ("metrics.jsonl", "steps.jsonl")}
+    return files | {"checkpoints": [str(number) for number in kept(run)]}
+
+
+def test_an_epoch_is_recorded_with_metrics_steps_and_a_checkpoint(tmp_path: Path) -> None:
+    record(history := History(tmp_path), 0.5)
+
+    (metrics,) = history.past()
+    steps = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
+    assert (metrics["epoch"], metrics["val_loss"], "steps" in metrics) == (1, 0.5, False)
+    assert [step["step"] for step in steps] == [1, 2]
+    assert asdict(read_state(history.checkpoint(1))[0]) == {"phase": "head", "epoch": 1, "step": 2, "seed": 7}
+
+
+@pytest.mark.parametrize(("keep", "expected"), [(1, [2, 5]), (2, [2, 4, 5]), (9, [1, 2, 3, 4, 5])])
+def test_the_last_checkpoints_and_the_best_one_are_kept(tmp_path: Path, keep: int, expected: list[int]) -> None:
+    record(History(tmp_path, keep), 0.5, 0.2, 0.4, 0.6, 0.3)
+
+    assert kept(tmp_path) == expected
+
+
+def test_the_best_epoch_is_the_earliest_of_equals_and_never_one_without_a_loss(tmp_path: Path) -> None:
+    record(history := History(tmp_path), float("nan"), 0.3, 0.4, 0.3)
+
+    best = history.best()
+
+    assert best is not None
+    assert best["epoch"] == 2
+
+
+def test_a_run_without_epochs_has_no_past(tmp_path: Path) -> None:
+    history = History(tmp_path)
+
+    history.rewind()
+
+    assert (history.last, history.past(), history.best()) == (0, [], None)
+
+
+@pytest.mark.parametrize("function", ["append_json_lines", "put_json"])
+@pytest.mark.parametrize("call", [1, 2])
+def test_what_an_interrupted_epoch_wrote_is_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, call: int
+) -> None:
+    record(history := History(tmp_path), 0.5, 0.4)
+    before = everything(tmp_path)
+    write, calls = getattr(store, function), []
+
+    def dies(path: Path, values: Any) -> None:
+        """Die in the n-th call; what is appended by then ends within a line."""
+        calls.append(path)
+        if len(calls) == call and function == "append_json_lines":
+            path.write_text(path.read_text() + '{"epoch": 3, "val_l')
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        write(path, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, function, dies)
+        if function == "put_json":
+            patch.setattr("histo.learn.checkpoint.put_json", dies)
+        with pytest.raises(KeyboardInterrupt):
+            record(history, 0.3)
+    history.rewind()
+
+    assert everything(tmp_path) == before
+    assert [path.suffix for path in (tmp_path / "checkpoints").iterdir() if path.name.startswith(".")] == []
+    assert history.last == 2
+
+
+def test_a_bundle_is_found_in_a_run_by_epoch_or_as_the_best(tmp_path: Path) -> None:
+    record(history := History(tmp_path, keep=1), 0.5, 0.2, 0.4)
+
+    assert find_bundle(tmp_path, epoch=3) == history.checkpoint(3)
+    assert find_bundle(history.checkpoint(2)) == history.checkpoint(2)
+    with pytest.raises(UsageError, match=r"--epoch 1: no checkpoint of that epoch there; kept are: 2, 3"):
+        find_bundle(tmp_path, epoch=1)

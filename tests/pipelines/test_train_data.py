@@ -1,0 +1,103 @@
+"""What a training run learns from, as its settings say; no Ray."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from histo.errors import UsageError
+from histo.learn.history import History
+from histo.pipelines.cases import check_unchanged, read_splits, write_cases
+from histo.pipelines.train_data import TrainingData, gather, read_training_source
+from histo.pipelines.train_spec import TrainSpec
+from histo.spec import read_spec
+
+
+def gathered(data: Path, run: Path, *flags: str) -> TrainingData:
+    spec = read_spec(TrainSpec, ["--data", str(data), "--out", str(run), *flags], "histo train")
+    return gather(spec, read_training_source(spec), History(run))
+
+
+def save(path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
+    np.savez(path, images=images, labels=labels)
+    return path
+
+
+def noise(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (count, 16, 16, 3), np.uint8)
+
+
+def test_splits_have_the_shares_and_the_seed_that_were_asked_for(tiles: Path, tmp_path: Path) -> None:
+    def splits(*flags: str) -> tuple[str | None, ...]:
+        return gathered(tiles, tmp_path, *flags).splits
+
+    assert Counter(splits("--split.val-fraction", "0.25")) == {"train": 27, "val": 9}
+    assert Counter(splits("--split.val-fraction", "0.25", "--split.test-fraction", "0.5")) == {
+        "train": 9, "val": 9, "test": 18,
+    }  # fmt: skip
+    assert splits("--seed", "1") != splits() == splits("--seed", "0")
+
+
+def test_a_subset_is_drawn_before_the_split(tiles: Path, tmp_path: Path) -> None:
+    data = gathered(tiles, tmp_path, "--subset", "0.5", "--split.val-fraction", "0.25")
+
+    assert Counter(data.source.labels().tolist()) == {0: 6, 1: 6, 2: 6}
+    assert len(data.splits) == 18
+
+
+def test_a_test_set_is_apart_and_whole_whatever_the_subset(tiles: Path, tmp_path: Path) -> None:
+    held_out = save(tmp_path / "held_out.npz", noise(7), np.arange(7) % 3)
+
+    data = gathered(tiles, tmp_path, "--test", str(held_out), "--subset", "18")
+
+    tests = [case.source for case, split in zip(data.source.cases, data.splits, strict=True) if split == "test"]
+    assert tests == ["test:held_out.npz"] * 7
+    assert len(data.splits) == 25
+
+
+def test_an_image_in_training_and_in_the_test_set_is_an_error_unless_it_is_allowed(tiles: Path, tmp_path: Path) -> None:
+    with np.load(tiles) as known:
+        copy = save(tmp_path / "copy.npz", known["images"][:3], known["labels"][:3])
+
+    with pytest.raises(UsageError, match=r"tiles\.npz#images/0"):
+        gathered(tiles, tmp_path, "--test", str(copy))
+    allowed = gathered(tiles, tmp_path, "--test", str(copy), "--split.allow-leaks")
+
+    assert any("tiles.npz#images/0" in note for note in allowed.notes)
+
+
+def test_few_broken_images_are_left_out_and_named(tmp_path: Path) -> None:
+    from PIL import Image  # noqa: PLC0415 -- only here
+
+    for number, pixels in enumerate(noise(12)):
+        folder = tmp_path / "tiles" / f"{'AB'[number % 2]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    (tmp_path / "tiles" / "A" / "bad.png").write_bytes(b"no picture")
+
+    with pytest.raises(UsageError, match=r"bad\.png"):
+        gathered(tmp_path / "tiles", tmp_path / "run")
+    data = gathered(tmp_path / "tiles", tmp_path / "run", "--max-broken", "0.1")
+
+    assert Counter(data.splits) == {"train": 9, "val": 3, None: 1}
+    assert any("bad.png" in note for note in data.notes)
+
+
+def test_the_split_is_read_back_and_other_images_are_refused(tiles: Path, tmp_path: Path) -> None:
+    data = gathered(tiles, tmp_path)
+    write_cases(tmp_path, data.source, data.found, data.splits)
+    with np.load(tiles) as known:
+        images, labels = known["images"], known["labels"]
+    images = images.copy()
+    images[5] += 1
+    (tmp_path / "other").mkdir()
+    other = gathered(save(tmp_path / "other" / "tiles.npz", images, labels), tmp_path / "none")
+    fewer = gathered(save(tmp_path / "other" / "tiles.npz", images[:30], labels[:30]), tmp_path / "none")
+
+    assert read_splits(tmp_path, data.source) == data.splits
+    check_unchanged(tmp_path, data.source, data.found)
+    with pytest.raises(UsageError, match="not those that the run began with"):
+        check_unchanged(tmp_path, other.source, other.found)
+    with pytest.raises(UsageError, match="30 images, 36 before"):
+        read_splits(tmp_path, fewer.source)

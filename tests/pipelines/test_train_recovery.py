@@ -1,0 +1,136 @@
+"""A training run whose worker, or whose driver, is killed: it ends with the numbers of a run that was left alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MEASURED = ("epoch", "phase", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough images for an epoch of several seconds."""
+    random = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    noise = random.normal(0, 40, (300, 64, 64, 3)) + (60 + 60 * labels)[:, None, None, None]
+    path = tmp_path_factory.mktemp("images") / "tiles.npz"
+    np.savez(path, images=np.clip(noise, 0, 255).astype(np.uint8), labels=labels)
+    return path
+
+
+def start(images: Path, run: Path, *flags: str) -> subprocess.Popen[str]:
+    """Start a run of three epochs on two workers."""
+    settings = ["--workers", "2", "--size-px", "96", "--fit.head.epochs", "1", "--fit.tune.epochs", "2"]
+    command = [sys.executable, str(ROOT / "jobs" / "train.py"), "--data", str(images), "--out", str(run)]
+    return subprocess.Popen(
+        [*command, *settings, *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    finish(start(images, run))
+    return run
+
+
+def measured(run: Path) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: line[name] for name in MEASURED} for line in lines]
+
+
+def steps(run: Path) -> list[tuple[int, int]]:
+    lines = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
+    return [(line["epoch"], line["step"]) for line in lines]
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "the run does not get there"
+        time.sleep(0.1)
+
+
+def epochs(run: Path) -> int:
+    path = run / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def train_workers(driver: int) -> set[int]:
+    """Return the processes below a driver that train."""
+    parents, titles = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            titles[int(folder.name)] = (folder / "cmdline").read_bytes()
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(") ")[2].split()[1])
+        except OSError:
+            continue
+
+    def is_below(pid: int) -> bool:
+        while pid in parents and pid != driver:
+            pid = parents[pid]
+        return pid == driver
+
+    return {pid for pid, title in titles.items() if b"RayTrainWorker" in title and is_below(pid)}
+
+
+def test_a_worker_that_is_killed_in_mid_epoch_does_not_change_the_result(
+    images: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    process = start(images, run)
+    wait_until(lambda: epochs(run) == 1, process)
+    time.sleep(1)
+    before = train_workers(process.pid)
+
+    os.kill(max(before), signal.SIGKILL)
+    wait_until(lambda: bool(train_workers(process.pid) - before) or epochs(run) > 1, process)
+
+    assert len(before) == 2
+    assert epochs(run) == 1, "killed in the middle of the second epoch, and begun again"
+    finish(process)
+    assert measured(run) == [
+        {k: pytest.approx(v, rel=1e-3) if isinstance(v, float) else v for k, v in line.items()}
+        for line in measured(undisturbed)
+    ]
+    assert steps(run) == steps(undisturbed)
+
+
+def test_resuming_after_the_driver_was_killed_equals_never_having_stopped(
+    images: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    process = start(images, run)
+    wait_until(lambda: epochs(run) == 2, process)
+    time.sleep(1)
+    process.kill()
+    process.communicate()
+    assert epochs(run) == 2
+
+    output = finish(start(images, run, "--resume"))
+
+    record = json.loads((run / "run.json").read_text())
+    assert "epoch 3/3" in output
+    assert "epoch 2/3" not in output
+    assert measured(run) == measured(undisturbed)
+    assert steps(run) == steps(undisturbed)
+    assert (record["exit_code"], len(record["earlier"]), record["earlier"][0]["finished"]) == (0, 1, None)
+    assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in undisturbed.iterdir())
