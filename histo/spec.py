@@ -141,6 +141,8 @@ def _explain(error: ValidationError, spec: type[Spec], flags: dict[str, Any], fi
                 yield f"{where}: unknown field{_nearest(name, list(field_names(spec)))}"
             case "missing":
                 yield f"--{name.replace('_', '-')} is missing; give the flag, or `{name}` in a --config file"
+            case _ if isinstance(detail["input"], dict):
+                yield f"{f'{where}: ' if name else ''}{detail['msg'].removeprefix('Value error, ')}"
             case _:
                 yield f"{where}: {detail['input']!r}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
 

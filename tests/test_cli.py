@@ -68,6 +68,10 @@ TRAIN = "train --data tiles.npz --out out"
         ("train --data tiles.npz --out used", "used: already holds a run; continue it with --resume"),
         ("train --data tiles.npz --out used --resume", "run.json: cannot be read"),
         (f"{TRAIN} --epoch 3", "epoch says which epoch of --start-from is used"),
+        (f"{TRAIN} --epoch 3", "histo train: --epoch says which epoch of --start-from is used"),
+        (f"{TRAIN} --seed 4294967296", "--seed: '4294967296': input should be less than"),
+        (f"{TRAIN} --start-from model --network.weights w", "two ways to begin; give one of them"),
+        ("train --data strange --out strange/run", "whose images are read; give another folder"),
         (f"{TRAIN} --start-from nowhere", "nowhere: no such folder"),
         (
             f"{TRAIN} --start-from model --network.backbone resnet18",

@@ -84,12 +84,12 @@ def find_bundle(path: Path, epoch: int | None = None, flag: str = "--model") -> 
     """
     if epoch is None:
         return path / "model" if (path / "model" / MODEL_JSON).is_file() else path
-    checkpoints = path / "checkpoints"
-    folder = checkpoints / f"epoch_{epoch:04d}"
-    if not (folder / MODEL_JSON).is_file():
-        kept = ", ".join(str(int(found.name[6:])) for found in sorted(checkpoints.glob("epoch_*"))) or "none"
-        raise UsageError(f"{flag} {path} --epoch {epoch}: no checkpoint of that epoch there; kept are: {kept}")
-    return folder
+    index = path / "checkpoints" / "index.json"
+    kept = json.loads(index.read_text())["kept"] if index.is_file() else []
+    if epoch not in kept:
+        names = ", ".join(map(str, kept)) or "none"
+        raise UsageError(f"{flag} {path} --epoch {epoch}: no checkpoint of that epoch there; kept are: {names}")
+    return path / "checkpoints" / f"epoch_{epoch:04d}"
 
 
 def read_bundle(folder: Path, flag: str = "--model") -> Bundle:

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from histo.learn.bundle import MODEL_JSON, WEIGHTS, Bundle, hash_file
 from histo.learn.model import Network
@@ -50,7 +50,8 @@ def write_checkpoint(
     """
     draft = _draft(folder)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(tensors, draft / WEIGHTS)
+    with put_atomic(draft / WEIGHTS) as file:
+        file.write(save(tensors))
     complete = bundle.model_copy(update={"weights_sha256": hash_file(draft / WEIGHTS)})
     put_json(draft / MODEL_JSON, complete.model_dump(mode="json"))
     state: dict[str, Any] = {"position": asdict(position), "optimizer": optimizer.state_dict()}

@@ -1,6 +1,6 @@
 """Sums over the workers of a training run; without a process group there is one worker, and a sum is its own value."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -14,6 +14,18 @@ def rank() -> int:
 def world_size() -> int:
     """Number of workers."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+T = TypeVar("T")
+
+
+def from_first_worker(value: T, device: torch.device) -> T:
+    """Return the value that the worker of rank 0 has, sent from the given device; every worker waits for it."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, device=device)
+    return box[0]
 
 
 def sum_over_workers(values: torch.Tensor) -> torch.Tensor:
@@ -43,9 +55,9 @@ def sum_gradients(parameters: list[torch.nn.Parameter]) -> None:
     """Add the gradients of all workers up, in one message; a missing gradient counts as zero."""
     if world_size() == 1:
         return
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]  # with their memory layouts
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     dist.all_reduce(flat)
     pieces = torch.split(flat, [gradient.numel() for gradient in gradients])
-    for parameter, piece in zip(parameters, pieces, strict=True):
-        parameter.grad = piece.view_as(parameter)
+    for parameter, gradient, piece in zip(parameters, gradients, pieces, strict=True):
+        parameter.grad = gradient.copy_(piece.view_as(gradient))

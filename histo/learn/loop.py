@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
-from histo.learn.collective import rank, sum_gradients, sum_over_workers
+from histo.learn.collective import sum_gradients, sum_over_workers
 from histo.learn.model import Network, Precision
 from histo.learn.optimizer import set_learning_rate
 from histo.learn.phases import Phase
@@ -89,7 +89,7 @@ def fit(
     """
     for epoch in range(first_epoch or phase.begin, phase.end + 1):
         start = time.perf_counter()
-        torch.manual_seed(int(np.random.default_rng((train.order.seed, epoch, rank())).integers(2**62)))  # dropout
+        torch.manual_seed(int(np.random.default_rng((train.order.seed, epoch)).integers(2**62)))  # dropout, all alike
         tally = _Tally(network.device)
         steps = _train_epoch(network, optimizer, phase, train, class_weights_K, epoch, tally)
         trained = time.perf_counter() - start
@@ -128,7 +128,7 @@ def _train_epoch(
     losses = []
     for rate, batch in zip(rates, stream.batches(epoch), strict=True):
         set_learning_rate(optimizer, rate)
-        logits_BK = network.head(_features(network, batch, phase))
+        logits_BK = network.head(_features(network, batch, phase), batch.global_count)
         losses_B = _losses(logits_BK, batch.labels_B, phase.spec.label_smoothing, class_weights_K)
         loss = losses_B.sum() / batch.global_count
         optimizer.zero_grad()

@@ -17,7 +17,7 @@ from torch import nn
 
 from histo.errors import UsageError
 from histo.learn.bundle import WEIGHTS, Architecture, Bundle
-from histo.learn.collective import sum_over_workers
+from histo.learn.collective import rank, sum_over_workers, world_size
 
 Precision = Literal["float32", "bf16", "float64"]
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
@@ -60,7 +60,8 @@ class Network(nn.Module):
         """
         dtype = self.get_buffer("mean").dtype
         if not len(images_BCHW):  # a short last batch leaves some workers none; not every backbone takes an empty one
-            return images_BCHW.new_zeros((0, self.head.linear.in_features), dtype=dtype)
+            nothing = images_BCHW.new_zeros((0, self.head.linear.in_features), dtype=dtype)
+            return nothing.requires_grad_(torch.is_grad_enabled())  # all workers sum gradients alike, or wait for ever
         normal = (images_BCHW.to(dtype) - self.get_buffer("mean")) / self.get_buffer("std")
         with torch.autocast(images_BCHW.device.type, torch.bfloat16, enabled=precision == "bf16"):
             features: torch.Tensor = self.backbone(normal.contiguous(memory_format=torch.channels_last))
@@ -72,17 +73,39 @@ class Network(nn.Module):
 
 
 class Head(nn.Module):
-    """Batch normalisation, dropout, linear, behind the backbone's global average pooling."""
+    """Batch normalisation, dropout, linear, behind the backbone's global average pooling.
+
+    In training it sees this worker's share of a global batch, `batch[rank::workers]`.
+    """
 
     def __init__(self, features: int, classes: int, dropout: float) -> None:
         super().__init__()
         self.norm = GlobalBatchNorm(features)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = GlobalDropout(dropout)
         self.linear = nn.Linear(features, classes)
 
-    def forward(self, features_BC: torch.Tensor) -> torch.Tensor:
-        """Return logits, `(B, K)`."""
-        return self.linear(self.dropout(self.norm(features_BC)))  # type: ignore[no-any-return]
+    def forward(self, features_BC: torch.Tensor, global_count: int | None = None) -> torch.Tensor:
+        """Return logits, `(B, K)`; in training, `global_count` is the number of samples of all workers."""
+        count = len(features_BC) if global_count is None else global_count
+        return self.linear(self.dropout(self.norm(features_BC, count), count))  # type: ignore[no-any-return]
+
+
+class GlobalDropout(nn.Module):
+    """Dropout (Srivastava et al. 2014) that is drawn for the global batch, so that it is the same for any workers.
+
+    All workers must have seeded their random numbers alike.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, values_BC: torch.Tensor, global_count: int) -> torch.Tensor:
+        """Set a share of the values to 0, and scale the others up; in evaluation, change nothing."""
+        if not self.training or self.share == 0:
+            return values_BC
+        drawn = torch.rand((global_count, values_BC.shape[1]), device=values_BC.device)[rank() :: world_size()]
+        return values_BC * (drawn >= self.share) / (1 - self.share)
 
 
 class GlobalBatchNorm(nn.BatchNorm1d):
@@ -91,13 +114,13 @@ class GlobalBatchNorm(nn.BatchNorm1d):
     torch's SyncBatchNorm does not run on CPUs; and here a worker may hold fewer samples than another, or none.
     """
 
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
+    def forward(self, values: torch.Tensor, global_count: int | None = None) -> torch.Tensor:
         """Normalise; in training with the moments of the global batch, which also enter the running ones."""
         assert self.running_mean is not None, "statistics are tracked"
         assert self.running_var is not None, "statistics are tracked"
         if not self.training:
             return super().forward(values)
-        count = sum_over_workers(torch.tensor(float(len(values)), device=values.device))
+        count = len(values) if global_count is None else global_count
         assert count > 1, "a batch of one has no variance; the stream makes none"
         mean = sum_over_workers(values.sum(dim=0)) / count
         variance = sum_over_workers((values - mean).square().sum(dim=0)) / count

@@ -20,6 +20,8 @@ from histo.learn.listing import Listing, Split
 from histo.learn.manifest import list_manifest
 from histo.learn.npz import list_npz
 
+_MOST_CLASSES = 1000
+
 
 @dataclass(frozen=True)
 class Case:
@@ -174,6 +176,8 @@ def _name_numbers(path: Path, listing: Listing, names: Sequence[str] | None, fla
     """Give numbered labels their names, or else call each by its number."""
     numbers = np.array(listing.labels, np.int64)
     needed = int(numbers.max()) + 1
+    if needed > _MOST_CLASSES:
+        raise UsageError(f"{flag} {path}: label {needed - 1}: numbered labels count the classes from 0")
     given = tuple(names) if names else tuple(str(number) for number in range(needed))
     if needed > len(given):
         raise UsageError(

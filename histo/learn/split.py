@@ -73,6 +73,12 @@ def assign_splits(source: Source, found: Survey, spec: SplitSpec, seed: int) -> 
         splits[i] = "test" if i in tested else "val"
     if "train" not in splits.values():
         raise UsageError("the source has no training images, only parts for validation or testing")
+    learned = {source.cases[i].label for i, split in splits.items() if split == "train"}
+    unseen = [name for label, name in enumerate(source.classes) if label not in learned]
+    if unseen:
+        raise UsageError(
+            f"class {unseen[0]}: none of its images can be trained on; add some, or choose the classes with --classes"
+        )
     return tuple(splits.get(i) for i in range(len(source.cases)))
 
 

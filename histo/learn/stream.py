@@ -70,7 +70,7 @@ class ImageStream:
             _Images(source, size_px),
             batch_sampler=self._shares,
             num_workers=loaders,
-            persistent_workers=loaders > 0,
+            persistent_workers=loaders > 0 and order.shuffle,  # of the others, few or one pass is asked for
             pin_memory=self._device.type == "cuda",
             collate_fn=_stack,
             generator=torch.Generator(),  # its own, so that it takes no random number from dropout

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from histo import tables
@@ -37,7 +39,7 @@ def read_splits(run: Path, source: Source) -> tuple[Split | None, ...]:
     Raises:
         UsageError: If the source holds other cases than when the run began.
     """
-    written = pq.read_table(run / FILE, columns=["case_id", "split"]).to_pydict()
+    written = _read(run, "case_id", "split")
     _same(run, written["case_id"], [case.case_id for case in source.cases], source)
     return tuple(written["split"])
 
@@ -48,8 +50,16 @@ def check_unchanged(run: Path, source: Source, found: Survey) -> None:
     Raises:
         UsageError: If one is not.
     """
-    written = pq.read_table(run / FILE, columns=["content_hash"]).to_pydict()
+    written = _read(run, "content_hash")
     _same(run, written["content_hash"], list(found.content_hashes), source)
+
+
+def _read(run: Path, *columns: str) -> dict[str, list[Any]]:
+    try:
+        found: dict[str, list[Any]] = pq.read_table(run / FILE, columns=list(columns)).to_pydict()
+    except (OSError, pa.ArrowException) as error:
+        raise UsageError(f"{run / FILE}: cannot be read ({error}); give another --out") from None
+    return found
 
 
 def _same(run: Path, before: list[str | None], now: list[str | None], source: Source) -> None:

@@ -87,6 +87,7 @@ def _write_parts(source: Source, out: Path, workers: int) -> Survey:
     except ray.exceptions.RayError as error:
         for reference in running:
             ray.cancel(reference, force=True)
+        ray.wait(list(running), num_returns=len(running), timeout=60)
         raise HistoError(f"{out}: the run was broken off: {root_cause(error)}") from error
     return make_survey([look for number in range(len(starts)) for look in found[number]])
 

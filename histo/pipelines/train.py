@@ -15,7 +15,7 @@ from ray.train.torch import TorchTrainer
 from histo import store
 from histo.errors import HistoError, UsageError
 from histo.learn.augment import augment
-from histo.learn.bundle import Architecture, Bundle, TileInput
+from histo.learn.bundle import Architecture, Bundle, TileInput, read_bundle
 from histo.learn.checkpoint import extract_bundle
 from histo.learn.history import History
 from histo.learn.model import Network, check_size
@@ -25,7 +25,7 @@ from histo.learn.split import split_hash
 from histo.pipelines.cases import write_cases
 from histo.pipelines.cluster import Placement, check_shared, place, root_cause, session
 from histo.pipelines.evaluate import evaluate_cases
-from histo.pipelines.record import RunRecord, claim_output, read_record, versions
+from histo.pipelines.record import FILE, RunRecord, claim_output, read_record, versions
 from histo.pipelines.train_data import TrainingData, gather, read_training_source
 from histo.pipelines.train_spec import FREE_TO_CHANGE, TrainSpec
 from histo.pipelines.train_worker import initial_network, train_worker
@@ -33,6 +33,13 @@ from histo.report.samples import draw_samples
 from histo.resample import resize
 
 CHANGED_PER_SAMPLE = 6
+KEEP_FREED_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+}
+"""Environment of the workers: glibc gives the memory of a step's tensors to the next one instead of to the system, from
+which it would come back page by page; a tenth of the time on CPUs (docs/decisions/0008-batches-and-speed.md)."""
 
 
 def train(spec: TrainSpec) -> int:
@@ -46,6 +53,9 @@ def train(spec: TrainSpec) -> int:
     if earlier and earlier["exit_code"] == 0:
         print(f"{spec.out}: the run is complete; bundle: {spec.out / 'model'}", flush=True)
         return 0
+    inside = [path for path in (*spec.data, *(spec.test or [])) if path.is_dir() and spec.out.is_relative_to(path)]
+    if inside:
+        raise UsageError(f"--out {spec.out}: lies in {inside[0]}, whose images are read; give another folder")
     source = read_training_source(spec)
     network = initial_network(spec, source.classes)
     _check(spec, network)
@@ -55,7 +65,8 @@ def train(spec: TrainSpec) -> int:
     print(_summary(data), flush=True)
     with session(spec.workers) as resources:
         placement = place(spec.workers, spec.device, resources, cpu_workers=1)
-        check_shared(spec.out, *spec.data, *(spec.test or []), *([spec.start_from] if spec.start_from else []))
+        single = [path for path in (spec.start_from, spec.network.weights) if path]
+        check_shared(spec.out, *spec.data, *(spec.test or []), *single)
         facts = {"placement": asdict(placement), "data_fingerprint": bundle.origin["data_fingerprint"]}
         with RunRecord(spec.out, "train", spec, earlier, **facts) as record:
             write_cases(spec.out, data.source, data.found, data.splits)
@@ -74,6 +85,8 @@ def _earlier(spec: TrainSpec, history: History) -> dict[str, Any] | None:
     Raises:
         UsageError: If there is a run that is not to be continued, or with other settings.
     """
+    if (spec.out / FILE).exists() and read_record(spec.out)["command"] != "train":
+        raise UsageError(f"--out {spec.out}: holds the results of another job; give another folder")
     if not history.last:
         return None
     if not spec.resume:
@@ -82,6 +95,8 @@ def _earlier(spec: TrainSpec, history: History) -> dict[str, Any] | None:
     changed = _differences(earlier["spec"], spec.model_dump(mode="json"), "")
     if changed:
         raise UsageError(f"--resume: {'; '.join(changed)}; resume with the same settings, or give another --out")
+    _check_finite(spec.out, history)
+    read_bundle(history.checkpoint(history.last), "--resume")
     return earlier
 
 
@@ -133,7 +148,7 @@ def _summary(data: TrainingData) -> str:
 
 
 def _draw_samples(spec: TrainSpec, data: TrainingData) -> None:
-    """Draw a training image of each class as it is, and as the first epochs see it."""
+    """Draw a training image of each class as it is, and as augmentation changes it."""
     train = [i for i, split in enumerate(data.splits) if split == "train"]
     first = {data.source.cases[i].label: i for i in reversed(train)}
     members = [first[label] for label in sorted(first)]
@@ -144,7 +159,8 @@ def _draw_samples(spec: TrainSpec, data: TrainingData) -> None:
         for epoch in range(1, CHANGED_PER_SAMPLE + 1)
     ]
     titles = [data.source.classes[data.source.cases[i].label] for i in members]
-    caption = f"Training images as they are, and as epochs 1 to {CHANGED_PER_SAMPLE} see them ({spec.augment.preset})"
+    preset = spec.augment.preset
+    caption = f"Training images as they are, and as augment.preset {preset} changes them in epochs 1 to {len(changed)}"
     draw_samples(images, np.stack(changed, axis=1), titles, spec.out / "figures" / "samples.png", caption)
 
 
@@ -152,6 +168,7 @@ def _run_workers(spec: TrainSpec, placement: Placement, bundle: Bundle, history:
     """Train in Ray Train's workers; the epochs appear here as they are written."""
     storage = spec.out / "staging"
     store.remove(storage)
+    history.rewind()
     loaders = spec.loaders if spec.loaders is not None else (placement.cpus - 1 if placement.gpus else 0)
     trainer = TorchTrainer(
         train_worker,
@@ -168,6 +185,7 @@ def _run_workers(spec: TrainSpec, placement: Placement, bundle: Bundle, history:
         run_config=ray.train.RunConfig(
             name="ray",
             storage_path=str(storage),
+            worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},
             failure_config=ray.train.FailureConfig(max_failures=spec.max_failures, controller_failure_limit=1),  # type: ignore[call-arg] # as V1
         ),
     )
@@ -185,14 +203,20 @@ def _finish(out: Path, history: History) -> dict[str, Any]:
     Raises:
         HistoError: If training ended because the loss was no longer finite.
     """
-    last, best = history.past()[-1], history.best()
-    if best is None or not math.isfinite(last["train_loss"] + last["val_loss"]):
-        raise HistoError(
-            f"{out}: the loss is not finite in epoch {last['epoch']}; lower --fit.head.learning-rate or "
-            "--fit.tune.learning-rate, and look at the images"
-        )
+    _check_finite(out, history)
+    best = history.best()
+    assert best is not None, "the loss of the last epoch, if of no other, is finite"
     extract_bundle(history.checkpoint(best["epoch"]), out / "model")
     return best
+
+
+def _check_finite(out: Path, history: History) -> None:
+    last = history.past()[-1]
+    if not math.isfinite(last["train_loss"] + last["val_loss"]):
+        raise HistoError(
+            f"{out}: the loss is not finite in epoch {last['epoch']}; lower --fit.head.learning-rate or "
+            "--fit.tune.learning-rate, look at the images, and give another --out"
+        )
 
 
 def _score_test(spec: TrainSpec, data: TrainingData, placement: Placement) -> dict[str, Any] | None:

@@ -53,7 +53,7 @@ class TrainSpec(Spec):
     with --tiling.mpp."""
     size_px: int = Field(224, ge=16)
     """Edge of the images that the network sees (px); others are resampled."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     """Fixes subset, split, order, augmentation and initial weights."""
     max_broken: float = Field(0.01, ge=0, le=1)
     """Share of images that cannot be used above which the run ends (0 to 1)."""
@@ -75,9 +75,11 @@ class TrainSpec(Spec):
     fit: FitSpec = FitSpec()
 
     @model_validator(mode="after")
-    def _epoch_of_something(self) -> "TrainSpec":
+    def _one_beginning(self) -> "TrainSpec":
         if self.epoch is not None and self.start_from is None:
-            raise ValueError("epoch says which epoch of --start-from is used; give that, too")
+            raise ValueError("--epoch says which epoch of --start-from is used; give that, too")
+        if self.network.weights is not None and self.start_from is not None:
+            raise ValueError("--network.weights and --start-from are two ways to begin; give one of them")
         return self
 
     @property
@@ -86,5 +88,5 @@ class TrainSpec(Spec):
         return not self.fit.head.augment or self.augment.settings().changes_nothing
 
 
-FREE_TO_CHANGE = frozenset(("resume", "workers", "device", "loaders", "keep_checkpoints", "max_failures"))
+FREE_TO_CHANGE = frozenset(("out", "resume", "workers", "device", "loaders", "keep_checkpoints", "max_failures"))
 """Fields that do not change the result, so that a run may be resumed with others."""

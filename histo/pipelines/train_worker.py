@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from histo.learn.augment import AugmentSpec
 from histo.learn.bundle import WEIGHTS, Architecture, Bundle, find_bundle, read_bundle
 from histo.learn.checkpoint import read_state
-from histo.learn.collective import rank
+from histo.learn.collective import from_first_worker, rank
 from histo.learn.history import History
 from histo.learn.listing import Split
 from histo.learn.loop import fit
@@ -46,16 +46,19 @@ def train_worker(config: dict[str, Any]) -> None:
     spec = TrainSpec.model_validate_json(config["spec"])
     bundle = Bundle.model_validate_json(config["bundle"])
     history = History(spec.out, spec.keep_checkpoints)
+    device = _device()
     if rank() == 0:
         history.rewind()
-    past = history.past()
+    past = from_first_worker(
+        history.past() if rank() == 0 else [], device
+    )  # other nodes may see older files for a while
     source = read_training_source(spec)
     network = initial_network(spec, source.classes)
     if spec.fit.precision == "float64":
         network.double()
     if past:
         network.load_state_dict(load_file(history.checkpoint(len(past)) / WEIGHTS))
-    network.to(ray.train.torch.get_device()).to(memory_format=torch.channels_last)
+    network.to(device).to(memory_format=torch.channels_last)
     data = _Data(spec, source, read_splits(spec.out, source), network, config["loaders"])
     for phase in phases_left(spec.fit, past):
         optimizer = make_optimizer(network, phase)
@@ -71,6 +74,15 @@ def train_worker(config: dict[str, Any]) -> None:
             own = [line["val_loss"] for line in past if line["phase"] == phase.name]
             if is_stalled(own, spec.fit.patience):
                 break
+
+
+def _device() -> torch.device:
+    """Return where this worker computes, which becomes the default of what names no device."""
+    device = ray.train.torch.get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.allow_tf32 = False  # float32 means float32, as where the bundle is used
+    return device
 
 
 class _Data:

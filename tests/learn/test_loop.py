@@ -41,11 +41,12 @@ AUGMENT = AugmentSpec(preset="geometric")
 
 def network(dropout: float = 0.2) -> Network:
     torch.manual_seed(0)
-    return Network(Patches(), Normalisation((127.0,) * 3, (128.0,) * 3), classes=3, dropout=dropout)
+    made = Network(Patches(), Normalisation((127.0,) * 3, (128.0,) * 3), classes=3, dropout=dropout)
+    return made.to(memory_format=torch.channels_last)
 
 
 def streams(source: Source, augment: AugmentSpec | None = AUGMENT) -> tuple[ImageStream, ImageStream]:
-    train = Order(tuple(i for i in range(36) if i % 4), 8)
+    train = Order(tuple(i for i in range(36) if i % 4)[:26], 8)
     val = Order(tuple(range(0, 36, 4)), 8, shuffle=False)
     return ImageStream(source, train, 32, augment), ImageStream(source, val, 32)
 
@@ -115,9 +116,9 @@ def test_stopping_is_a_break_and_every_step_is_recorded(tiles: Path) -> None:
 def test_an_epochs_loss_is_the_mean_of_its_steps_weighted_by_their_samples(tiles: Path) -> None:
     epoch = run(tiles)[1][0]
 
-    counts = [8, 8, 8, 3]
+    counts = [8, 8, 8, 2]
 
-    expected = sum(step.loss * count for step, count in zip(epoch.steps, counts, strict=True)) / 27
+    expected = sum(step.loss * count for step, count in zip(epoch.steps, counts, strict=True)) / 26
     assert epoch.train_loss == pytest.approx(expected, rel=1e-5)
 
 
@@ -221,7 +222,7 @@ def test_continuing_gives_the_losses_of_never_having_stopped(tiles: Path) -> Non
 def _worker(rank: int, workers: int, tiles: Path, folder: Path, phase: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=workers)
-    _, epochs = run(tiles, phase=phase, dropout=0)
+    _, epochs = run(tiles, phase=phase)
     if rank == 0:
         torch.save(losses(epochs), folder / "losses.pt")
     dist.destroy_process_group()
@@ -233,7 +234,7 @@ def _worker(rank: int, workers: int, tiles: Path, folder: Path, phase: str) -> N
 def test_the_number_of_workers_does_not_change_the_losses(
     tiles: Path, tmp_path: Path, workers: int, phase: str
 ) -> None:
-    alone = losses(run(tiles, phase=phase, dropout=0)[1])
+    alone = losses(run(tiles, phase=phase)[1])
 
     multiprocessing.spawn(_worker, (workers, tiles, tmp_path, phase), nprocs=workers)
 

@@ -10,6 +10,7 @@ from histo.errors import UsageError
 from histo.learn.bundle import Architecture
 from histo.learn.model import (
     GlobalBatchNorm,
+    GlobalDropout,
     Network,
     Normalisation,
     check_size,
@@ -52,7 +53,7 @@ def test_the_head_is_normalisation_dropout_linear() -> None:
     features = torch.randn(8, 1280)
 
     normal = torch.nn.functional.batch_norm(features, None, None, training=True)
-    head.dropout.p = 0.0
+    head.dropout.share = 0.0
 
     torch.testing.assert_close(head(features), head.linear(normal), atol=1e-4, rtol=1e-4)
 
@@ -112,3 +113,14 @@ def test_batch_normalisation_of_one_worker_is_torchs_own() -> None:
     torch.testing.assert_close(ours.running_mean, torchs.running_mean)
     torch.testing.assert_close(ours.running_var, torchs.running_var)
     torch.testing.assert_close(ours.eval()(values), torchs.eval()(values))
+
+
+def test_dropout_is_drawn_for_the_global_batch_and_leaves_the_mean() -> None:
+    dropout, values = GlobalDropout(0.25), torch.ones(4000, 8)
+
+    torch.manual_seed(0)
+    dropped = dropout(values, 4000)
+
+    assert sorted(set(dropped.flatten().tolist())) == [0.0, pytest.approx(4 / 3)]
+    assert float((dropped == 0).float().mean()) == pytest.approx(0.25, abs=0.01)
+    assert torch.equal(dropout.eval()(values, 4000), values)

@@ -2,17 +2,26 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from histo import store
 from histo.cli import main
 from histo.learn.bundle import read_bundle
 from histo.learn.checkpoint import read_state
 from histo.learn.phases import is_stalled
+from histo.learn.predict import Predictor
+from histo.pipelines.train_spec import TrainSpec
+from histo.pipelines.train_worker import initial_network
+from histo.resample import resize
+from histo.spec import read_spec
 
 pytestmark = pytest.mark.ray
 
@@ -101,21 +110,58 @@ def test_a_complete_run_is_neither_overwritten_nor_trained_again(
     assert (finished / "run.json").read_bytes() == before
 
 
-def test_a_new_run_starts_from_a_chosen_epoch_of_another(finished: Path, tiles: Path, tmp_path: Path) -> None:
-    still = ["--fit.head.epochs", "1", "--fit.tune.epochs", "0", "--fit.head.learning-rate", "1e-12"]
-    still += ["--size-px", "64", "--classes", "MUS,STR,TUM", "--split.test-fraction", "0.25", "--network.dropout", "0"]
+@pytest.mark.parametrize("epoch", [3, 4])
+def test_a_new_run_starts_with_the_weights_of_a_chosen_epoch(finished: Path, tiles: Path, epoch: int) -> None:
+    flags = ["--data", str(tiles), "--out", "unused", "--start-from", str(finished), "--epoch", str(epoch)]
+    spec = read_spec(TrainSpec, flags, "histo train")
 
-    assert train(tiles, tmp_path / "from", *still, "--start-from", str(finished), "--epoch", "3") == 0
-    assert main([
-        "evaluate", "--model", str(finished), "--epoch", "3", "--data", str(tiles), "--out", str(tmp_path / "third"),
-    ]) == 0  # fmt: skip
+    weights = initial_network(spec, ("MUS", "STR", "TUM")).state_dict()
 
-    past = lines(finished / "metrics.jsonl")
-    (moved,) = lines(tmp_path / "from" / "metrics.jsonl")
-    assert moved["train_accuracy"] == pytest.approx(past[2]["train_accuracy"], abs=0.25)
-    assert moved["val_loss"] == pytest.approx(past[2]["val_loss"], rel=0.2)
-    assert abs(moved["val_loss"] - past[2]["val_loss"]) < abs(moved["val_loss"] - past[0]["val_loss"])
+    trained = load_file(finished / "checkpoints" / f"epoch_{epoch:04d}" / "model.safetensors")
+    assert weights.keys() == trained.keys()
+    assert all(torch.equal(weights[name], trained[name]) for name in trained)
+
+
+def test_a_chosen_epoch_is_evaluated(finished: Path, tiles: Path, tmp_path: Path) -> None:
+    flags = ["--model", str(finished), "--epoch", "3", "--data", str(tiles), "--out", str(tmp_path / "third")]
+
+    assert main(["evaluate", *flags]) == 0
+
+    rows = pq.read_table(tmp_path / "third" / "predictions.parquet").to_pydict()
+    with np.load(tiles) as known:
+        enlarged = np.stack([resize(image, 64) for image in known["images"]])
+    expected = Predictor(finished / "checkpoints" / "epoch_0003")(enlarged)
+    assert len(rows["case_id"]) == 36
+    np.testing.assert_allclose(rows["prob_TUM"], expected[:, 2], atol=1e-5)
     assert json.loads((tmp_path / "third" / "run.json").read_text())["model"].endswith("epoch_0003")
+
+
+def test_a_run_that_cannot_be_continued_is_refused_in_one_line(
+    finished: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"exit_code": None}))
+    flags = ["--fit.head.epochs", "2", "--fit.tune.epochs", "2", "--no-fit.head.augment", "--resume"]
+    flags += ["--size-px", "64", "--mpp", "2", "--classes", "MUS,STR,TUM", "--split.test-fraction", "0.25"]
+    weights = run / "checkpoints" / "epoch_0004" / "model.safetensors"
+    whole = weights.read_bytes()
+
+    weights.write_bytes(whole[:-1])
+    damaged = train(tiles, run, *flags)
+    weights.write_bytes(whole)
+    (run / "split.parquet").write_bytes(b"")
+    without_split = train(tiles, run, *flags)
+    last = lines(run / "metrics.jsonl")
+    store.put_json_lines(run / "metrics.jsonl", [*last[:-1], last[-1] | {"val_loss": float("nan")}])
+    diverged = train(tiles, run, *flags)
+
+    shown = capsys.readouterr().err.splitlines()
+    assert (damaged, without_split, diverged) == (2, 2, 1)
+    assert "model.safetensors: sha256 is" in shown[0]
+    assert "split.parquet: cannot be read" in shown[1]
+    assert "the loss is not finite in epoch 4" in shown[2]
 
 
 def test_other_classes_start_from_the_backbone_alone(finished: Path, tmp_path: Path) -> None:
@@ -128,7 +174,7 @@ def test_other_classes_start_from_the_backbone_alone(finished: Path, tmp_path: P
 
 
 def test_two_workers_train_as_one_does(tiles: Path, tmp_path: Path) -> None:
-    flags = [*SHORT, "--network.dropout", "0", "--fit.batch-size", "9", "--fit.balance", "sampling"]
+    flags = [*SHORT, "--fit.batch-size", "9", "--fit.balance", "sampling", "--network.dropout", "0.3"]
     flags += ["--fit.precision", "float64"]
 
     assert train(tiles, tmp_path / "one", *flags, "--workers", "1") == 0

@@ -101,3 +101,15 @@ def test_the_split_is_read_back_and_other_images_are_refused(tiles: Path, tmp_pa
         check_unchanged(tmp_path, other.source, other.found)
     with pytest.raises(UsageError, match="30 images, 36 before"):
         read_splits(tmp_path, fewer.source)
+
+
+def test_a_class_that_cannot_be_learned_is_refused(tiles: Path, tmp_path: Path) -> None:
+    from_one = save(tmp_path / "from_one.npz", noise(20), np.arange(20) % 2 + 1)
+    numbered_high = save(tmp_path / "high.npz", noise(20), np.arange(20) % 2 * 10**6)
+
+    with pytest.raises(UsageError, match="class NORM: none of its images can be trained on"):
+        gathered(tiles, tmp_path, "--classes", "TUM,STR,MUS,NORM")
+    with pytest.raises(UsageError, match="class 0: none of its images can be trained on"):
+        gathered(from_one, tmp_path)
+    with pytest.raises(UsageError, match="label 1000000: numbered labels count the classes from 0"):
+        gathered(numbered_high, tmp_path)
