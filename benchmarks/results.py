@@ -61,7 +61,10 @@ def regress(known: tuple[np.ndarray, np.ndarray, list[str]], run: Path) -> float
     table = pq.read_table(run / "split.parquet").to_pydict()
     assert table["case_id"] == names, "a run keeps the order of its source"
     split = np.array(table["split"])
-    regression = LogisticRegressionCV(Cs=np.logspace(-5, 0, 6), cv=5, max_iter=2000, use_legacy_attributes=False)
+    strengths = np.logspace(-5, 0, 6)
+    regression = LogisticRegressionCV(
+        Cs=strengths, l1_ratios=(0.0,), cv=5, scoring="accuracy", max_iter=2000, use_legacy_attributes=False
+    )
     model = make_pipeline(StandardScaler(), regression)
     model.fit(values[split != "test"], labels[split != "test"])
     return float(model.score(values[split == "test"], labels[split == "test"]))

@@ -25,8 +25,8 @@ class DemoSpec(Spec):
     """Folder of everything that the demo makes."""
     tiles_per_class: int = Field(40, ge=5)
     """Fabricated training tiles of each class."""
-    epochs: int = Field(4, ge=1)
-    """Passes over the training tiles in which the head learns."""
+    epochs: int = Field(30, ge=1)
+    """Passes over the training tiles; only the head learns, from features that are computed once."""
     seed: int = Field(0, ge=0)
     """Fixes what is fabricated."""
 
@@ -44,7 +44,8 @@ def demo(spec: DemoSpec) -> int:
     fabricate_tiles(spec.out / "tiles", spec.tiles_per_class, spec.seed)
     truths = fabricate_slides(spec.out / "slides", spec.seed + 1)
     run, out = spec.out / "run", spec.out / "labels"
-    _histo("train", data=spec.out / "tiles", out=run, mpp=0.5, **{"fit.head.epochs": spec.epochs, "fit.tune.epochs": 0})
+    phases = {"augment.preset": "none", "fit.head.epochs": spec.epochs, "fit.tune.epochs": 0}
+    _histo("train", data=spec.out / "tiles", out=run, mpp=0.5, **phases)
     _histo("label", slides=spec.out / "slides", model=run / "model", out=out, **{"mpp-if-missing": MPP})
     right, total = 0, 0
     for truth in truths:

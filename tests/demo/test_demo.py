@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def test_the_demo_keeps_its_promise_and_shows_each_slide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = demo(DemoSpec(out=tmp_path / "demo", tiles_per_class=20, epochs=3))
+    code = demo(DemoSpec(out=tmp_path / "demo", tiles_per_class=20))
 
     shown = capsys.readouterr().out
     assert code == 0, shown
