@@ -1,101 +1,146 @@
 """What fine-tuning reaches on real tiles: `python benchmarks/results.py PATHMNIST_718.npz NCT_CROPS`.
 
-Prints the tables of docs/results.md. For each seed, 20 % of the tiles are held out; of the others, an eighth chooses
-the epoch. Beside it, on the same tiles held out, a logistic regression on the features of the same backbone as ImageNet
-left it, which learns from all others, its strength of regularisation chosen among them by cross-validation.
+Prints the tables of docs/results.md. Each source is cross-validated by itself, then both together. Beside the network,
+on the same folds, stand logistic regressions that learn from the same training tiles, have their regularisation and
+their temperature chosen on the same validation tiles, and see the features of the same backbone as ImageNet left it, or
+nothing but colour.
 """
 
 import argparse
 import json
 import platform
-import statistics
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from sklearn.linear_model import LogisticRegressionCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from scipy.special import softmax
 
 from histo.cli import main as histo
-from histo.learn.bundle import Architecture
+from histo.learn.baseline import Features, colour_features, fit_regression
+from histo.learn.bundle import Architecture, read_bundle
+from histo.learn.calibration import fit_temperature
+from histo.learn.evaluation import Predictions, measure
 from histo.learn.model import DEFAULT_BACKBONE, pretrained_network
-from histo.learn.source import read_sources
+from histo.learn.source import Source, read_sources
 from histo.resample import resize
 
 CLASSES = ("ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM")
 MPP = {"pathmnist-718.npz": "4", "nct-crops": "1.179"}
+FOLDS = 5
+MODELS = {
+    "tuned": "fine-tuned",
+    "frozen": "regression on frozen features",
+    "colour_histogram": "regression on a colour histogram",
+    "mean_rgb": "regression on mean RGB",
+}
 
 
-def fine_tune(data: list[Path], run: Path, seed: int, flags: list[str]) -> dict[str, float]:
-    """Train, and return the accuracy on what was held out: of each source, and of all."""
+def cross_validate(data: list[Path], out: Path, size_px: int, flags: list[str]) -> None:
+    """Fine-tune, fold by fold."""
     settings = {
-        "data": ",".join(map(str, data)), "out": run, "seed": seed, "classes": ",".join(CLASSES),
-        "mpp": ",".join(MPP[path.name] for path in data), "split.test-fraction": 0.2, "split.val-fraction": 0.1,
+        "data": ",".join(map(str, data)), "out": out, "classes": ",".join(CLASSES), "folds": FOLDS, "size-px": size_px,
+        "mpp": ",".join(MPP[path.name] for path in data),
     }  # fmt: skip
-    code = histo(["train", *(word for name, value in settings.items() for word in (f"--{name}", str(value))), *flags])
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    code = histo(["crossval", *words, *flags])
     if code:
         raise SystemExit(code)
-    scores = json.loads((run / "test" / "metrics.json").read_text())
-    parts = {name: part["accuracy"] for name, part in scores.get("per_source", {}).items()}
-    return parts | {"all": scores["accuracy"]}
 
 
 @torch.inference_mode()
-def features(data: list[Path], size_px: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return the features of every image as ImageNet's backbone gives them, its label, and its case id."""
-    source = read_sources(data, CLASSES)
+def frozen_features(source: Source, size_px: int) -> Features:
+    """Return the features of every image as ImageNet's backbone gives them, `(n, features)`."""
     network = pretrained_network(Architecture(backbone=DEFAULT_BACKBONE), len(CLASSES)).eval()
     rows = []
     for i in range(len(source.cases)):
         pixels = torch.from_numpy(np.array(resize(source.images.load(i), size_px)))
-        rows.append(network.features(pixels.permute(2, 0, 1)[None])[0].numpy())
-    return np.stack(rows), source.labels(), [case.case_id for case in source.cases]
+        rows.append(network.features(pixels.permute(2, 0, 1)[None])[0].double().numpy())
+    return np.stack(rows)
 
 
-def regress(known: tuple[np.ndarray, np.ndarray, list[str]], run: Path) -> float:
-    """Return the accuracy of a logistic regression on the cases that a run held out."""
-    values, labels, names = known
-    table = pq.read_table(run / "split.parquet").to_pydict()
-    assert table["case_id"] == names, "a run keeps the order of its source"
-    split = np.array(table["split"])
-    strengths = np.logspace(-5, 0, 6)
-    regression = LogisticRegressionCV(
-        Cs=strengths, l1_ratios=(0.0,), cv=5, scoring="accuracy", max_iter=2000, use_legacy_attributes=False
+def read_predictions(source: Source, out: Path) -> Predictions:
+    """Return what the networks predicted of the cases that they did not see."""
+    table = pq.read_table(out / "predictions.parquet")
+    assert table["case_id"].to_pylist() == [case.case_id for case in source.cases], "the order is the source's"
+    folds = table["fold"].to_numpy()
+    temperatures = np.array([read_bundle(out / f"fold_{fold}" / "model").temperature for fold in range(FOLDS)])
+    return Predictions(
+        cases=source.cases,
+        classes=CLASSES,
+        truth_N=source.labels(),
+        probabilities_NK=np.stack([table[f"prob_{name}"].to_numpy() for name in CLASSES], axis=1),
+        temperatures_N=temperatures[folds],
+        fold_N=folds,
     )
-    model = make_pipeline(StandardScaler(), regression)
-    model.fit(values[split != "test"], labels[split != "test"])
-    return float(model.score(values[split == "test"], labels[split == "test"]))
+
+
+def regress(values: Features, tuned: Predictions, out: Path) -> Predictions:
+    """Predict every case by a regression that did not see its fold."""
+    probabilities, temperatures = np.empty_like(tuned.probabilities_NK), np.empty_like(tuned.temperatures_N)
+    for fold in range(FOLDS):
+        splits = np.array(pq.read_table(out / f"fold_{fold}" / "split.parquet")["split"].to_pylist())
+        train, val, test = (splits == part for part in ("train", "val", "test"))
+        model = fit_regression(values[train], tuned.truth_N[train], values[val], tuned.truth_N[val])
+        temperature = fit_temperature(model.predict_log_proba(values[val]), tuned.truth_N[val])
+        probabilities[test] = softmax(model.predict_log_proba(values[test]) / temperature, axis=1)
+        temperatures[test] = temperature
+    return replace(tuned, probabilities_NK=probabilities, temperatures_N=temperatures)
+
+
+def compare(data: list[Path], out: Path, size_px: int, flags: list[str]) -> dict[str, dict]:
+    """Cross-validate all models on the same folds, and score them."""
+    cross_validate(data, out, size_px, flags)
+    source = read_sources(data, CLASSES)
+    tuned = read_predictions(source, out)
+    features = {"frozen": frozen_features(source, size_px)}
+    features |= colour_features(source.images, range(len(source.cases)))
+    found = {"tuned": tuned} | {name: regress(values, tuned, out) for name, values in features.items()}
+    return {name: measure(predictions, resamples=1000, seed=0) for name, predictions in found.items()}
+
+
+def print_tables(title: str, scores: dict[str, dict], out: Path) -> None:
+    """Print one table of all scores, and one of each class."""
+    print(f"\n| {title}, {scores['tuned']['n']} tiles | " + " | ".join(MODELS.values()) + " |")
+    print("|---|" + "---|" * len(MODELS))
+    each = [scores[name] for name in MODELS]
+    intervals = (s["intervals"]["accuracy"] for s in each)
+    print("| accuracy |", *(f"{s['accuracy']:.3f} |" for s in each))
+    print("| 95 % interval |", *(f"{low:.3f} to {high:.3f} |" for low, high in intervals))
+    for key, name in (("balanced_accuracy", "balanced accuracy"), ("macro_f1", "macro F1"), ("macro_auc", "macro AUC")):
+        print(f"| {name} |", *(f"{s[key]:.3f} |" for s in each))
+    print("| calibration error before |", *(f"{s['ece_uncalibrated']:.3f} |" for s in each))
+    print("| calibration error after temperature |", *(f"{s['ece']:.3f} |" for s in each))
+    for source in scores["tuned"].get("per_source", {}):
+        print(f"| accuracy on {source} |", *(f"{s['per_source'][source]['accuracy']:.3f} |" for s in each))
+    over = json.loads((out / "metrics.json").read_text())["over_folds"]["accuracy"]
+    print(
+        f"\naccuracy of the fine-tuned, fold by fold: mean {over['mean']:.3f}, standard deviation {over['std']:.3f}\n"
+    )
+    print("| recall (F1) | tiles | " + " | ".join(MODELS.values()) + " |")
+    print("|---|---|" + "---|" * len(MODELS))
+    for label in CLASSES:
+        parts = [s["per_class"][label] for s in each]
+        print(f"| {label} | {parts[0]['n']} |", *(f"{p['recall']:.2f} ({p['f1']:.2f}) |" for p in parts))
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pathmnist", type=Path)
     parser.add_argument("crops", type=Path)
     parser.add_argument("--size-px", type=int, default=112)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--keep", type=Path, help="folder that keeps the runs")
     options, flags = parser.parse_known_args()
-    flags += ["--size-px", str(options.size_px)]
-    known = features([options.pathmnist], options.size_px)
-    alone, both = [], []
     with tempfile.TemporaryDirectory() as folder:
-        for seed in range(options.seeds):
-            run = Path(folder) / f"alone{seed}"
-            tuned = fine_tune([options.pathmnist], run, seed, flags)
-            alone.append((tuned["all"], regress(known, run)))
-            both.append(fine_tune([options.pathmnist, options.crops], Path(folder) / f"both{seed}", seed, flags))
-    print(f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, {' '.join(flags)}")
-    print("| pathmnist-718 | fine-tuned | logistic regression on frozen features |\n|---|---|---|")
-    for seed, (tuned_accuracy, regressed) in enumerate(alone):
-        print(f"| seed {seed} | {tuned_accuracy:.3f} | {regressed:.3f} |")
-    means = [statistics.mean(column) for column in zip(*alone, strict=True)]
-    print(f"| mean | {means[0]:.3f} | {means[1]:.3f} |")
-    print("| trained on both, tested on | pathmnist-718 | nct-crops | both |\n|---|---|---|---|")
-    for seed, scores in enumerate(both):
-        print(f"| seed {seed} | {scores['pathmnist-718.npz']:.3f} | {scores['nct-crops']:.3f} | {scores['all']:.3f} |")
+        root = options.keep or Path(folder)
+        sets = {"pathmnist-718": [options.pathmnist], "nct-crops": [options.crops]}
+        sets["both"] = [options.pathmnist, options.crops]
+        print(f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, {' '.join(flags)}")
+        for title, data in sets.items():
+            print_tables(title, compare(data, root / title, options.size_px, flags), root / title)
 
 
 if __name__ == "__main__":

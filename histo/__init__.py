@@ -5,12 +5,16 @@ Read the modules in the order of the data:
     label    collection -> slide -> tissue mask -> grid -> regions -> tiles -> probabilities -> parts
              -> one file per slide
     train    sources -> survey -> split -> stream -> loop (a generator of epochs) -> checkpoints -> bundle
+    evaluate sources -> survey -> probabilities -> metrics -> pictures
+    crossval sources -> survey -> folds -> a training run for each -> predictions of all -> metrics -> pictures
 
 - `histo.slides`: `collection`, `slide`, `window`, `tissue`, `resolution`, `grid`, `tiles`, `plan`
 - `histo.learn`: `source` (with `listing`, `folder`, `npz`, `manifest`, `tile_table`, `images`), `survey`, `subset`,
-  `split`, `leaks`, `stream`, `augment`, `model`, `loop`, `checkpoint`, `bundle`, `predict`, `metrics`
+  `split`, `leaks`, `stream`, `augment`, `model`, `loop`, `calibration`, `checkpoint`, `bundle`, `predict`, `metrics`,
+  `curves`, `evaluation`, `baseline`
 - `histo.report`: pictures of the results
-- `histo.pipelines`: `train`, `label` (with `region`, `work`, `parts`, `ledger`), `evaluate`, `prepare_tiles`; only
-  these import ray
+- `histo.pipelines`: `train` (with `train_spec`, `train_data`, `train_checks`, `train_run`, `train_worker`), `crossval`,
+  `label` (with `region`, `work`, `parts`, `ledger`), `evaluate` (with `predict_cases`, `past_run`), `prepare_tiles`;
+  only these import ray
 - beneath them: `resample`, `tables`, `store`, `spec`, `errors`
 """

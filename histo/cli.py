@@ -14,8 +14,9 @@ from histo.spec import read_spec
 
 _JOBS = {
     "train": ("TrainSpec", "fine-tune a pretrained network on labelled tiles"),
+    "crossval": ("CrossvalSpec", "train once for each fold, and predict each with the run that did not see it"),
     "label": ("LabelSpec", "write class probabilities for every tile of every slide"),
-    "evaluate": ("EvaluateSpec", "measure a bundle on labelled tiles"),
+    "evaluate": ("EvaluateSpec", "measure a bundle on labelled tiles, with pictures"),
     "prepare tiles": ("PrepareTilesSpec", "write labelled tiles to one table, the fast form"),
 }
 

@@ -4,10 +4,12 @@ A folder on a file system today; a key in an object store can take its place, si
 remove whole files.
 """
 
+import csv
+import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,6 +47,16 @@ def put_json(path: Path, value: Any) -> None:
     """Write a JSON document atomically, readable by a person."""
     with put_atomic(path) as file:
         file.write((json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n").encode())
+
+
+def put_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file atomically; None becomes an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    with put_atomic(path) as file:
+        file.write(text.getvalue().encode())
 
 
 def put_json_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:

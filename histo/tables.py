@@ -111,6 +111,7 @@ TILE_IMAGES = (
 PREDICTIONS = (
     Column("case_id", _STR, "", "path of the image below its source, or a file and a row in it"),
     Column("source", _STR, "", "name of the source that it is from"),
+    Column("group", _STR, "", "unit that is never split (a patient); null where unknown"),
     Column("truth", _STR, "", "labelled class"),
     Column("label", _STR, "", "name of the most probable class"),
     Column("pred", _I16, "", "its index"),
@@ -118,6 +119,15 @@ PREDICTIONS = (
     Column("prob_<CLASS>", _F32, "", "probability of the class"),
 )
 
+OUT_OF_FOLD = (
+    Column("fold", _I32, "", "fold that the case is in: the one that its model did not learn from"),
+    *PREDICTIONS,
+)
+
+FOLDS = tuple(
+    Column("fold", _I32, "", "from 0; null for a case that takes no part") if column.name == "split" else column
+    for column in CASES
+)
 
 REGIONS = (
     Column("slide_id", _STR, "", "path of the slide below the collection's folder"),

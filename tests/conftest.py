@@ -43,7 +43,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     root = tmp_path_factory.mktemp("bundle")
     optimizer = torch.optim.SGD(network.head.parameters())
-    write_checkpoint(root / "checkpoint", network, description, optimizer, Position("head", epoch=1, step=1, seed=0))
+    position = Position("head", epoch=1, step=1, seed=0)
+    write_checkpoint(root / "checkpoint", network, description, optimizer, position, np.zeros((1, 3)))
     extract_bundle(root / "checkpoint", root / "model")
     return root / "model"
 

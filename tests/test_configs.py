@@ -8,8 +8,11 @@ from histo.spec import Spec, field_names, read_spec
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+EXAMPLES = [path for path in CONFIGS if path.stem in ("tiles", "slides")]
+"""The files that show the defaults; the others are recipes."""
 REQUIRED = {
     "train": ["--data", "/d", "--out", "/o"],
+    "crossval": ["--data", "/d", "--out", "/o"],
     "label": ["--slides", "/s", "--model", "/m", "--out", "/o"],
     "evaluate": ["--model", "/m", "--data", "/d", "--out", "/o"],
     "prepare tiles": ["--data", "/d", "--out", "/o"],
@@ -35,13 +38,22 @@ def test_every_example_configuration_loads(path: Path) -> None:
     assert read_spec(spec_of(job), ["--config", str(path), *REQUIRED[job]], "histo")
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_an_example_shows_the_defaults(path: Path) -> None:
     job = job_of(path)
     shown = read_spec(spec_of(job), ["--config", str(path), *REQUIRED[job]], "histo").model_dump()
     default = read_spec(spec_of(job), REQUIRED[job], "histo").model_dump()
 
     assert shown | {"mpp": None} == default | {"mpp": None} if job == "train" else shown == default
+
+
+def test_the_recipe_for_nct_crc_he_names_its_classes_and_resolution() -> None:
+    path = ROOT / "configs" / "train" / "nct-crc-he-100k.yaml"
+
+    spec = read_spec(spec_of("train"), ["--config", str(path), *REQUIRED["train"]], "histo").model_dump()
+
+    assert spec["classes"] == ["ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM"]
+    assert (spec["mpp"], spec["size_px"], spec["max_broken"]) == ([0.5], 224, 0)
 
 
 @pytest.mark.parametrize("job", REQUIRED)

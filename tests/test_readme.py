@@ -9,14 +9,14 @@ from histo import tables
 from histo.pipelines.evaluate import EvaluateSpec
 from histo.pipelines.label import LabelSpec
 from histo.pipelines.prepare_tiles import PrepareTilesSpec
-from histo.pipelines.train import TrainSpec
+from histo.pipelines.train_spec import CrossvalSpec, TrainSpec
 from histo.spec import field_names
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("columns", [tables.TILES, tables.SLIDES])
+@pytest.mark.parametrize("columns", [tables.TILES, tables.SLIDES, tables.PREDICTIONS])
 def test_the_readme_lists_the_columns_as_they_are_written(columns: tuple[tables.Column, ...]) -> None:
     rows = [f"| `{c.name}` | {c.type} | {c.unit} | {c.meaning} |" for c in columns]
 
@@ -46,7 +46,7 @@ def test_every_make_target_that_the_readme_names_exists() -> None:
 
 
 def test_the_readme_lists_the_flags_that_exist() -> None:
-    specs = (TrainSpec, LabelSpec, EvaluateSpec, PrepareTilesSpec)
+    specs = (TrainSpec, CrossvalSpec, LabelSpec, EvaluateSpec, PrepareTilesSpec)
     known = {f"--{name.replace('_', '-')}" for spec in specs for name in field_names(spec)}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]*[a-z]", README)) - {
         "--help",

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
 import torch
 from safetensors.torch import save
 
@@ -14,6 +17,7 @@ from histo.learn.model import Network
 from histo.store import TEMPORARY_SUFFIX, put_atomic, put_json, replace_folder
 
 STATE = "state.pt"
+VALIDATION = "validation.safetensors"
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,14 @@ class Position:
 
 
 def write_checkpoint(
-    folder: Path, network: Network, bundle: Bundle, optimizer: torch.optim.Optimizer, position: Position
+    folder: Path,
+    network: Network,
+    bundle: Bundle,
+    optimizer: torch.optim.Optimizer,
+    position: Position,
+    val_logits_NK: npt.NDArray[np.floating],
 ) -> None:
-    """Put a checkpoint in place as a whole: `model.json`, `model.safetensors` and `state.pt`.
+    """Put a checkpoint in place as a whole: `model.json`, `model.safetensors`, `state.pt`, `validation.safetensors`.
 
     Args:
         folder: Where it goes.
@@ -47,6 +56,7 @@ def write_checkpoint(
         bundle: Describes the network; its `weights_sha256` is filled in.
         optimizer: Its state is taken.
         position: Where training stands.
+        val_logits_NK: What the network makes of the validation cases, in the order of the run's cases.
     """
     draft = _draft(folder)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
@@ -57,6 +67,8 @@ def write_checkpoint(
     state: dict[str, Any] = {"position": asdict(position), "optimizer": optimizer.state_dict()}
     with put_atomic(draft / STATE) as file:
         torch.save(state, file)
+    with put_atomic(draft / VALIDATION) as file:
+        file.write(safetensors.numpy.save({"logits": val_logits_NK}))
     replace_folder(draft, folder)
 
 
@@ -64,6 +76,12 @@ def read_state(folder: Path) -> tuple[Position, dict[str, Any]]:
     """Return where a checkpoint stands, and the state of its optimiser."""
     state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
     return Position(**state["position"]), state["optimizer"]
+
+
+def read_validation(folder: Path) -> npt.NDArray[np.floating]:
+    """Return the logits of the validation cases that a checkpoint was written with, `(N, K)`."""
+    logits: npt.NDArray[np.floating] = safetensors.numpy.load_file(folder / VALIDATION)["logits"]
+    return logits
 
 
 def extract_bundle(checkpoint: Path, folder: Path) -> None:

@@ -35,6 +35,22 @@ def sum_over_workers(values: torch.Tensor) -> torch.Tensor:
     return _AllReduceSum.apply(values)  # type: ignore[no-any-return] # autograd's API is untyped
 
 
+def gather_rows(own: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
+    """Put the rows that each worker has at their places among those of all workers.
+
+    Args:
+        own: This worker's rows, `(n, ...)`.
+        rows: Their places, int64 `(n,)`; no place is another worker's.
+        count: Rows of all workers.
+
+    Returns:
+        All rows, `(count, ...)`.
+    """
+    everything = own.new_zeros((count, *own.shape[1:]))
+    everything[rows.to(own.device)] = own
+    return sum_over_workers(everything)
+
+
 class _AllReduceSum(torch.autograd.Function):
     """An all-reduce whose gradient is the all-reduce of the gradients."""
 

@@ -1,9 +1,13 @@
 """The numbers behind the pictures of an evaluation: ROC curves and reliability bins."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.metrics import auc, roc_curve
+
+from histo.learn.metrics import CALIBRATION_BINS
 
 
 @dataclass(frozen=True)
@@ -14,7 +18,7 @@ class RocCurve:
         name: What the predictions are: `all`, or `fold 0`.
         false_positive_rate: Ascending, `(n,)`, from 0 to 1.
         true_positive_rate: At the same thresholds, `(n,)`.
-        threshold: A case counts as positive if its probability is at least that, `(n,)`, falling; the first is infinite.
+        threshold: A case is positive if its probability is at least that, `(n,)`, falling; the first is infinite.
         auc: Area under the curve.
         positives: Cases of the class.
         negatives: Cases of other classes.
@@ -31,7 +35,7 @@ class RocCurve:
 
 @dataclass(frozen=True)
 class Bin:
-    """The cases whose confidence lies in one interval, `low` excluded and `high` included.
+    """The cases whose confidence lies in one interval, `low` included and `high` not, but in the last one.
 
     Attributes:
         low: Lower bound of the confidence.
@@ -46,3 +50,41 @@ class Bin:
     n: int
     confidence: float | None
     accuracy: float | None
+
+
+def roc_curves(
+    truth_N: npt.NDArray[np.int64],
+    probabilities_NK: npt.NDArray[np.floating],
+    classes: Sequence[str],
+    name: str = "all",
+) -> dict[str, RocCurve]:
+    """Return the ROC curve of each class against the rest; none for a class that has no cases, or nothing but cases."""
+    curves = {}
+    for k, label in enumerate(classes):
+        positive = truth_N == k
+        if 0 < positive.sum() < len(truth_N):
+            false_rate, true_rate, threshold = roc_curve(positive, probabilities_NK[:, k])
+            curves[label] = RocCurve(
+                name=name,
+                false_positive_rate=false_rate,
+                true_positive_rate=true_rate,
+                threshold=threshold,
+                auc=float(auc(false_rate, true_rate)),
+                positives=int(positive.sum()),
+                negatives=int((~positive).sum()),
+            )
+    return curves
+
+
+def reliability_bins(truth_N: npt.NDArray[np.int64], probabilities_NK: npt.NDArray[np.floating]) -> list[Bin]:
+    """Sort cases into bins of their confidence, the probability of the most probable class."""
+    edges = np.linspace(0, 1, CALIBRATION_BINS + 1, dtype=np.float32)
+    confidence_N = probabilities_NK.max(axis=1).astype(np.float32)
+    correct_N = probabilities_NK.argmax(axis=1) == truth_N
+    place_N = np.clip(np.searchsorted(edges, confidence_N, side="right") - 1, 0, CALIBRATION_BINS - 1)
+    bins = []
+    for place in range(CALIBRATION_BINS):
+        here = place_N == place
+        means = [float(values[here].mean()) if here.any() else None for values in (confidence_N, correct_N)]
+        bins.append(Bin(float(edges[place]), float(edges[place + 1]), int(here.sum()), *means))
+    return bins

@@ -29,7 +29,7 @@ class History:
 
     def __init__(self, run: Path, keep: int = 1) -> None:
         self.metrics_path = run / "metrics.jsonl"
-        self._steps_path = run / "steps.jsonl"
+        self.steps_path = run / "steps.jsonl"
         self._checkpoints = run / "checkpoints"
         self._index_path = self._checkpoints / "index.json"
         self._keep = keep
@@ -56,19 +56,22 @@ class History:
         """Remove what was written of an epoch that did not finish."""
         index = self._index()
         store.put_json_lines(self.metrics_path, self.past())
-        steps = store.read_json_lines(self._steps_path)
-        store.put_json_lines(self._steps_path, [step for step in steps if step["epoch"] <= index["last"]])
+        steps = store.read_json_lines(self.steps_path)
+        store.put_json_lines(self.steps_path, [step for step in steps if step["epoch"] <= index["last"]])
         self._prune(index["kept"])
 
     def record(
         self, epoch: Epoch, network: Network, optimizer: torch.optim.Optimizer, bundle: Bundle, seed: int
     ) -> None:
         """Write an epoch that has ended, its checkpoint first and the index last."""
-        metrics = {name: value for name, value in asdict(epoch).items() if name != "steps"}
-        described = bundle.model_copy(update={"origin": bundle.origin | {"metrics": metrics}})
+        metrics = {name: value for name, value in vars(epoch).items() if name not in ("steps", "val_logits_NK")}
+        described = bundle.model_copy(
+            update={"origin": bundle.origin | {"metrics": metrics}, "temperature": epoch.temperature}
+        )
         position = Position(epoch.phase, epoch.epoch, epoch.steps[-1].step, seed)
-        write_checkpoint(self.checkpoint(epoch.epoch), network, described, optimizer, position)
-        store.append_json_lines(self._steps_path, [asdict(step) for step in epoch.steps])
+        folder = self.checkpoint(epoch.epoch)
+        write_checkpoint(folder, network, described, optimizer, position, epoch.val_logits_NK)
+        store.append_json_lines(self.steps_path, [asdict(step) for step in epoch.steps])
         store.append_json_lines(self.metrics_path, [metrics])
         kept = self._kept([*self.past(), metrics])
         store.put_json(self._index_path, {"last": epoch.epoch, "kept": kept})

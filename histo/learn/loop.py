@@ -1,33 +1,72 @@
-"""Training as a generator of epochs. Whoever iterates it reports, saves and stops.
+"""Training as a generator of epochs, and of the steps on the way. Whoever iterates it reports, saves and stops.
 
 Every worker runs the same loop on its share of each global batch. The loss of a batch is a sum over the global batch
 divided by its count, and gradients are summed over workers, so the number of workers does not change the result.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
-from histo.learn.collective import sum_gradients, sum_over_workers
+from histo.learn.calibration import fit_temperature
+from histo.learn.collective import gather_rows, sum_gradients, sum_over_workers
 from histo.learn.model import Network, Precision
 from histo.learn.optimizer import set_learning_rate
 from histo.learn.phases import Phase
-from histo.learn.stream import Batch, Stream
+from histo.learn.stream import Batch, Stream, own_rows
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A step that was just taken.
+
+    Attributes:
+        epoch: Number of the epoch.
+        step: Number of the step in the epoch, from 1.
+        steps: Steps of an epoch.
+        images: Images of the epoch so far, of all workers.
+        loss: Mean over this worker's share, a tensor on its device; reading it waits for the step.
+    """
+
+    epoch: int
+    step: int
+    steps: int
+    images: int
+    loss: torch.Tensor
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step: its loss is the mean over the global batch."""
+    """One optimiser step: its loss and accuracy are means over the global batch, before the weights change."""
 
     epoch: int
     step: int
     loss: float
+    accuracy: float
     learning_rate: float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What the network makes of the validation cases.
+
+    Attributes:
+        loss: Mean cross-entropy.
+        accuracy: Share of the cases that are right.
+        temperature: By which logits are to be divided, see `calibration.py`; 1 if the loss is not finite.
+        logits_NK: Of all cases, over all workers, in the order of the stream's members.
+    """
+
+    loss: float
+    accuracy: float
+    temperature: float
+    logits_NK: npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -47,7 +86,9 @@ class Epoch:
     learning_rate: float
     images_per_second: float
     seconds: float
+    temperature: float
     steps: tuple[Step, ...]
+    val_logits_NK: npt.NDArray[np.floating]
 
 
 class _Tally:
@@ -75,8 +116,8 @@ def fit(
     val: Stream,
     class_weights_K: torch.Tensor | None = None,
     first_epoch: int | None = None,
-) -> Iterator[Epoch]:
-    """Train through a phase, and yield after every epoch; the network then holds that epoch's weights.
+) -> Iterator[Tick | Epoch]:
+    """Train through a phase: yield a tick after every step, and an epoch when it ends, whose weights the network holds.
 
     Args:
         network: On the device that it is to be trained on.
@@ -91,21 +132,23 @@ def fit(
         start = time.perf_counter()
         torch.manual_seed(int(np.random.default_rng((train.order.seed, epoch)).integers(2**62)))  # dropout, all alike
         tally = _Tally(network.device)
-        steps = _train_epoch(network, optimizer, phase, train, class_weights_K, epoch, tally)
+        steps = yield from _train_epoch(network, optimizer, phase, train, class_weights_K, epoch, tally)
         trained = time.perf_counter() - start
         train_loss, train_accuracy = tally.means()
-        val_loss, val_accuracy = evaluate_loss(network, val, phase.spec.precision)
+        held_out = validate(network, val, phase.spec.precision)
         yield Epoch(
             epoch=epoch,
             phase=phase.name,
             train_loss=train_loss,
             train_accuracy=train_accuracy,
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
+            val_loss=held_out.loss,
+            val_accuracy=held_out.accuracy,
             learning_rate=steps[-1].learning_rate,
             images_per_second=len(train.order.members) / trained,
             seconds=time.perf_counter() - start,
+            temperature=held_out.temperature,
             steps=steps,
+            val_logits_NK=held_out.logits_NK,
         )
 
 
@@ -117,16 +160,17 @@ def _train_epoch(
     class_weights_K: torch.Tensor | None,
     epoch: int,
     tally: _Tally,
-) -> tuple[Step, ...]:
-    """Take one step per global batch."""
+) -> Generator[Tick, None, tuple[Step, ...]]:
+    """Take one step per global batch; yields after each, and returns all."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     network.train()
     network.backbone.eval()  # its batch normalisation keeps the statistics of its pretraining, also where it learns
     per_epoch = stream.order.steps()
     before = (epoch - phase.begin) * per_epoch
     rates = [phase.learning_rate(before + number, per_epoch) for number in range(per_epoch)]
-    losses = []
-    for rate, batch in zip(rates, stream.batches(epoch), strict=True):
+    means = []
+    images = 0
+    for number, (rate, batch) in enumerate(zip(rates, stream.batches(epoch), strict=True), start=1):
         set_learning_rate(optimizer, rate)
         logits_BK = network.head(_features(network, batch, phase), batch.global_count)
         losses_B = _losses(logits_BK, batch.labels_B, phase.spec.label_smoothing, class_weights_K)
@@ -138,10 +182,16 @@ def _train_epoch(
             clip_grad_norm_(parameters, phase.spec.clip_norm)
         optimizer.step()
         tally.add(losses_B, logits_BK, batch.labels_B)
-        losses.append(loss.detach())
-    totals = sum_over_workers(torch.stack(losses)).tolist()
+        correct = (logits_BK.argmax(dim=1) == batch.labels_B).sum() / batch.global_count
+        means.append(torch.stack([loss.detach(), correct.to(loss.dtype)]))
+        images += batch.global_count
+        yield Tick(epoch, number, per_epoch, images, losses_B.detach().mean())
+    totals = sum_over_workers(torch.stack(means)).tolist()
     first = (epoch - 1) * per_epoch + 1
-    return tuple(Step(epoch, first + i, loss, rate) for i, (loss, rate) in enumerate(zip(totals, rates, strict=True)))
+    return tuple(
+        Step(epoch, first + i, loss, accuracy, rate)
+        for i, ((loss, accuracy), rate) in enumerate(zip(totals, rates, strict=True))
+    )
 
 
 def _losses(
@@ -161,13 +211,28 @@ def _features(network: Network, batch: Batch, phase: Phase) -> torch.Tensor:
 
 
 @torch.no_grad()
-def evaluate_loss(network: Network, stream: Stream, precision: Precision = "float32") -> tuple[float, float]:
-    """Return mean loss and accuracy over all cases of a stream and all workers; the network is left evaluating."""
+def validate(network: Network, stream: Stream, precision: Precision = "float32") -> Validation:
+    """Classify all cases of a stream, each worker its share; all return the same. The network is left evaluating.
+
+    Args:
+        network: On the device of the stream.
+        stream: Cases in the order of its members, not shuffled.
+        precision: See `Network.features`.
+    """
     network.eval()
-    tally = _Tally(network.device)
+    logits, labels = [], []
     for batch in stream.batches(epoch=0):
-        if len(batch.labels_B):
-            features = batch.inputs if batch.inputs.ndim == 2 else network.features(batch.inputs, precision)
-            logits_BK = network.head(features)
-            tally.add(cross_entropy(logits_BK, batch.labels_B, reduction="none"), logits_BK, batch.labels_B)
-    return tally.means()
+        features = batch.inputs if batch.inputs.ndim == 2 else network.features(batch.inputs, precision)
+        logits.append(network.head(features))
+        labels.append(batch.labels_B)
+    rows, count = own_rows(stream.order), len(stream.order.members)
+    logits_NK = gather_rows(torch.cat(logits), rows, count)
+    labels_N = gather_rows(torch.cat(labels), rows, count)
+    loss = float(cross_entropy(logits_NK.double(), labels_N))
+    known_NK, truth_N = logits_NK.cpu().numpy(), labels_N.cpu().numpy()
+    return Validation(
+        loss=loss,
+        accuracy=float((logits_NK.argmax(dim=1) == labels_N).double().mean()),
+        temperature=fit_temperature(known_NK, truth_N) if np.isfinite(loss) else 1.0,
+        logits_NK=known_NK,
+    )

@@ -1,37 +1,187 @@
-"""How good predictions are."""
+"""How good predictions are: scikit-learn's scores, torchmetrics' calibration error, and bootstrap intervals.
+
+Axes: N cases, K classes.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import accuracy_score, confusion_matrix
+import sklearn
+import torch
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    confusion_matrix,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+Probabilities = npt.NDArray[np.float32] | Floats
+
+CALIBRATION_BINS = 15
+"""Intervals of equal width, as in Guo et al. 2017 (arXiv 1706.04599)."""
+AVERAGED = {"balanced_accuracy": "recall", "macro_f1": "f1", "macro_auc": "auc"}
+"""What is averaged over the classes that have cases, and its mean's name."""
+COVERAGE = 0.95
+_PARTS = ("precision", "recall", "f1", "auc")
+_JUST_BELOW_1 = np.float32(1 - 2**-24)
 
 
-def score(truth: npt.NDArray[np.int64], pred: npt.NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
-    """Compare predictions with the truth.
+def score(truth_N: Labels, probabilities_NK: Probabilities, classes: Sequence[str]) -> dict[str, Any]:
+    """Compare predictions with the truth; the prediction is the most probable class, the lowest one of equals.
+
+    What is not defined is None: recall of a class without cases, precision of one that is never predicted, AUC and
+    average precision of one that has no cases, or nothing but cases. Averages are taken over the classes for which
+    their part is defined, macro F1 over those that have cases.
 
     Args:
-        truth: Class indices, `(n,)`, n at least 1.
-        pred: Predicted class indices, `(n,)`.
-        classes: Names of the classes.
+        truth_N: Class indices, N at least 1.
+        probabilities_NK: Rows sum to 1.
+        classes: Names of the K classes.
 
     Returns:
-        `n`, `accuracy`, `confusion_matrix` (rows truth, columns prediction, both in the order of `classes`), and
-        `per_class` counts: `n` labelled, `n_predicted`, `n_correct`.
+        `n`, `accuracy`, `balanced_accuracy` (mean recall), `macro_f1`, `macro_auc` and `macro_average_precision` (one
+        class against the rest), `ece` (expected calibration error of the most probable class), `classes`,
+        `classes_missing` (without cases), `confusion_matrix` (rows truth, columns prediction), and `per_class`: `n`,
+        `n_predicted`, `n_correct`, `precision`, `recall`, `f1`, `auc`, `average_precision`.
     """
-    matrix = confusion_matrix(truth, pred, labels=range(len(classes)))
+    pred_N = probabilities_NK.argmax(axis=1)
+    matrix = confusion_matrix(truth_N, pred_N, labels=range(len(classes)))
+    parts = _class_scores(truth_N, probabilities_NK) | {"average_precision": _precisions(truth_N, probabilities_NK)}
+    present = matrix.sum(axis=1) > 0
+    counts = {"n": matrix.sum(axis=1), "n_predicted": matrix.sum(axis=0), "n_correct": matrix.diagonal()}
     return {
-        "n": len(truth),
-        "accuracy": float(accuracy_score(truth, pred)),
+        "n": len(truth_N),
+        "accuracy": float(accuracy_score(truth_N, pred_N)),
+        **{name: _known(_mean(parts[part][present])) for name, part in AVERAGED.items()},
+        "macro_average_precision": _known(_mean(parts["average_precision"])),
+        "ece": calibration_error(truth_N, probabilities_NK),
         "classes": list(classes),
+        "classes_missing": [name for name, there in zip(classes, present, strict=True) if not there],
         "confusion_matrix": matrix.tolist(),
         "per_class": {
-            name: {
-                "n": int(matrix[i].sum()),
-                "n_predicted": int(matrix[:, i].sum()),
-                "n_correct": int(matrix[i, i]),
-            }
-            for i, name in enumerate(classes)
+            name: {key: int(values[k]) for key, values in counts.items()}
+            | {key: _known(values[k]) for key, values in parts.items()}
+            for k, name in enumerate(classes)
         },
     }
+
+
+def calibration_error(truth_N: Labels, probabilities_NK: Probabilities) -> float:
+    """Return the expected calibration error: the mean distance of confidence and accuracy over bins of confidence.
+
+    The source is Guo et al. 2017 (arXiv 1706.04599); Naeini et al. 2015 (doi 10.1609/aaai.v29i1.9602).
+    """
+    below_1 = np.minimum(probabilities_NK.astype(np.float32), _JUST_BELOW_1)  # torchmetrics gives 1.0 a bin of its own
+    error = multiclass_calibration_error(
+        torch.from_numpy(below_1),
+        torch.from_numpy(truth_N),
+        num_classes=probabilities_NK.shape[1],
+        n_bins=CALIBRATION_BINS,
+    )
+    return float(error)
+
+
+def bootstrap_intervals(
+    truth_N: Labels,
+    probabilities_NK: Probabilities,
+    units: Sequence[object],
+    classes: Sequence[str],
+    resamples: int,
+    seed: int,
+) -> dict[str, Any] | None:
+    """Return 95 % intervals by drawing whole units again and again, with replacement (percentile bootstrap).
+
+    Cases of one unit, such as the tiles of a patient, are not independent; drawing single cases would give intervals
+    that are too narrow (Field and Welsh 2007, doi 10.1111/j.1467-9868.2007.00593.x).
+
+    Args:
+        truth_N: Class indices.
+        probabilities_NK: Rows sum to 1.
+        units: What each case belongs to.
+        classes: Names of the K classes.
+        resamples: How often is drawn; 0 gives none.
+        seed: Fixes the draws.
+
+    Returns:
+        Pairs of bounds: `accuracy`, `balanced_accuracy`, `macro_f1`, `macro_auc`, and `per_class` `recall`,
+        `precision`, `f1` and `auc`; None for what is not defined in any draw. None if nothing is drawn, or there is
+        one unit only.
+    """
+    _, unit_N = np.unique(np.array([str(unit) for unit in units]), return_inverse=True)
+    members = np.split(np.argsort(unit_N, kind="stable"), np.cumsum(np.bincount(unit_N))[:-1])
+    if not resamples or len(members) < 2:
+        return None
+    random = np.random.default_rng(seed)
+    draws = []
+    with sklearn.config_context(skip_parameter_validation=True, assume_finite=True):
+        for _ in range(resamples):
+            drawn = np.concatenate([members[u] for u in random.integers(len(members), size=len(members))])
+            draws.append(_vector(truth_N[drawn], probabilities_NK[drawn]))
+    bounds = iter(_quantiles(np.array(draws)))
+    overall = {name: next(bounds) for name in ("accuracy", *AVERAGED)}
+    parts = {part: [next(bounds) for _ in classes] for part in _PARTS}
+    per_class = {name: {part: parts[part][k] for part in _PARTS} for k, name in enumerate(classes)}
+    return overall | {"per_class": per_class}
+
+
+def _vector(truth_N: Labels, probabilities_NK: Probabilities) -> Floats:
+    """Return what has an interval: accuracy, averages over classes, and the parts of these, class by class."""
+    parts = _class_scores(truth_N, probabilities_NK)
+    present = np.bincount(truth_N, minlength=probabilities_NK.shape[1]) > 0
+    accuracy = (truth_N == probabilities_NK.argmax(axis=1)).mean()
+    means = [_mean(parts[part][present]) for part in AVERAGED.values()]
+    return np.concatenate([[accuracy, *means], *parts.values()])
+
+
+def _quantiles(draws: Floats) -> list[list[float] | None]:
+    """Return both bounds of every column, over the draws in which it is defined."""
+    tail = (1 - COVERAGE) / 2
+    columns = [column[~np.isnan(column)] for column in draws.T]
+    return [np.quantile(column, (tail, 1 - tail)).tolist() if len(column) else None for column in columns]
+
+
+def _class_scores(truth_N: Labels, probabilities_NK: Probabilities) -> dict[str, Floats]:
+    """Return precision, recall, F1 and AUC of every class, `(K,)` each; nan where not defined."""
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        truth_N, probabilities_NK.argmax(axis=1), labels=range(probabilities_NK.shape[1]), zero_division=np.nan
+    )
+    is_class_NK = _one_hot(truth_N, probabilities_NK)
+    counts = is_class_NK.sum(axis=0)
+    defined = (counts > 0) & (counts < len(truth_N))
+    auc = np.full(len(counts), np.nan)
+    if defined.any():
+        auc[defined] = roc_auc_score(is_class_NK[:, defined], probabilities_NK[:, defined], average=None)
+    return dict(zip(_PARTS, (precision, recall, f1, auc), strict=True))
+
+
+def _precisions(truth_N: Labels, probabilities_NK: Probabilities) -> Floats:
+    """Return the average precision of every class, `(K,)`; nan where not defined."""
+    is_class_NK = _one_hot(truth_N, probabilities_NK)
+    counts = is_class_NK.sum(axis=0)
+    return np.array(
+        [
+            average_precision_score(is_class_NK[:, k], probabilities_NK[:, k]) if 0 < count < len(truth_N) else np.nan
+            for k, count in enumerate(counts)
+        ]
+    )
+
+
+def _one_hot(truth_N: Labels, probabilities_NK: Probabilities) -> npt.NDArray[np.bool_]:
+    return np.asarray(truth_N[:, None] == np.arange(probabilities_NK.shape[1]))
+
+
+def _mean(values: Floats) -> float:
+    """Return the mean of the values that are defined; nan if none is."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else float("nan")
+
+
+def _known(value: float) -> float | None:
+    """Return a number for JSON, which knows no nan."""
+    return None if np.isnan(value) else float(value)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 from histo.errors import UsageError
 from histo.learn.listing import SPLITS, Split
@@ -80,6 +81,69 @@ def assign_splits(source: Source, found: Survey, spec: SplitSpec, seed: int) -> 
             f"class {unseen[0]}: none of its images can be trained on; add some, or choose the classes with --classes"
         )
     return tuple(splits.get(i) for i in range(len(source.cases)))
+
+
+def assign_folds(source: Source, found: Survey, folds: int, seed: int) -> tuple[int | None, ...]:
+    """Deal the usable cases into folds of like classes; cases of one group, or of equal content, into the same one.
+
+    Cases that a source sets apart for testing take no part; other splits of a source do not count.
+
+    Args:
+        source: The cases.
+        found: Their survey.
+        folds: How many.
+        seed: Fixes the draw.
+
+    Returns:
+        The fold of every case, from 0; None for one that takes no part.
+
+    Raises:
+        UsageError: If a class has fewer cases, or groups, than there are folds.
+    """
+    if len(source.classes) < 2:
+        raise UsageError(f"a single class, {source.classes[0]}; a classifier needs two or more")
+    members = [i for i in found.usable() if source.cases[i].split != "test"]
+    labels, units = source.labels()[members], number_units(source, found)[members]
+    for label, name in enumerate(source.classes):
+        count = len(np.unique(units[labels == label]))
+        if count < folds:
+            raise UsageError(
+                f"--folds {folds}: class {name} has {count} cases (images of one group, or copies, count as one); "
+                "ask for at most that many folds, or choose the classes with --classes"
+            )
+    alone = len(np.unique(units)) == len(members)
+    dealer = (StratifiedKFold if alone else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
+    dealt = dealer.split(np.zeros((len(members), 1)), labels, groups=None if alone else units)
+    fold_of = {members[place]: fold for fold, (_, held_out) in enumerate(dealt) for place in held_out.tolist()}
+    return tuple(fold_of.get(i) for i in range(len(source.cases)))
+
+
+def fold_splits(
+    source: Source, found: Survey, folds: Sequence[int | None], fold: int, spec: SplitSpec, seed: int
+) -> tuple[Split | None, ...]:
+    """Give every case its split in one run of a cross-validation: the fold tests it, a part of the others validates.
+
+    Args:
+        source: The cases.
+        found: Their survey.
+        folds: Of every case, see `assign_folds`.
+        fold: The one that is held out.
+        spec: How much of the other folds is for validation.
+        seed: Fixes that draw.
+
+    Returns:
+        A split for every case, None for one that takes no part.
+
+    Raises:
+        UsageError: If a class has too few cases, or groups, to be in all parts.
+    """
+    members = [i for i, number in enumerate(folds) if number is not None]
+    chosen = source.select(members)
+    given: list[Split | None] = ["test" if folds[i] == fold else None for i in members]
+    cases = tuple(replace(case, split=split) for case, split in zip(chosen.cases, given, strict=True))
+    splits = assign_splits(replace(chosen, cases=cases), found.select(members), spec, seed)
+    split_of = dict(zip(members, splits, strict=True))
+    return tuple(split_of.get(i) for i in range(len(source.cases)))
 
 
 def number_units(source: Source, found: Survey) -> npt.NDArray[np.int64]:
@@ -186,7 +250,7 @@ def _draw_units(
     return np.flatnonzero(out).tolist()
 
 
-def split_hash(source: Source, splits: Sequence[Split | None]) -> str:
+def split_hash(case_ids: Sequence[str], splits: Sequence[Split | None]) -> str:
     """Return the sha256 of the assignment of every case."""
-    rows = [[case.case_id, split] for case, split in zip(source.cases, splits, strict=True)]
+    rows = [[case_id, split] for case_id, split in zip(case_ids, splits, strict=True)]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

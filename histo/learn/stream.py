@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from histo.learn.augment import AugmentSpec, augment
-from histo.learn.collective import rank, sum_over_workers, world_size
+from histo.learn.collective import gather_rows, rank, world_size
 from histo.learn.model import Network, Precision
 from histo.learn.order import Order, Sample
 from histo.learn.source import Source
@@ -118,6 +118,13 @@ def _stack(samples: Sequence[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, t
     return torch.stack(images), torch.tensor(labels, dtype=torch.int64)
 
 
+def own_rows(order: Order) -> torch.Tensor:
+    """Return where the cases that this worker has stand among the members of an order that is not shuffled."""
+    row = {case: place for place, case in enumerate(order.members)}
+    shares = order.shares(0, rank(), world_size())
+    return torch.tensor([row[case] for share, _ in shares for case, _ in share], dtype=torch.int64)
+
+
 class FeatureStream:
     """Batches of the frozen backbone's features, computed when the first batch is asked for, each image once.
 
@@ -152,15 +159,9 @@ class FeatureStream:
         for batch in self._images.batches(epoch=0):
             features.append(self._network.features(batch.inputs, self._precision))
             labels.append(batch.labels_B)
-        shares = self._images.order.shares(0, rank(), world_size())
-        rows = self._rows([sample for share, _ in shares for sample in share])
-        return self._spread(torch.cat(features), rows), self._spread(torch.cat(labels), rows)
+        rows = own_rows(self._images.order)
+        count = len(self._row)
+        return gather_rows(torch.cat(features), rows, count), gather_rows(torch.cat(labels), rows, count)
 
     def _rows(self, samples: Sequence[Sample]) -> torch.Tensor:
         return torch.tensor([self._row[case] for case, _ in samples], dtype=torch.int64)
-
-    def _spread(self, own: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Put this worker's values at their rows among those of all workers."""
-        everything = own.new_zeros((len(self._row), *own.shape[1:]))
-        everything[rows.to(own.device)] = own
-        return sum_over_workers(everything)

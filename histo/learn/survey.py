@@ -35,6 +35,14 @@ class Survey:
         """Return the indices of the cases that can be used."""
         return [i for i, error in enumerate(self.errors) if error is None]
 
+    def select(self, members: Sequence[int]) -> "Survey":
+        """Return the survey of some of the cases, in the given order."""
+        return Survey(
+            content_hashes=tuple(self.content_hashes[i] for i in members),
+            edges_px=tuple(self.edges_px[i] for i in members),
+            errors=tuple(self.errors[i] for i in members),
+        )
+
     def fingerprint(self, source: Source) -> str:
         """Return the sha256 of all usable cases: id, class name and content."""
         rows = [

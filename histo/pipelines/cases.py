@@ -1,6 +1,6 @@
-"""`split.parquet`: every case of a training run, its split, and what its image contains."""
+"""`split.parquet`: every case of a training run, its split (or fold), and what its image contains."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,33 @@ FILE = "split.parquet"
 
 
 def write_cases(run: Path, source: Source, found: Survey, splits: Sequence[Split | None]) -> None:
-    """Write the table."""
-    rows = [
-        {
-            "case_id": case.case_id,
-            "source": case.source,
-            "label": source.classes[case.label],
-            "group": case.group,
-            "split": split,
-            "content_hash": content,
-            "error": error,
-        }
-        for case, split, content, error in zip(source.cases, splits, found.content_hashes, found.errors, strict=True)
-    ]
-    tables.write_table(run / FILE, tables.rows_table(rows, tables.schema(tables.CASES)))
+    """Write the table of a training run."""
+    _write(run, tables.CASES, source, found, {"split": splits})
+
+
+def write_folds(out: Path, source: Source, found: Survey, folds: Sequence[int | None]) -> None:
+    """Write the table of a cross-validation, with each case's fold in the place of its split."""
+    _write(out, tables.FOLDS, source, found, {"fold": folds})
+
+
+def _write(
+    run: Path,
+    columns: Sequence[tables.Column],
+    source: Source,
+    found: Survey,
+    assigned: Mapping[str, Sequence[Split | int | None]],
+) -> None:
+    values: dict[str, Sequence[Any]] = {
+        "case_id": [case.case_id for case in source.cases],
+        "source": [case.source for case in source.cases],
+        "label": [source.classes[case.label] for case in source.cases],
+        "group": [case.group for case in source.cases],
+        "content_hash": found.content_hashes,
+        "error": found.errors,
+        **assigned,
+    }
+    layout = tables.schema(columns)
+    tables.write_table(run / FILE, pa.table({name: list(values[name]) for name in layout.names}, schema=layout))
 
 
 def read_splits(run: Path, source: Source) -> tuple[Split | None, ...]:
@@ -42,6 +55,17 @@ def read_splits(run: Path, source: Source) -> tuple[Split | None, ...]:
     written = _read(run, "case_id", "split")
     _same(run, written["case_id"], [case.case_id for case in source.cases], source)
     return tuple(written["split"])
+
+
+def read_folds(out: Path, source: Source) -> tuple[int | None, ...]:
+    """Read the fold of every case of a cross-validation.
+
+    Raises:
+        UsageError: If the source holds other cases than when it began.
+    """
+    written = _read(out, "case_id", "fold")
+    _same(out, written["case_id"], [case.case_id for case in source.cases], source)
+    return tuple(written["fold"])
 
 
 def check_unchanged(run: Path, source: Source, found: Survey) -> None:

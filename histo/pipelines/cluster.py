@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -105,6 +105,24 @@ def _resources(local: bool) -> Resources:
         gpus=sum(node.get("GPU", 0) for node in nodes),
         cpus_per_worker=None if local else max(1, beside_a_gpu - _CPUS_FOR_OTHERS),
     )
+
+
+def describe(placement: Placement) -> dict[str, Any]:
+    """Say what a run was placed on, for its record: its workers, and what every node of the cluster has."""
+    nodes = [
+        {
+            "name": node["NodeManagerHostname"],
+            "cpus": node["Resources"].get("CPU", 0),
+            "gpus": node["Resources"].get("GPU", 0),
+            "accelerators": [
+                name.partition(":")[2] for name in node["Resources"] if name.startswith("accelerator_type:")
+            ],
+            "memory_gib": round(node["Resources"].get("memory", 0) / 2**30, 1),
+        }
+        for node in ray.nodes()  # type: ignore[no-untyped-call] # Ray's own
+        if node["Alive"]
+    ]
+    return {"placement": asdict(placement), "nodes": nodes}
 
 
 def _local_settings(workers: int | None) -> dict[str, Any]:

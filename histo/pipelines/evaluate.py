@@ -1,46 +1,73 @@
-"""Evaluate: sources -> probabilities -> metrics, for a bundle that exists."""
+"""Evaluate: cases -> probabilities -> metrics and pictures, for a bundle that exists."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-import ray
-import ray.exceptions
 from pydantic import Field
 
-from histo import store, tables
-from histo.errors import HistoError, UsageError
+from histo.errors import UsageError
 from histo.learn.bundle import Bundle, find_bundle, read_bundle
-from histo.learn.metrics import score
+from histo.learn.evaluation import RESAMPLES
 from histo.learn.source import Source, read_sources
 from histo.learn.survey import check_broken, survey
-from histo.pipelines.cluster import Device, Placement, check_shared, place, root_cause, session
+from histo.pipelines.cluster import Device, check_shared, describe, place, session
+from histo.pipelines.colour_baseline import score_colours
+from histo.pipelines.past_run import PastRun, find_run
+from histo.pipelines.predict_cases import class_numbers, predict_cases
 from histo.pipelines.record import RunRecord, claim_output
-from histo.resample import resize
+from histo.report.evaluation import write_evaluation
+from histo.report.text import format_confusion, format_scores
 from histo.spec import AbsolutePath, AbsolutePaths, Spec
 
 
 class EvaluateSpec(Spec):
-    """Measure a bundle on labelled tiles: accuracy, counts per class, confusion matrix. Nothing is trained."""
+    """Measure a bundle on labelled tiles, with pictures and intervals. Nothing is trained."""
 
     model: AbsolutePath
     """Model bundle (a folder), or a training run, of which the best bundle is taken."""
     epoch: int | None = Field(None, ge=1)
     """Which epoch of the training run in --model; default: its best."""
-    data: AbsolutePaths
+    data: AbsolutePaths | None = None
     """Labelled tiles: folders of class folders, .npz files, .csv or .parquet manifests, tile tables; one or several.
-    Of a source with several parts, the test part."""
+    Of a source with several parts, the test part. Default: what the training run held out, see --part."""
+    part: Literal["test", "val"] = "test"
+    """Without --data: which part of the training run's own images."""
     out: AbsolutePath
     """Folder of the results; must not hold a run yet."""
+    workers: int | None = Field(None, ge=1)
+    """Workers that share the images; default: one for each GPU, or 1 without GPUs."""
     device: Device = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     batch_size: int = Field(32, ge=1)
     """Images per forward pass."""
     max_broken: float = Field(0.01, ge=0, le=1)
     """Share of images (0 to 1) that may be unusable; they are left out and listed."""
+    resamples: int = Field(RESAMPLES, ge=0)
+    """Draws of the bootstrap behind the 95 % intervals; 0 for none."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Fixes these draws."""
+    colour_baseline: bool = False
+    """Fit logistic regressions on the mean colour and on a colour histogram of the run's training images, and score
+    them beside the bundle: how much of the accuracy colour alone gives."""
+
+
+@dataclass(frozen=True)
+class _Cases:
+    """What is evaluated.
+
+    Attributes:
+        source: Usable cases.
+        inputs: Files and folders that they are read from.
+        facts: What the record says of them.
+        seen: How many of the images the bundle was trained on; None where that is not known.
+    """
+
+    source: Source
+    inputs: Sequence[Path]
+    facts: dict[str, Any]
+    seen: int | None
 
 
 def evaluate(spec: EvaluateSpec) -> int:
@@ -53,158 +80,53 @@ def evaluate(spec: EvaluateSpec) -> int:
     bundle = read_bundle(model)
     if (spec.out / "metrics.json").exists():
         raise UsageError(f"--out {spec.out}: already holds a run; give another folder, or remove this one")
-    listed = _test_part(read_sources(spec.data, numbers=bundle.classes))
-    class_numbers(listed, bundle)
+    run = find_run(spec.model, bundle)
+    if run is None and (spec.data is None or spec.colour_baseline):
+        flag = "--colour-baseline" if spec.colour_baseline else "without --data"
+        raise UsageError(f"{flag}: needs the training run of --model {spec.model}; give the run's folder as --model")
     claim_output(spec.out)
-    found = survey(listed)
-    for line in check_broken(found, spec.max_broken):
-        print(line)
-    source = listed.select(found.usable())
-    with session(workers=None) as resources:
-        placement = place(1, spec.device, resources, cpu_workers=1)
-        check_shared(spec.out, *spec.data, model)
-        facts: dict[str, Any] = {
-            "placement": asdict(placement),
-            "data_fingerprint": found.fingerprint(listed),
-            "broken": [error for error in found.errors if error is not None],
-            "model": str(model),
-        }
+    cases = _own_cases(run, spec.part) if run and not spec.data else _listed_cases(spec, spec.data or [], bundle, run)
+    if cases.seen:
+        print(f"{cases.seen} of these images were trained on, or chose the epoch: the scores are too good", flush=True)
+    with session(workers=spec.workers) as resources:
+        placement = place(spec.workers, spec.device, resources, cpu_workers=1)
+        check_shared(spec.out, *cases.inputs, model)
+        facts = describe(placement) | {"model": str(model)} | cases.facts
         with RunRecord(spec.out, "evaluate", spec, **facts) as record:
-            metrics = evaluate_cases(model, source, spec.out, placement, spec.batch_size)
+            more: dict[str, Any] = {"seen_in_training": cases.seen}
+            predictions = predict_cases(model, cases.source, placement, spec.batch_size)
+            if spec.colour_baseline and run is not None:
+                more |= {"colour_baseline": score_colours(run, cases.source, bundle)}
+            metrics = write_evaluation(spec.out, predictions, cases.source.images, spec.resamples, spec.seed, more)
             record.finish(0, accuracy=metrics["accuracy"])
     print(format_confusion(metrics["confusion_matrix"], bundle.classes))
-    print(f"accuracy {metrics['accuracy']:.4f} on {metrics['n']} images; tables: {spec.out}", flush=True)
+    print(f"{format_scores(metrics)}\ntables and pictures: {spec.out}", flush=True)
     return 0
 
 
-def evaluate_cases(model: Path, source: Source, out: Path, placement: Placement, batch_size: int) -> dict[str, Any]:
-    """Classify all cases of a source in a Ray task, and write `predictions.parquet` and `metrics.json`.
-
-    Args:
-        model: The bundle.
-        source: Usable cases, at least one.
-        out: Folder that the results are written to.
-        placement: What the task gets.
-        batch_size: Images per forward pass.
-
-    Returns:
-        The content of `metrics.json`.
-
-    Raises:
-        UsageError: If a case is of a class that the bundle does not know.
-        HistoError: If the task fails.
-    """
-    bundle = read_bundle(model)
-    truth = class_numbers(source, bundle)
-    probabilities = _predict_in_ray(model, source, placement, batch_size)
-    pred = probabilities.argmax(axis=1)
-    metrics = score(truth, pred, bundle.classes) | _score_each_source(source, truth == pred)
-    _write_predictions(out, bundle, source, truth, probabilities)
-    store.put_json(out / "metrics.json", metrics)
-    return metrics
+def _own_cases(run: PastRun, part: Literal["test", "val"]) -> _Cases:
+    """Return what a training run held out itself."""
+    source, seen = run.part(part), run.count_seen(run.content_hashes(part))
+    inputs = [*run.spec.data, *(run.spec.test or [])]
+    return _Cases(source, inputs, {"data_fingerprint": run.fingerprint(), "broken": []}, seen)
 
 
-def class_numbers(source: Source, bundle: Bundle) -> npt.NDArray[np.int64]:
-    """Return the labels of a source as indices into the bundle's classes.
-
-    Raises:
-        UsageError: If a case is of another class.
-    """
-    strangers = sorted({source.classes[case.label] for case in source.cases} - set(bundle.classes))
-    if strangers:
-        raise UsageError(
-            f"{', '.join(source.names)}: class {strangers[0]} is not one of the bundle's classes: "
-            f"{', '.join(bundle.classes)}"
-        )
-    return np.array([bundle.classes.index(source.classes[case.label]) for case in source.cases], np.int64)
+def _listed_cases(spec: EvaluateSpec, paths: Sequence[Path], bundle: Bundle, run: PastRun | None) -> _Cases:
+    """Read sources, and look at each of their images once."""
+    listed = _test_part(read_sources(paths, numbers=bundle.classes))
+    class_numbers(listed, bundle)
+    found = survey(listed)
+    for line in check_broken(found, spec.max_broken):
+        print(line)
+    facts = {
+        "data_fingerprint": found.fingerprint(listed),
+        "broken": [error for error in found.errors if error is not None],
+    }
+    seen = run.count_seen(found.content_hashes) if run else None
+    return _Cases(listed.select(found.usable()), paths, facts, seen)
 
 
 def _test_part(source: Source) -> Source:
     """Keep of each source the cases that it sets apart for testing, if it does."""
     with_test = {case.source for case in source.cases if case.split == "test"}
     return source.select([i for i, c in enumerate(source.cases) if c.split == "test" or c.source not in with_test])
-
-
-def _score_each_source(source: Source, correct: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Return `per_source` counts and accuracies where there are several sources."""
-    if len(source.names) == 1:
-        return {}
-    origins = np.array([case.source for case in source.cases])
-    parts = {name: correct[origins == name] for name in source.names}
-    scores = {name: {"n": len(part), "accuracy": float(part.mean())} for name, part in parts.items() if len(part)}
-    return {"per_source": scores}
-
-
-def _predict_in_ray(model: Path, source: Source, placement: Placement, batch_size: int) -> npt.NDArray[np.float32]:
-    task = ray.remote(num_cpus=placement.cpus, num_gpus=placement.gpus, max_retries=1)(predict_source)
-    try:
-        result: npt.NDArray[np.float32] = ray.get(task.remote(model, ray.put(source), placement, batch_size))
-    except ray.exceptions.RayError as error:
-        raise HistoError(f"{model}: evaluation failed: {root_cause(error)}") from error
-    return result
-
-
-def predict_source(model: Path, source: Source, placement: Placement, batch_size: int) -> npt.NDArray[np.float32]:
-    """Classify every image of a source; probabilities `(n, classes)`."""
-    import torch  # noqa: PLC0415 -- the driver does not need it
-
-    from histo.learn.predict import Predictor  # noqa: PLC0415 -- likewise
-
-    torch.set_num_threads(placement.cpus)
-    predict = Predictor(model, placement.torch_device, batch_size)
-    size = predict.bundle.input.size_px
-    batches = [
-        predict(np.stack([resize(source.images.load(i), size) for i in range(start, stop)]))
-        for start, stop in _ranges(len(source.cases), batch_size)
-    ]
-    return np.concatenate(batches)
-
-
-def _ranges(count: int, size: int) -> list[tuple[int, int]]:
-    return [(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def _write_predictions(
-    out: Path,
-    bundle: Bundle,
-    source: Source,
-    truth: npt.NDArray[np.int64],
-    probabilities: npt.NDArray[np.float32],
-) -> None:
-    rows = [
-        {
-            "case_id": case.case_id,
-            "source": case.source,
-            "truth": bundle.classes[true],
-            "label": bundle.classes[int(row.argmax())],
-            "pred": int(row.argmax()),
-            "confidence": float(row.max()),
-            **{f"prob_{name}": float(value) for name, value in zip(bundle.classes, row, strict=True)},
-        }
-        for case, true, row in zip(source.cases, truth.tolist(), probabilities, strict=True)
-    ]
-    layout = tables.schema(tables.PREDICTIONS, bundle.classes)
-    tables.write_table(out / "predictions.parquet", tables.rows_table(rows, layout))
-
-
-def format_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
-    """Lay a confusion matrix out as text: a row for each true class, a column for each predicted one.
-
-    Examples:
-        >>> print(format_confusion([[3, 1], [0, 4]], ["STR", "TUM"]))
-        truth  n  STR  TUM  correct
-        STR    4    3    1    75.0%
-        TUM    4    0    4   100.0%
-    """
-    rows = [["truth", "n", *classes, "correct"]]
-    for i, (name, counts) in enumerate(zip(classes, matrix, strict=True)):
-        total = sum(counts)
-        rows.append([name, str(total), *map(str, counts), f"{counts[i] / total:.1%}" if total else "-"])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )

@@ -4,7 +4,6 @@ collection -> slide -> tissue mask -> grid -> regions -> tiles -> probabilities 
 """
 
 import os
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,7 @@ from histo import store
 from histo.errors import HistoError, UsageError
 from histo.learn.bundle import Bundle, bundle_hash, find_bundle, read_bundle
 from histo.pipelines import parts
-from histo.pipelines.cluster import Device, Placement, check_shared, place, root_cause, session
+from histo.pipelines.cluster import Device, Placement, check_shared, describe, place, root_cause, session
 from histo.pipelines.ledger import Ledger
 from histo.pipelines.progress import Progress
 from histo.pipelines.record import RunRecord, claim_output, versions
@@ -71,7 +70,7 @@ def label(spec: LabelSpec) -> int:
     with session(spec.workers) as resources:
         placement = place(spec.workers, spec.device, resources, cpu_workers=max(1, int(resources.cpus)))
         check_shared(spec.out, spec.slides, spec.model)
-        facts = {"placement": asdict(placement), "other_files": collection.others}
+        facts = describe(placement) | {"other_files": collection.others}
         with RunRecord(spec.out, "label", spec, **facts) as record:
             store.remove(spec.out / "staging")
             ledger = Ledger(spec.out, collection, bundle.classes)

@@ -13,7 +13,7 @@ from histo.learn.images import Content
 from histo.learn.source import Source, read_sources
 from histo.learn.survey import Survey, check_broken, examine, make_survey
 from histo.learn.tile_table import TableFooter, write_part
-from histo.pipelines.cluster import check_shared, place, root_cause, session
+from histo.pipelines.cluster import check_shared, describe, place, root_cause, session
 from histo.pipelines.record import RunRecord, claim_output
 from histo.spec import AbsolutePath, AbsolutePaths, Spec
 
@@ -49,7 +49,7 @@ def prepare_tiles(spec: PrepareTilesSpec) -> int:
     with session(spec.workers) as resources:
         placement = place(spec.workers, "cpu", resources, cpu_workers=max(1, int(resources.cpus)))
         check_shared(spec.out, *spec.data)
-        with RunRecord(spec.out, "prepare tiles", spec) as record:
+        with RunRecord(spec.out, "prepare tiles", spec, **describe(placement)) as record:
             try:
                 found = _write_parts(source, spec.out, placement.workers)
                 broken = [error for error in found.errors if error is not None]

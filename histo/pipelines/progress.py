@@ -1,5 +1,6 @@
-"""One plain line that says how far a label run is."""
+"""One line that says how far a run is."""
 
+import shutil
 import sys
 import time
 
@@ -9,28 +10,55 @@ _LOG_EVERY_S = 30.0
 _TERMINAL_EVERY_S = 0.5
 
 
+class Line:
+    """The last line of a terminal, which is written again and again; elsewhere a plain line now and then."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stdout.isatty()
+        self._last = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Say whether it is time to show something."""
+        return time.monotonic() - self._last >= (_TERMINAL_EVERY_S if self._terminal else _LOG_EVERY_S)
+
+    def show(self, text: str) -> None:
+        """Show how far the run is."""
+        self._last = time.monotonic()
+        if self._terminal:
+            print(f"{CLEAR}{text[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
+        else:
+            print(text, flush=True)
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        self.clear()
+        print(text, flush=True)
+
+    def clear(self) -> None:
+        """Take the line away, for what others print."""
+        if self._terminal:
+            print(CLEAR, end="", flush=True)
+
+
 class Progress:
-    """Prints slides, tiles, tiles per second and time left: a rewritten line on a terminal, else one now and then."""
+    """Slides, tiles, tiles per second and time left of a label run."""
 
     def __init__(self, slides: int) -> None:
         self._slides = slides
         self._start = time.monotonic()
         self._first: tuple[float, int] | None = None
-        self._last = self._start
-        self._terminal = sys.stdout.isatty()
+        self._line = Line()
 
     def show(self, slides_done: int, tiles_done: int, tiles_expected: float) -> None:
         """Print, if it is time to."""
         now = time.monotonic()
         if self._first is None and tiles_done:
             self._first = (now, tiles_done)
-        if now - self._last < (_TERMINAL_EVERY_S if self._terminal else _LOG_EVERY_S):
+        if not self._line.is_due():
             return
-        self._last = now
         rate = self._rate(now, tiles_done)
-        left = _duration((tiles_expected - tiles_done) / rate) if rate else "unknown time"
-        line = f"{slides_done}/{self._slides} slides  {tiles_done} tiles  {rate:.1f} tiles/s  {left} left"
-        print(f"{CLEAR}{line}" if self._terminal else line, end="" if self._terminal else "\n", flush=True)
+        left = duration((tiles_expected - tiles_done) / rate) if rate else "unknown time"
+        self._line.show(f"{slides_done}/{self._slides} slides  {tiles_done} tiles  {rate:.1f} tiles/s  {left} left")
 
     def _rate(self, now: float, tiles_done: int) -> float:
         """Tiles per second since the first tile, so that the start of Ray does not count."""
@@ -40,15 +68,14 @@ class Progress:
 
     def end(self, tiles_done: int) -> None:
         """Print the total."""
-        seconds = time.monotonic() - self._start
-        print(f"{CLEAR if self._terminal else ''}{tiles_done} tiles in {_duration(seconds)}", flush=True)
+        self._line.say(f"{tiles_done} tiles in {duration(time.monotonic() - self._start)}")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Say a time span.
 
     Examples:
-        >>> _duration(75), _duration(7300)
+        >>> duration(75), duration(7300)
         ('1 min 15 s', '2 h 1 min')
     """
     whole = max(0, round(seconds))

@@ -15,7 +15,10 @@ from histo.spec import Spec
 from histo.store import TEMPORARY_SUFFIX, put_atomic, put_json, remove
 
 FILE = "run.json"
-_PACKAGES = ("histo", "ray", "torch", "torchvision", "timm", "numpy", "pyarrow", "openslide-python", "openslide-bin")
+_PACKAGES = (
+    "histo", "ray", "torch", "torchvision", "timm", "torchmetrics", "scikit-learn", "numpy", "pyarrow",
+    "openslide-python", "openslide-bin",
+)  # fmt: skip
 
 
 def claim_output(out: Path) -> None:
@@ -50,7 +53,7 @@ class RunRecord:
             "error": None,
             "versions": versions(),
             "git_commit": git_commit(),
-            "host": {"name": platform.node(), "cpus": os.cpu_count(), "system": platform.platform()},
+            "host": _host(),
             "earlier": _executions(earlier),
             **values,
         }
@@ -125,6 +128,20 @@ def _git(folder: Path, *words: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def _host() -> dict[str, Any]:
+    """Describe the machine of the driver."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "name": platform.node(),
+        "system": platform.platform(),
+        "processor": models[0] if models else platform.processor(),
+        "cpus": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+    }
 
 
 def _now() -> str:

@@ -1,4 +1,4 @@
-"""What a training run learns from: sources -> subset -> look at every image -> split."""
+"""What a training run learns from: sources -> subset -> look at every image -> split, or folds."""
 
 from dataclasses import dataclass
 
@@ -6,30 +6,59 @@ from histo.learn.history import History
 from histo.learn.leaks import check_leaks
 from histo.learn.listing import Split
 from histo.learn.source import Source, read_sources, read_test, with_test
-from histo.learn.split import assign_splits
+from histo.learn.split import assign_folds, assign_splits, fold_splits
 from histo.learn.subset import draw_subset
 from histo.learn.survey import Survey, check_broken, survey, tile_mpp
-from histo.pipelines.cases import check_unchanged, read_splits
-from histo.pipelines.train_spec import TrainSpec
+from histo.pipelines.cases import check_unchanged, read_folds, read_splits
+from histo.pipelines.train_spec import CrossvalSpec, TrainSpec
 
 
 @dataclass(frozen=True)
-class TrainingData:
-    """The cases of a run.
+class _Cases:
+    """The cases that a job learns from.
 
     Attributes:
         source: Cases and images.
         found: What a look at every image found.
-        splits: Of every case; None for images that cannot be used.
         mpp: µm per pixel of what the network sees.
         notes: What a person should know of them, a line each.
     """
 
     source: Source
     found: Survey
-    splits: tuple[Split | None, ...]
     mpp: float | None
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TrainingData(_Cases):
+    """The cases of a run.
+
+    Attributes:
+        splits: Of every case; None for images that cannot be used.
+    """
+
+    splits: tuple[Split | None, ...]
+
+
+@dataclass(frozen=True)
+class FoldedData(_Cases):
+    """The cases of a cross-validation.
+
+    Attributes:
+        folds: Of every case; None for those that take no part.
+    """
+
+    folds: tuple[int | None, ...]
+
+    def of_fold(self, fold: int, spec: TrainSpec) -> TrainingData:
+        """Return the cases of the run that tests one fold.
+
+        Raises:
+            UsageError: If a class has too few of them.
+        """
+        splits = fold_splits(self.source, self.found, self.folds, fold, spec.split, spec.seed)
+        return TrainingData(self.source, self.found, self.mpp, (), splits)
 
 
 def read_training_source(spec: TrainSpec) -> Source:
@@ -54,4 +83,21 @@ def gather(spec: TrainSpec, source: Source, history: History) -> TrainingData:
         check_unchanged(spec.out, source, found)
     splits = kept or assign_splits(source, found, spec.split, spec.seed)
     leaks = check_leaks(source, found, splits, spec.split.allow_leaks)
-    return TrainingData(source, found, splits, mpp, (*broken, *leaks))
+    return TrainingData(source, found, mpp, (*broken, *leaks), splits)
+
+
+def gather_folds(spec: CrossvalSpec, source: Source, *, has_begun: bool) -> FoldedData:
+    """Look at every image, and deal the cases into folds; a cross-validation that goes on keeps its folds.
+
+    Raises:
+        UsageError: If the data are bad, or not those that it began with.
+    """
+    found = survey(source)
+    broken = check_broken(found, spec.max_broken)
+    mpp = tile_mpp(spec.mpp, source, found, spec.size_px)
+    if has_begun:
+        check_unchanged(spec.out, source, found)
+    folds = read_folds(spec.out, source) if has_begun else assign_folds(source, found, spec.folds, spec.seed)
+    apart = sum(case.split == "test" for case in source.cases)
+    notes = (f"{apart} images that the source sets apart for testing take no part",) if apart else ()
+    return FoldedData(source, found, mpp, (*broken, *notes), folds)

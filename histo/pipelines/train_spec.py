@@ -1,6 +1,7 @@
 """The settings of a training run."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -31,15 +32,13 @@ def _as_list(value: object) -> object:
 _Resolutions = Annotated[list[Annotated[float, Field(gt=0)]], BeforeValidator(_as_list)]
 
 
-class TrainSpec(Spec):
-    """Fine-tune an ImageNet-pretrained network on labelled tiles; the result is a model bundle in OUT/model."""
+class TrainingSpec(Spec):
+    """What a training run and a cross-validation have in common."""
 
     data: AbsolutePaths
     """Labelled tiles, one or several sources: a folder of class folders, .npz, .csv, .parquet, a tile table."""
     out: AbsolutePath
     """Folder of the run."""
-    test: AbsolutePaths | None = None
-    """Sources that are set apart: never trained on, scored once at the end."""
     subset: Subset = "full"
     """How much of the data is used: full, tiny (100 a class), small (800), a share such as 0.1, or a count."""
     workers: int | None = Field(None, ge=1)
@@ -75,7 +74,7 @@ class TrainSpec(Spec):
     fit: FitSpec = FitSpec()
 
     @model_validator(mode="after")
-    def _one_beginning(self) -> "TrainSpec":
+    def _one_beginning(self) -> Self:
         if self.epoch is not None and self.start_from is None:
             raise ValueError("--epoch says which epoch of --start-from is used; give that, too")
         if self.network.weights is not None and self.start_from is not None:
@@ -83,10 +82,51 @@ class TrainSpec(Spec):
         return self
 
     @property
+    def most_epochs(self) -> int:
+        """Epochs of a run that does not stop early."""
+        return self.fit.head.epochs + self.fit.tune.epochs
+
+    @property
+    def weight_files(self) -> list[Path]:
+        """Files and folders that weights are read from."""
+        return [path for path in (self.start_from, self.network.weights) if path]
+
+    @property
     def caches_features(self) -> bool:
         """Whether the head phase sees unchanged images, so that the frozen backbone's features are computed once."""
         return not self.fit.head.augment or self.augment.settings().changes_nothing
 
 
-FREE_TO_CHANGE = frozenset(("out", "resume", "workers", "device", "loaders", "keep_checkpoints", "max_failures"))
+class TrainSpec(TrainingSpec):
+    """Fine-tune an ImageNet-pretrained network on labelled tiles; the result is a model bundle in OUT/model."""
+
+    test: AbsolutePaths | None = None
+    """Sources that are set apart: never trained on, scored once at the end."""
+
+
+class CrossvalSpec(TrainingSpec):
+    """Cross-validate: train once for each fold of labelled tiles, and predict each with the run that did not see it."""
+
+    workers: int | None = Field(None, ge=1)
+    """Training workers of each fold; default: 1."""
+    folds: int = Field(5, ge=2)
+    """Parts into which the cases are dealt, by class; a group (a patient), or equal images, into the same."""
+    side_by_side: int | None = Field(None, ge=1)
+    """Folds that are trained at a time; default: as many as there is room for."""
+
+    @model_validator(mode="after")
+    def _no_other_test_set(self) -> Self:
+        if self.split.test_fraction:
+            raise ValueError("--split.test-fraction: each fold is tested once; leave this out")
+        return self
+
+    def of_fold(self, fold: int, workers: int) -> TrainSpec:
+        """Return the settings of one fold's training run."""
+        shared = self.model_dump(exclude={"folds", "side_by_side"})
+        return TrainSpec.model_validate(shared | {"out": self.out / f"fold_{fold}", "workers": workers})
+
+
+FREE_TO_CHANGE = frozenset(
+    ("out", "resume", "workers", "device", "loaders", "keep_checkpoints", "max_failures", "side_by_side")
+)
 """Fields that do not change the result, so that a run may be resumed with others."""

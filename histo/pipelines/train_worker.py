@@ -23,10 +23,11 @@ from histo.learn.source import Source
 from histo.learn.stream import FeatureStream, ImageStream, Stream
 from histo.pipelines.cases import read_splits
 from histo.pipelines.train_data import read_training_source
-from histo.pipelines.train_spec import TrainSpec
+from histo.pipelines.train_progress import TickFile
+from histo.pipelines.train_spec import TrainingSpec, TrainSpec
 
 
-def initial_network(spec: TrainSpec, classes: tuple[str, ...]) -> Network:
+def initial_network(spec: TrainingSpec, classes: tuple[str, ...]) -> Network:
     """Build the network that training starts with: ImageNet's backbone, or another run's, and a head from the seed.
 
     Raises:
@@ -60,12 +61,14 @@ def train_worker(config: dict[str, Any]) -> None:
         network.load_state_dict(load_file(history.checkpoint(len(past)) / WEIGHTS))
     network.to(device).to(memory_format=torch.channels_last)
     data = _Data(spec, source, read_splits(spec.out, source), network, config["loaders"])
+    progress = TickFile(spec.out)
     for phase in phases_left(spec.fit, past):
         optimizer = make_optimizer(network, phase)
         if past and past[-1]["phase"] == phase.name:
             optimizer.load_state_dict(read_state(history.checkpoint(len(past)))[1])
         train, val = data.streams(phase)
-        for epoch in fit(network, optimizer, phase, train, val, data.class_weights_K, first_epoch=len(past) + 1):
+        events = fit(network, optimizer, phase, train, val, data.class_weights_K, first_epoch=len(past) + 1)
+        for epoch in progress.epochs(events, phase):
             past.append({"phase": phase.name, "val_loss": epoch.val_loss})
             if rank() == 0:
                 history.record(epoch, network, optimizer, bundle, spec.seed)

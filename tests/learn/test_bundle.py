@@ -30,7 +30,7 @@ def test_a_bundle_reads_back_as_the_same_network(bundle: Path, tmp_path: Path) -
     optimizer = torch.optim.AdamW(network.head.parameters())
 
     position = Position("tune", epoch=1, step=20, seed=3)
-    write_checkpoint(tmp_path / "epoch_0001", network, description, optimizer, position)
+    write_checkpoint(tmp_path / "epoch_0001", network, description, optimizer, position, np.zeros((1, 3)))
 
     assert (tmp_path / "epoch_0001" / WEIGHTS).read_bytes() == (bundle / WEIGHTS).read_bytes()
     assert read_bundle(tmp_path / "epoch_0001") == description

@@ -3,13 +3,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from histo import store
 from histo.errors import UsageError
-from histo.learn.bundle import Architecture, Bundle, TileInput, find_bundle
-from histo.learn.checkpoint import read_state
+from histo.learn.bundle import Architecture, Bundle, TileInput, find_bundle, read_bundle
+from histo.learn.checkpoint import read_state, read_validation
 from histo.learn.history import History
 from histo.learn.loop import Epoch, Step
 from histo.learn.model import Network, Normalisation
@@ -32,8 +33,8 @@ def record(history: History, *losses: float) -> None:
     network = Network(Nothing(), Normalisation((0.0,) * 3, (1.0,) * 3), classes=2, dropout=0)
     for loss in losses:
         number = history.last + 1
-        steps = tuple(Step(number, 2 * number - 1 + i, loss, 0.1) for i in range(2))
-        epoch = Epoch(number, "head", 1.0, 0.5, loss, 0.5, 0.1, 10.0, 1.0, steps)
+        steps = tuple(Step(number, 2 * number - 1 + i, loss, 0.5, 0.1) for i in range(2))
+        epoch = Epoch(number, "head", 1.0, 0.5, loss, 0.5, 0.1, 10.0, 1.0, 1.5, steps, np.full((3, 2), loss))
         history.record(epoch, network, torch.optim.AdamW(network.parameters()), BUNDLE, seed=7)
 
 
@@ -54,6 +55,8 @@ def test_an_epoch_is_recorded_with_metrics_steps_and_a_checkpoint(tmp_path: Path
     assert (metrics["epoch"], metrics["val_loss"], "steps" in metrics) == (1, 0.5, False)
     assert [step["step"] for step in steps] == [1, 2]
     assert asdict(read_state(history.checkpoint(1))[0]) == {"phase": "head", "epoch": 1, "step": 2, "seed": 7}
+    assert read_validation(history.checkpoint(1)).tolist() == [[0.5, 0.5]] * 3
+    assert read_bundle(history.checkpoint(1)).temperature == metrics["temperature"] == 1.5
 
 
 @pytest.mark.parametrize(("keep", "expected"), [(1, [2, 5]), (2, [2, 4, 5]), (9, [1, 2, 3, 4, 5])])

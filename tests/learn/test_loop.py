@@ -1,12 +1,16 @@
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from torch import multiprocessing, nn
 
 from histo.learn.augment import AugmentSpec
-from histo.learn.loop import Epoch, evaluate_loss, fit
+from histo.learn.calibration import fit_temperature
+from histo.learn.loop import Epoch, Tick, fit, validate
 from histo.learn.model import Network, Normalisation
 from histo.learn.optimizer import make_optimizer
 from histo.learn.order import Order
@@ -61,7 +65,11 @@ def run(
     model = network(dropout)
     part = Phase("head" if phase == "head" else "tune", spec)
     train, val = streams(read_sources([tiles], None))
-    return model, list(fit(model, make_optimizer(model, part), part, train, val, class_weights))
+    return model, ends(fit(model, make_optimizer(model, part), part, train, val, class_weights))
+
+
+def ends(events: Iterable[Tick | Epoch]) -> list[Epoch]:
+    return [event for event in events if isinstance(event, Epoch)]
 
 
 def losses(epochs: list[Epoch]) -> list[float]:
@@ -104,9 +112,9 @@ def test_a_backbone_that_learns_keeps_its_batch_statistics(tiles: Path) -> None:
 def test_stopping_is_a_break_and_every_step_is_recorded(tiles: Path) -> None:
     model, phase = network(), Phase("head", SPEC, begin=3)
 
-    for epoch in fit(model, make_optimizer(model, phase), phase, *streams(read_sources([tiles], None))):
-        last = epoch
-        if epoch.epoch == 4:
+    for event in fit(model, make_optimizer(model, phase), phase, *streams(read_sources([tiles], None))):
+        if isinstance(event, Epoch) and event.epoch == 4:
+            last = event
             break
 
     assert [step.step for step in last.steps] == [13, 14, 15, 16]
@@ -120,6 +128,23 @@ def test_an_epochs_loss_is_the_mean_of_its_steps_weighted_by_their_samples(tiles
 
     expected = sum(step.loss * count for step, count in zip(epoch.steps, counts, strict=True)) / 26
     assert epoch.train_loss == pytest.approx(expected, rel=1e-5)
+    right = sum(step.accuracy * count for step, count in zip(epoch.steps, counts, strict=True)) / 26
+    assert epoch.train_accuracy == pytest.approx(right, rel=1e-5)
+
+
+def test_every_step_is_told_as_it_is_taken(tiles: Path) -> None:
+    model, phase = network(), Phase("head", SPEC)
+
+    events = list(fit(model, make_optimizer(model, phase), phase, *streams(read_sources([tiles], None))))
+
+    ticks, epoch = events[:4], events[4]
+    assert isinstance(epoch, Epoch)
+    assert [(tick.epoch, tick.step, tick.steps, tick.images) for tick in ticks if isinstance(tick, Tick)] == [
+        (1, 1, 4, 8), (1, 2, 4, 16), (1, 3, 4, 24), (1, 4, 4, 26),
+    ]  # fmt: skip
+    assert [float(tick.loss) for tick in ticks if isinstance(tick, Tick)] == pytest.approx(
+        [step.loss for step in epoch.steps]
+    )
 
 
 def test_steps_have_the_step_size_of_the_schedule(tiles: Path) -> None:
@@ -140,11 +165,13 @@ def test_the_validation_loss_is_a_mean_over_cases_not_over_batches(tiles: Path) 
     everything = torch.cat([batch.inputs for batch in val.batches(0)])
     labels = torch.cat([batch.labels_B for batch in val.batches(0)])
 
-    loss, accuracy = evaluate_loss(model, val)
+    found = validate(model, val)
 
     logits = model.eval()(everything)
-    assert loss == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), rel=1e-5)
-    assert accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
+    assert found.loss == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), rel=1e-5)
+    assert found.accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
+    assert found.temperature == pytest.approx(fit_temperature(logits.numpy(), labels.numpy()), rel=1e-4)
+    np.testing.assert_allclose(found.logits_NK, logits.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_label_smoothing_raises_the_loss_that_is_minimised_and_not_the_validation_loss(tiles: Path) -> None:
@@ -198,7 +225,7 @@ def test_training_on_features_gives_the_losses_of_training_on_images(tiles: Path
             fixed = ImageStream(source, Order(train.order.members, 5, shuffle=False), 32)
             train = FeatureStream(model, fixed, train.order, phase.spec.precision)
             val = FeatureStream(model, val, val.order, phase.spec.precision)
-        return list(fit(model, make_optimizer(model, phase), phase, train, val))
+        return ends(fit(model, make_optimizer(model, phase), phase, train, val))
 
     assert losses(trained(cached=True)) == pytest.approx(losses(trained(cached=False)), rel=1e-5)
 
@@ -208,13 +235,13 @@ def test_continuing_gives_the_losses_of_never_having_stopped(tiles: Path) -> Non
     model, phase = network(), Phase("tune", SPEC)
     first = make_optimizer(model, phase)
     begun = fit(model, first, phase, *streams(read_sources([tiles], None)))
-    before = [next(begun), next(begun)]
+    before = list(islice((event for event in begun if isinstance(event, Epoch)), 2))
 
     again = network()
     again.load_state_dict(model.state_dict())
     second = make_optimizer(again, phase)
     second.load_state_dict(first.state_dict())
-    after = list(fit(again, second, phase, *streams(read_sources([tiles], None)), first_epoch=3))
+    after = ends(fit(again, second, phase, *streams(read_sources([tiles], None)), first_epoch=3))
 
     assert losses([*before, *after]) == whole
 
@@ -223,8 +250,7 @@ def _worker(rank: int, workers: int, tiles: Path, folder: Path, phase: str) -> N
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=workers)
     _, epochs = run(tiles, phase=phase)
-    if rank == 0:
-        torch.save(losses(epochs), folder / "losses.pt")
+    torch.save((losses(epochs), epochs[-1].val_logits_NK.tolist()), folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -234,8 +260,11 @@ def _worker(rank: int, workers: int, tiles: Path, folder: Path, phase: str) -> N
 def test_the_number_of_workers_does_not_change_the_losses(
     tiles: Path, tmp_path: Path, workers: int, phase: str
 ) -> None:
-    alone = losses(run(tiles, phase=phase)[1])
+    alone = run(tiles, phase=phase)[1]
 
     multiprocessing.spawn(_worker, (workers, tiles, tmp_path, phase), nprocs=workers)
 
-    assert torch.load(tmp_path / "losses.pt") == pytest.approx(alone, rel=1e-4)
+    for rank in range(workers):
+        measured, logits = torch.load(tmp_path / f"{rank}.pt")
+        assert measured == pytest.approx(losses(alone), rel=1e-4)
+        np.testing.assert_allclose(logits, alone[-1].val_logits_NK, rtol=1e-3, atol=1e-3)

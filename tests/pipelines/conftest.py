@@ -1,10 +1,11 @@
-"""Fabricated slides."""
+"""Fabricated slides, and a small training run."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from histo.cli import main
 from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import paint
 
@@ -19,3 +20,15 @@ def pyramid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pyramid")
     write_pyramid(folder / "two textures.tif", image, mpp=0.25, quality=None)
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tiles: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two phases with a test split, of which two checkpoints are kept."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    flags = ["--data", str(tiles), "--out", str(run), "--fit.head.epochs", "2", "--fit.tune.epochs", "2"]
+    flags += ["--no-fit.head.augment", "--size-px", "64", "--mpp", "2", "--classes", "MUS,STR,TUM"]
+    flags += ["--split.test-fraction", "0.25", "--keep-checkpoints", "2"]
+    assert main(["train", *flags, "--device", "gpu", "--workers", "999"]) == 2
+    assert main(["train", *flags]) == 0
+    return run

@@ -1,7 +1,9 @@
 """The evaluate job, in a Ray of its own."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from PIL import Image
 from plain_loop import rows_of
 
 from histo.cli import main
+from histo.learn.bundle import bundle_hash, read_bundle
 from histo.learn.predict import Predictor
 
 pytestmark = pytest.mark.ray
@@ -63,11 +66,133 @@ def test_several_sources_are_measured_together_and_each(bundle: Path, tmp_path: 
     rows = rows_of(tmp_path / "out" / "predictions.parquet")
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (refused, code) == (2, 0)
-    assert metrics["per_source"] == {
-        "data": {"n": 2, "accuracy": pytest.approx((pred[:2] == 2).mean())},
-        "t.npz": {"n": 4, "accuracy": pytest.approx((pred[2:] == [0, 1, 2, 2]).mean())},
+    assert {name: (part["n"], part["accuracy"]) for name, part in metrics["per_source"].items()} == {
+        "data": (2, pytest.approx((pred[:2] == 2).mean())),
+        "t.npz": (4, pytest.approx((pred[2:] == [0, 1, 2, 2]).mean())),
     }
     assert metrics["n"] == 6
     assert [row["source"] for row in rows] == ["data"] * 2 + ["t.npz"] * 4
     assert [row["truth"] for row in rows] == ["TUM", "TUM", "MUS", "STR", "TUM", "TUM"]
     assert len(record["broken"]) == 1
+
+
+def evaluate(out: Path, *flags: str) -> int:
+    return main(["evaluate", "--out", str(out), *flags])
+
+
+def scores(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "metrics.json").read_text())
+    return found
+
+
+def test_a_run_is_measured_on_what_it_held_out_itself(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = bundle_hash(finished / "model")
+
+    assert evaluate(tmp_path / "test", "--model", str(finished), "--workers", "2", "--colour-baseline") == 0
+    assert evaluate(tmp_path / "val", "--model", str(finished / "model"), "--part", "val", "--resamples", "0") == 0
+
+    found, known = scores(tmp_path / "test"), scores(finished / "test")
+    assert found.keys() - {"colour_baseline"} == known.keys()
+    assert all(found[name] == known[name] for name in ("n", "accuracy", "confusion_matrix", "temperature", "intervals"))
+    rows, same = (rows_of(out / "predictions.parquet") for out in (tmp_path / "test", finished / "test"))
+    assert [row["case_id"] for row in rows] == [row["case_id"] for row in same]
+    np.testing.assert_allclose([row["prob_TUM"] for row in rows], [row["prob_TUM"] for row in same], atol=1e-5)
+    assert scores(tmp_path / "val")["accuracy"] == scores(finished / "val")["accuracy"]
+    assert (found["seen_in_training"], scores(tmp_path / "val")["seen_in_training"]) == (0, 8)
+    assert found["temperature"] == read_bundle(finished / "model").temperature
+    assert bundle_hash(finished / "model") == before, "evaluation changes no bundle"
+    assert sorted(path.name for path in (tmp_path / "test" / "figures").iterdir()) == sorted(
+        f"{name}.{kind}" for name in ("confusion", "mistakes", "reliability", "roc") for kind in ("csv", "png")
+    )
+    shown = capsys.readouterr().out
+    assert f"accuracy {found['accuracy']:.4f} (95 % interval" in shown
+    assert "colour alone, mean rgb: accuracy 1.0000" in shown
+
+
+def test_colour_alone_tells_bright_and_dark_classes_apart(finished: Path, tiles: Path, tmp_path: Path) -> None:
+    flags = ["--model", str(finished), "--data", str(tiles), "--resamples", "20"]
+
+    assert evaluate(tmp_path / "out", *flags, "--colour-baseline") == 0
+
+    baseline = scores(tmp_path / "out")["colour_baseline"]
+    assert set(baseline) == {"mean_rgb", "colour_histogram"}
+    assert baseline["mean_rgb"]["accuracy"] == 1
+    assert baseline["mean_rgb"]["n"] == 36
+    assert set(baseline["mean_rgb"]["per_class"]) == {"MUS", "STR", "TUM"}
+
+
+def test_images_that_were_trained_on_are_counted_and_said(
+    finished: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(tiles) as known:
+        fresh = 255 - known["images"][:1]
+        np.savez(tmp_path / "t.npz", images=np.concatenate([known["images"], fresh]), labels=[*known["labels"], 0])
+
+    assert evaluate(tmp_path / "out", "--model", str(finished), "--data", str(tmp_path / "t.npz")) == 0
+
+    assert scores(tmp_path / "out")["seen_in_training"] == 27
+    assert "27 of these images were trained on, or chose the epoch" in capsys.readouterr().out
+
+
+def test_what_needs_the_training_run_is_refused_without_it(
+    finished: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, tmp_path / "moved")
+    record = json.loads((finished / "run.json").read_text())
+    gone = record | {"spec": record["spec"] | {"data": [str(tmp_path / "gone.npz")]}}
+    (tmp_path / "moved" / "run.json").write_text(json.dumps(gone))
+    bare = tmp_path / "bare"
+    shutil.copytree(finished / "model", bare)
+    text = (bare / "model.json").read_text()
+    (bare / "model.json").write_text(text.replace(str(finished), "/not/there"))
+
+    codes = [
+        evaluate(tmp_path / "a", "--model", str(bare)),
+        evaluate(tmp_path / "b", "--model", str(bare), "--data", str(tiles), "--colour-baseline"),
+        evaluate(tmp_path / "c", "--model", str(tmp_path / "moved")),
+    ]
+
+    shown = capsys.readouterr().err.splitlines()
+    assert codes == [2, 2, 2]
+    assert f"without --data: needs the training run of --model {bare}; give the run's folder" in shown[0]
+    assert "--colour-baseline: needs the training run" in shown[1]
+    assert "the images of this run cannot be had" in shown[2]
+    assert "gone.npz" in shown[2]
+
+
+def test_a_class_without_images_is_said_and_left_out_of_averages(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 224, 224, 3), np.uint8)
+    np.savez(tmp_path / "t.npz", images=images, labels=np.array([0, 0, 0, 2, 2, 2]))
+
+    code = evaluate(tmp_path / "out", "--model", str(bundle), "--data", str(tmp_path / "t.npz"), "--resamples", "50")
+
+    found, output = scores(tmp_path / "out"), capsys.readouterr()
+    assert code == 0
+    assert found["classes_missing"] == ["STR"]
+    assert found["per_class"]["STR"]["recall"] is None
+    recalls = [found["per_class"][name]["recall"] for name in ("MUS", "TUM")]
+    assert found["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    assert "no images of STR: averages leave it out" in output.out
+    assert "Warning" not in output.out + output.err
+
+
+def test_intervals_are_by_patient_where_a_manifest_names_them(bundle: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    lines = ["path,label,group"]
+    for i in range(8):
+        Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{('MUS', 'TUM')[i % 2]},patient {i // 2}")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+
+    code = evaluate(tmp_path / "out", "--model", str(bundle), "--data", str(tmp_path / "t.csv"), "--resamples", "50")
+
+    found = scores(tmp_path / "out")["intervals"]
+    assert code == 0
+    assert (found["unit"], found["n_units"], found["resamples"], found["coverage"]) == ("group", 4, 50, 0.95)
+    assert {row["group"] for row in rows_of(tmp_path / "out" / "predictions.parquet")} == {
+        f"patient {i}" for i in range(4)
+    }

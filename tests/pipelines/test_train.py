@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboardX.proto.event_pb2 import Event
 
 from histo import store
 from histo.cli import main
@@ -41,19 +42,18 @@ def measured(run: Path) -> list[tuple[float, ...]]:
     return [tuple(line[name] for name in MEASURED) for line in lines(run / "metrics.jsonl")]
 
 
+def read_events(path: Path) -> list[Event]:
+    """Read an event file: records of a length (8 bytes), its checksum (4), an event, and its checksum (4)."""
+    data, events = path.read_bytes(), []
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        events.append(Event.FromString(data[12 : 12 + length]))
+        data = data[16 + length :]
+    return events
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-@pytest.fixture(scope="module")
-def finished(tiles: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two phases with a test split, of which two checkpoints are kept."""
-    run = tmp_path_factory.mktemp("finished") / "run"
-    flags = ["--fit.head.epochs", "2", "--fit.tune.epochs", "2", "--no-fit.head.augment"]
-    flags += ["--size-px", "64", "--mpp", "2", "--classes", "MUS,STR,TUM", "--split.test-fraction", "0.25"]
-    refused = train(tiles, run, "--device", "gpu", "--workers", "999")
-    assert (refused, train(tiles, run, *flags, "--keep-checkpoints", "2")) == (2, 0)
-    return run
 
 
 def test_a_run_ends_with_its_records_and_the_best_bundle(finished: Path) -> None:
@@ -74,9 +74,46 @@ def test_a_run_ends_with_its_records_and_the_best_bundle(finished: Path) -> None
     assert (record["exit_code"], record["best"]["epoch"], record["earlier"]) == (0, best["epoch"], [])
     assert record["spec"]["fit"]["tune"]["epochs"] == 2
     assert names(finished) == [
-        "checkpoints", "figures", "metrics.jsonl", "model", "run.json", "split.parquet", "steps.jsonl", "test",
+        "checkpoints", "figures", "metrics.jsonl", "model", "run.json", "split.parquet", "steps.jsonl", "tensorboard",
+        "test", "val",
     ]  # fmt: skip
-    assert names(finished / "figures") == ["samples.png"]
+    assert names(finished / "figures") == ["curves.png", "samples.png"]
+    assert record["nodes"][0]["cpus"] >= 1
+    assert record["host"]["memory_gib"] > 0
+    assert bundle.temperature == metrics[best["epoch"] - 1]["temperature"]
+
+
+def test_the_validation_split_is_scored_from_what_the_workers_saw(finished: Path, tiles: Path) -> None:
+    splits = pq.read_table(finished / "split.parquet").to_pydict()
+    scores = json.loads((finished / "val" / "metrics.json").read_text())
+    rows = pq.read_table(finished / "val" / "predictions.parquet").to_pydict()
+    best = json.loads((finished / "run.json").read_text())["best"]
+
+    held_out = [i for i, split in enumerate(splits["split"]) if split == "val"]
+    with np.load(tiles) as known:
+        enlarged = np.stack([resize(known["images"][i], 64) for i in held_out])
+    assert rows["case_id"] == [splits["case_id"][i] for i in held_out]
+    np.testing.assert_allclose(rows["prob_TUM"], Predictor(finished / "model")(enlarged)[:, 2], atol=1e-5)
+    assert scores["accuracy"] == pytest.approx(best["val_accuracy"])
+    assert (scores["temperature"], scores["intervals"], scores["seen_in_training"]) == (best["temperature"], None, 8)
+
+
+def test_event_files_hold_every_epoch_and_step(finished: Path) -> None:
+    (events,) = (finished / "tensorboard").iterdir()
+    scalars = [(v.tag, event.step, v.simple_value) for event in read_events(events) for v in event.summary.value]
+
+    expected = [
+        ("loss/val", number, line["val_loss"]) for number, line in enumerate(lines(finished / "metrics.jsonl"), 1)
+    ]
+    expected += [("step/accuracy", line["step"], line["accuracy"]) for line in lines(finished / "steps.jsonl")]
+    found = {(tag, step): value for tag, step, value in scalars}
+    assert {(tag, step): found[tag, step] for tag, step, _ in expected} == {
+        (tag, step): pytest.approx(value, rel=1e-5) for tag, step, value in expected
+    }
+    assert {tag for tag, _, _ in scalars} == {
+        "loss/train", "loss/val", "accuracy/train", "accuracy/val", "images_per_second",
+        "step/loss", "step/accuracy", "step/learning_rate",
+    }  # fmt: skip
 
 
 def test_the_test_split_is_scored_with_the_best_bundle(finished: Path) -> None:
@@ -256,6 +293,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice(
     assert code == 1
     assert re.search(r"the loss is not finite in epoch \d; lower --fit", capsys.readouterr().err)
     assert len(lines(tmp_path / "run" / "metrics.jsonl")) < 9
+    assert (tmp_path / "run" / "figures" / "curves.png").is_file(), "which shows what happened"
 
 
 def test_a_failure_in_a_worker_is_one_line_and_exit_1(

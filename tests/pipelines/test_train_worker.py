@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from histo.learn.bundle import Architecture, Bundle, TileInput
+from histo.learn.bundle import Architecture, Bundle, TileInput, read_bundle
+from histo.learn.calibration import fit_temperature
+from histo.learn.checkpoint import read_validation
 from histo.learn.history import History
-from histo.pipelines import train as job
-from histo.pipelines.cases import write_cases
+from histo.learn.metrics import score
+from histo.learn.predict import Predictor
+from histo.pipelines import train_run as job
+from histo.pipelines.cases import read_splits, write_cases
 from histo.pipelines.cluster import Placement
-from histo.pipelines.train_data import gather, read_training_source
-from histo.pipelines.train_spec import TrainSpec
+from histo.pipelines.train_data import gather, gather_folds, read_training_source
+from histo.pipelines.train_spec import CrossvalSpec, TrainSpec
 from histo.pipelines.train_worker import train_worker
 from histo.spec import read_spec
 
@@ -94,6 +98,44 @@ def test_every_setting_changes_what_is_trained(
     assert trained(unequal, tmp_path / "with", *base, *flags) != trained(unequal, tmp_path / "without", *base)
 
 
+def in_parts(path: Path, **changed: np.ndarray) -> Path:
+    """A file with parts for training, validation and test, some of its arrays changed."""
+    random, labels = np.random.default_rng(0), np.repeat([0, 1], 8)
+    arrays: dict[str, np.ndarray] = {}
+    for part in ("train", "val", "test"):
+        noise = random.normal(0, 40, (16, 32, 32, 3)) + (90 + 60 * labels)[:, None, None, None]
+        arrays |= {f"{part}_images": np.clip(noise, 0, 255).astype(np.uint8), f"{part}_labels": labels}
+    np.savez(path, **(arrays | changed))
+    return path
+
+
+def test_the_temperature_is_fitted_on_validation_cases_and_never_on_test_cases(tmp_path: Path) -> None:
+    other = np.random.default_rng(1).integers(0, 255, (16, 32, 32, 3), np.uint8)
+    flipped = np.tile([1, 0], 8)
+
+    def temperatures(name: str, **changed: np.ndarray) -> list[float]:
+        trained(in_parts(tmp_path / f"{name}.npz", **changed), tmp_path / name, *HEAD)
+        history = History(tmp_path / name)
+        bundles = [read_bundle(history.checkpoint(epoch)).temperature for epoch in (1, 2)]
+        assert bundles == [line["temperature"] for line in history.past()]
+        return bundles
+
+    fitted = temperatures("as-it-is")
+    assert temperatures("other-test", test_images=other, test_labels=flipped) == fitted
+    assert temperatures("other-val", val_labels=flipped) != fitted
+    assert all(fitted[i] != 1 for i in range(2))
+
+
+def test_the_temperature_of_an_epoch_is_that_of_its_validation_logits(unequal: Path, tmp_path: Path) -> None:
+    trained(unequal, tmp_path, *HEAD)
+
+    spec = settings(unequal, tmp_path, *HEAD)
+    source, history = read_training_source(spec), History(tmp_path)
+    members = [i for i, split in enumerate(read_splits(tmp_path, source)) if split == "val"]
+    logits = read_validation(history.checkpoint(2))
+    assert history.past()[1]["temperature"] == fit_temperature(logits, source.labels()[members])
+
+
 def test_the_same_settings_train_the_same(unequal: Path, tmp_path: Path) -> None:
     assert trained(unequal, tmp_path / "a", *TUNE) == trained(unequal, tmp_path / "b", *TUNE)
 
@@ -133,3 +175,40 @@ def test_workers_failures_and_loaders_are_those_of_the_settings(
     assert asked(CPU) == (1, 3, 0, {"CPU": 1})
     assert asked(CPU, "--max-failures", "0", "--loaders", "2")[:3] == (1, 0, 2)
     assert asked(Placement(workers=4, cpus=8, gpus=1)) == (4, 3, 7, {"CPU": 8, "GPU": 1})
+
+
+def cross_validated(data: Path, out: Path) -> float:
+    """Train fold by fold in this process, and return the AUC over the cases that each run did not see."""
+    flags = ["--data", str(data), "--out", str(out), "--folds", "3", *BASE, "--augment.preset", "none"]
+    flags += ["--fit.head.epochs", "8", "--fit.tune.epochs", "0", "--fit.head.learning-rate", "0.01"]
+    spec = read_spec(CrossvalSpec, flags, "histo crossval")
+    source = read_training_source(spec.of_fold(0, workers=1))
+    folded = gather_folds(spec, source, has_begun=False)
+    probabilities = np.full((len(source.cases), 2), np.nan)
+    for fold in range(spec.folds):
+        own = spec.of_fold(fold, workers=1)
+        cases, history = folded.of_fold(fold, own), History(own.out)
+        write_cases(own.out, source, cases.found, cases.splits)
+        bundle = description(own, source.classes)
+        train_worker({"spec": own.model_dump_json(), "bundle": bundle.model_dump_json(), "loaders": 0})
+        tested = [i for i, split in enumerate(cases.splits) if split == "test"]
+        best = history.best()
+        assert best is not None
+        predict = Predictor(history.checkpoint(best["epoch"]))
+        probabilities[tested] = predict(np.stack([source.images.load(i) for i in tested]))
+    return float(score(source.labels(), probabilities, source.classes)["macro_auc"])
+
+
+@pytest.mark.slow
+def test_shuffled_labels_are_not_predicted_and_true_ones_are(tmp_path: Path) -> None:
+    random, labels = np.random.default_rng(0), np.repeat([0, 1], 30)
+    images = random.normal(128, (12 + 33 * labels)[:, None, None, None], (60, 32, 32, 3))
+    areas = []
+
+    for number, said in enumerate([labels, *(random.permutation(labels) for _ in range(5))]):
+        path = tmp_path / f"{number}.npz"
+        np.savez(path, images=np.clip(images, 0, 255).astype(np.uint8), labels=said)
+        areas.append(cross_validated(path, tmp_path / str(number)))
+
+    assert areas[0] > 0.95
+    assert 0.35 < np.mean(areas[1:]) < 0.65, f"something of the held-out cases reaches training: {areas[1:]}"

@@ -1,0 +1,39 @@
+"""How far colour alone goes: regressions on the colours of a run's training images, scored on other cases."""
+
+from typing import Any
+
+from histo.learn.baseline import COLOURS, Features, colour_features, fit_regression
+from histo.learn.bundle import Bundle
+from histo.learn.metrics import score
+from histo.learn.source import Source
+from histo.pipelines.past_run import PastRun
+from histo.pipelines.predict_cases import class_numbers
+
+
+def score_colours(run: PastRun, source: Source, bundle: Bundle) -> dict[str, Any]:
+    """Fit a regression for each kind of colour feature on a run's training images, and score it on a source.
+
+    Args:
+        run: Its training cases are learned from, its validation cases choose the regularisation.
+        source: The cases that are scored.
+        bundle: Its classes, in their order, are those of the scores.
+
+    Returns:
+        What `score` returns, by the name of the feature.
+
+    Raises:
+        UsageError: If the run's images are gone, or others.
+    """
+    parts = [run.part("train"), run.part("val"), source]
+    labels = [class_numbers(part, bundle) for part in parts]
+    features = [_features(part) for part in parts]
+    scores = {}
+    for name in COLOURS:
+        train, val, test = (part[name] for part in features)
+        model = fit_regression(train, labels[0], val, labels[1])
+        scores[name] = score(labels[2], model.predict_proba(test), bundle.classes)
+    return scores
+
+
+def _features(part: Source) -> dict[str, Features]:
+    return colour_features(part.images, range(len(part.cases)))

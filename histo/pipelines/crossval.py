@@ -1,0 +1,141 @@
+"""Cross-validate: sources -> folds -> a training run for each -> every case predicted by the run without it."""
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from histo.errors import HistoError
+from histo.learn.bundle import read_bundle
+from histo.learn.evaluation import RESAMPLES, Predictions, spread
+from histo.learn.history import History
+from histo.learn.model import Network
+from histo.pipelines.cases import FILE, write_folds
+from histo.pipelines.cluster import Placement, Resources, check_shared, describe, place, session
+from histo.pipelines.record import RunRecord, claim_output
+from histo.pipelines.train import describe_bundle
+from histo.pipelines.train_checks import check_history, check_network, check_place, check_start, earlier_record
+from histo.pipelines.train_data import FoldedData, gather_folds, read_training_source
+from histo.pipelines.train_progress import Watcher
+from histo.pipelines.train_run import run_training
+from histo.pipelines.train_spec import CrossvalSpec
+from histo.pipelines.train_worker import initial_network
+from histo.report.evaluation import write_evaluation
+from histo.report.text import format_folds, format_scores
+
+
+def crossval(spec: CrossvalSpec) -> int:
+    """Run a cross-validation; returns the exit code.
+
+    Raises:
+        HistoError: If the data or the settings are bad, or training failed.
+    """
+    begun = (spec.out / FILE).exists()
+    earlier = earlier_record(spec, "crossval", has_begun=begun)
+    if earlier and earlier["exit_code"] == 0:
+        print(f"{spec.out}: the cross-validation is complete", flush=True)
+        return 0
+    check_place(spec, spec.data)
+    source = read_training_source(spec.of_fold(0, workers=1))
+    network = initial_network(spec, source.classes)
+    check_network(spec, network)
+    claim_output(spec.out)
+    data = gather_folds(spec, source, has_begun=begun)
+    members = [i for i, fold in enumerate(data.folds) if fold is not None]
+    check_start(spec, [data.found.content_hashes[i] for i in members])
+    print("\n".join([f"{len(members)} images of {len(source.classes)} classes, {spec.folds} folds", *data.notes]))
+    with session((spec.workers or 1) * (spec.side_by_side or 1)) as resources:
+        placement, side_by_side = _place(spec, resources)
+        check_shared(spec.out, *spec.data, *spec.weight_files)
+        facts = describe(placement) | {"side_by_side": side_by_side, "data_fingerprint": data.found.fingerprint(source)}
+        with RunRecord(spec.out, "crossval", spec, earlier, **facts) as record:
+            write_folds(spec.out, source, data.found, data.folds)
+            _train_folds(partial(_train_fold, spec, data, network, placement), spec, side_by_side)
+            metrics = _pool(spec, data)
+            record.finish(0, accuracy=metrics["accuracy"])
+    print(f"{format_folds(metrics['folds'], metrics['over_folds'])}\nall folds together:\n{format_scores(metrics)}")
+    print(f"tables and pictures: {spec.out}", flush=True)
+    return 0
+
+
+def _place(spec: CrossvalSpec, resources: Resources) -> tuple[Placement, int]:
+    """Decide what the workers of a fold get, and how many folds are trained at a time."""
+    each = spec.workers or 1
+    room = resources.gpus if spec.device != "cpu" and resources.gpus >= 1 else resources.cpus
+    side_by_side = min(spec.folds, spec.side_by_side or max(1, int(room // each)))
+    together = place(each * side_by_side, spec.device, resources, cpu_workers=1)
+    return replace(together, workers=each), side_by_side
+
+
+def _train_folds(train_one: Callable[[int], str | None], spec: CrossvalSpec, side_by_side: int) -> None:
+    """Train all folds, some at a time; one that fails does not stop the others.
+
+    Raises:
+        HistoError: If one has failed.
+    """
+    names = {f"fold {fold}": spec.out / f"fold_{fold}" for fold in range(spec.folds)}
+    pool = ThreadPoolExecutor(side_by_side)
+    try:
+        with Watcher(names, spec.most_epochs):
+            failures = [found for found in pool.map(train_one, range(spec.folds)) if found is not None]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    if failures:
+        raise HistoError(f"{'; '.join(failures)}; the same command with --resume goes on")
+
+
+def _train_fold(spec: CrossvalSpec, data: FoldedData, network: Network, placement: Placement, fold: int) -> str | None:
+    """Train one fold, unless it is finished; returns why it failed, if it did."""
+    own = spec.of_fold(fold, placement.workers)
+    history = History(own.out)
+    try:
+        earlier = earlier_record(own, "train", has_begun=bool(history.last))
+        if earlier is None or earlier["exit_code"] != 0:
+            check_history(own.out, history)
+            cases = data.of_fold(fold, own)
+            run_training(own, cases, describe_bundle(own, cases, network), placement, earlier)
+    except HistoError as error:
+        return f"fold {fold}: {error}"
+    return None
+
+
+def _pool(spec: CrossvalSpec, data: FoldedData) -> dict[str, Any]:
+    """Put the predictions of all folds together, each case by the run that did not see it, and score them."""
+    places = [i for i, fold in enumerate(data.folds) if fold is not None]
+    source = data.source.select(places)
+    fold_N = np.array([data.folds[i] for i in places])
+    row_of = {case.case_id: row for row, case in enumerate(source.cases)}
+    probabilities_NK = np.full((len(places), len(source.classes)), np.nan, np.float32)
+    temperatures_N = np.ones(len(places))
+    scores = []
+    for fold in range(spec.folds):
+        run = spec.out / f"fold_{fold}"
+        table = pq.read_table(run / "test" / "predictions.parquet")
+        rows = [row_of[case_id] for case_id in table["case_id"].to_pylist()]
+        assert sorted(rows) == np.flatnonzero(fold_N == fold).tolist(), "a fold's run predicts its cases, and no others"
+        probabilities_NK[rows] = np.stack([table[f"prob_{name}"].to_numpy() for name in source.classes], axis=1)
+        temperatures_N[rows] = read_bundle(run / "model").temperature
+        scores.append(json.loads((run / "test" / "metrics.json").read_text()))
+    predictions = Predictions(
+        cases=source.cases,
+        classes=source.classes,
+        truth_N=source.labels(),
+        probabilities_NK=probabilities_NK,
+        temperatures_N=temperatures_N,
+        fold_N=fold_N,
+    )
+    more = {"folds": _fold_lines(scores), "over_folds": spread(scores), "seen_in_training": 0}
+    return write_evaluation(spec.out, predictions, source.images, RESAMPLES, spec.seed, more)
+
+
+def _fold_lines(scores: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the scores of each fold that are single numbers."""
+    return [
+        {"fold": fold} | {name: value for name, value in each.items() if isinstance(value, int | float)}
+        for fold, each in enumerate(scores)
+    ]

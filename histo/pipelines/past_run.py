@@ -1,0 +1,94 @@
+"""The training run that a bundle is from: which images it learned from, and which it held out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from histo.errors import UsageError
+from histo.learn.bundle import Bundle
+from histo.learn.listing import Split
+from histo.learn.source import Source
+from histo.learn.split import split_hash
+from histo.learn.survey import survey
+from histo.pipelines.cases import FILE, check_unchanged, read_splits
+from histo.pipelines.record import read_record
+from histo.pipelines.train_data import read_training_source
+from histo.pipelines.train_spec import TrainSpec
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """A training run that is still there.
+
+    Attributes:
+        folder: Its folder.
+    """
+
+    folder: Path
+
+    @cached_property
+    def spec(self) -> TrainSpec:
+        """Its settings."""
+        return TrainSpec.model_validate(read_record(self.folder)["spec"])
+
+    @cached_property
+    def cases(self) -> tuple[Source, tuple[Split | None, ...]]:
+        """All its cases and their splits, if all images are still what they were.
+
+        Raises:
+            UsageError: If they are gone, or others.
+        """
+        try:
+            source = read_training_source(self.spec)
+            splits = read_splits(self.folder, source)
+            check_unchanged(self.folder, source, survey(source))
+        except UsageError as error:
+            raise UsageError(f"{self.folder}: the images of this run cannot be had: {error}") from None
+        return source, splits
+
+    def part(self, split: Split) -> Source:
+        """Return the cases of a part.
+
+        Raises:
+            UsageError: If the run has no such cases, or its images are gone or others.
+        """
+        source, splits = self.cases
+        members = [i for i, name in enumerate(splits) if name == split]
+        if not members:
+            raise UsageError(f"{self.folder}: this run has no {split} images; give --data, or another --part")
+        return source.select(members)
+
+    def fingerprint(self) -> str:
+        """Return the data fingerprint of all its cases."""
+        return str(read_record(self.folder)["data_fingerprint"])
+
+    def content_hashes(self, *splits: Split) -> list[str]:
+        """Return the content hashes of the images of some parts."""
+        table = pq.read_table(self.folder / FILE, columns=["split", "content_hash"]).to_pydict()
+        pairs = zip(table["split"], table["content_hash"], strict=True)
+        return [content for split, content in pairs if split in splits]
+
+    def count_seen(self, content_hashes: Sequence[str | None]) -> int:
+        """Count the images, by their content, that the run trained on or chose its epoch by."""
+        seen = set(self.content_hashes("train", "val"))
+        return sum(content in seen for content in content_hashes)
+
+
+def find_run(model: Path, bundle: Bundle) -> PastRun | None:
+    """Find the run of a bundle: the folder that was given, one above it, or where the bundle says that it was made.
+
+    A run counts only if its split is the one that the bundle was trained with.
+    """
+    places = [model, model.parent, model.parent.parent, Path(str(bundle.origin.get("run", model)))]
+    return next((PastRun(place) for place in places if _is_run_of(place, bundle)), None)
+
+
+def _is_run_of(place: Path, bundle: Bundle) -> bool:
+    if not (place / FILE).is_file():
+        return False
+    table = pq.read_table(place / FILE).to_pydict()
+    expected = bundle.origin.get("split_sha256")
+    return "split" in table and split_hash(table["case_id"], table["split"]) == expected

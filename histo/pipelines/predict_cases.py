@@ -1,0 +1,78 @@
+"""Labelled cases -> probabilities, in Ray tasks that each take a share of the cases."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import ray
+import ray.exceptions
+import torch
+
+from histo.errors import HistoError, UsageError
+from histo.learn.bundle import Bundle, read_bundle
+from histo.learn.evaluation import Predictions
+from histo.learn.source import Source
+from histo.pipelines.cluster import Placement, root_cause
+from histo.resample import resize
+
+
+def predict_cases(model: Path, source: Source, placement: Placement, batch_size: int) -> Predictions:
+    """Classify all cases of a source, each worker its share.
+
+    Args:
+        model: The bundle.
+        source: Usable cases, at least one.
+        placement: Workers, and what each of them gets.
+        batch_size: Images per forward pass.
+
+    Raises:
+        UsageError: If a case is of a class that the bundle does not know.
+        HistoError: If a task fails.
+    """
+    bundle = read_bundle(model)
+    truth_N = class_numbers(source, bundle)
+    task = ray.remote(num_cpus=placement.cpus, num_gpus=placement.gpus, max_retries=1)(predict_source)
+    shares = [share for share in np.array_split(np.arange(len(truth_N)), placement.workers) if len(share)]
+    everything = ray.put(source)
+    try:
+        parts = ray.get([task.remote(model, everything, share, placement, batch_size) for share in shares])
+    except ray.exceptions.RayError as error:
+        raise HistoError(f"{model}: evaluation failed: {root_cause(error)}") from error
+    return Predictions(
+        cases=source.cases,
+        classes=bundle.classes,
+        truth_N=truth_N,
+        probabilities_NK=np.concatenate(parts),
+        temperatures_N=np.full(len(truth_N), bundle.temperature),
+    )
+
+
+def class_numbers(source: Source, bundle: Bundle) -> npt.NDArray[np.int64]:
+    """Return the labels of a source as indices into the bundle's classes.
+
+    Raises:
+        UsageError: If a case is of another class.
+    """
+    strangers = sorted({source.classes[case.label] for case in source.cases} - set(bundle.classes))
+    if strangers:
+        raise UsageError(
+            f"{', '.join(source.names)}: class {strangers[0]} is not one of the bundle's classes: "
+            f"{', '.join(bundle.classes)}"
+        )
+    return np.array([bundle.classes.index(source.classes[case.label]) for case in source.cases], np.int64)
+
+
+def predict_source(
+    model: Path, source: Source, share: npt.NDArray[np.int64], placement: Placement, batch_size: int
+) -> npt.NDArray[np.float32]:
+    """Classify some of a source's images; probabilities `(n, classes)`."""
+    from histo.learn.predict import Predictor  # noqa: PLC0415 -- takes seconds to load, and the driver does not need it
+
+    torch.set_num_threads(placement.cpus)
+    predict = Predictor(model, placement.torch_device, batch_size)
+    size = predict.bundle.input.size_px
+    batches = [
+        predict(np.stack([resize(source.images.load(int(i)), size) for i in share[start : start + batch_size]]))
+        for start in range(0, len(share), batch_size)
+    ]
+    return np.concatenate(batches)

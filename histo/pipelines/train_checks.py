@@ -1,0 +1,122 @@
+"""What is made sure of before training starts: that it can go on, where it writes, and what it starts with."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from histo.errors import HistoError, UsageError
+from histo.learn.bundle import find_bundle, read_bundle
+from histo.learn.history import History
+from histo.learn.model import Network, check_size
+from histo.learn.optimizer import make_optimizer
+from histo.learn.phases import Phase
+from histo.pipelines.past_run import find_run
+from histo.pipelines.record import FILE, read_record
+from histo.pipelines.train_spec import FREE_TO_CHANGE, TrainingSpec
+
+
+def earlier_record(spec: TrainingSpec, command: str, *, has_begun: bool) -> dict[str, Any] | None:
+    """Return the record of the run that is to be continued, if there is one.
+
+    Args:
+        spec: The settings.
+        command: Name of the job.
+        has_begun: Whether there is something to continue.
+
+    Raises:
+        UsageError: If there is a run that is not to be continued, or with other settings.
+    """
+    if (spec.out / FILE).exists() and read_record(spec.out)["command"] != command:
+        raise UsageError(f"--out {spec.out}: holds the results of another job; give another folder")
+    if not has_begun:
+        return None
+    if not spec.resume:
+        raise UsageError(f"--out {spec.out}: already holds a run; continue it with --resume, or give another folder")
+    earlier = read_record(spec.out)
+    changed = _differences(earlier["spec"], spec.model_dump(mode="json"), "")
+    if changed:
+        raise UsageError(f"--resume: {'; '.join(changed)}; resume with the same settings, or give another --out")
+    return earlier
+
+
+def check_history(out: Path, history: History) -> None:
+    """Make sure that the epochs of a run, if it has any, can be continued.
+
+    Raises:
+        HistoError: If the loss was not finite, or the last checkpoint is damaged.
+    """
+    if history.last:
+        check_finite(out, history)
+        read_bundle(history.checkpoint(history.last), "--resume")
+
+
+def check_place(spec: TrainingSpec, inputs: Sequence[Path]) -> None:
+    """Make sure that results do not come to lie among the images.
+
+    Raises:
+        UsageError: If they would.
+    """
+    inside = [path for path in inputs if path.is_dir() and spec.out.is_relative_to(path)]
+    if inside:
+        raise UsageError(f"--out {spec.out}: lies in {inside[0]}, whose images are read; give another folder")
+
+
+def check_start(spec: TrainingSpec, held_out: Sequence[str | None]) -> None:
+    """Make sure that the weights that training starts with have not learned from the images that it is tested on.
+
+    Args:
+        spec: The settings.
+        held_out: Content hashes of the test images.
+
+    Raises:
+        UsageError: If they have, and leaks are not allowed.
+    """
+    if spec.start_from is None or spec.split.allow_leaks:
+        return
+    run = find_run(spec.start_from, read_bundle(find_bundle(spec.start_from, spec.epoch, "--start-from")))
+    seen = run.count_seen(held_out) if run else 0
+    if seen:
+        raise UsageError(
+            f"--start-from {spec.start_from}: learned from {seen} of the test images; start from another run, or add "
+            "--split.allow-leaks"
+        )
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str) -> list[str]:
+    """Name the settings that differ and that change the result."""
+    found = []
+    for name, value in now.items():
+        if prefix == "" and name in FREE_TO_CHANGE:
+            continue
+        if isinstance(value, dict):
+            found += _differences(before.get(name) or {}, value, f"{prefix}{name}.")
+        elif before.get(name) != value:
+            flag = f"{prefix}{name}".replace("_", "-")
+            found.append(f"--{flag} is {value}, and was {before.get(name)} when the run began")
+    return found
+
+
+def check_network(spec: TrainingSpec, network: Network) -> None:
+    """Make sure that the network can see the images, and that every phase can be trained.
+
+    Raises:
+        UsageError: If not.
+    """
+    check_size(network, spec.network.backbone, spec.size_px)
+    if spec.fit.tune.epochs:
+        make_optimizer(network, Phase("tune", spec.fit))
+
+
+def check_finite(out: Path, history: History) -> None:
+    """Make sure that the loss of the last epoch is finite.
+
+    Raises:
+        HistoError: If it is not.
+    """
+    last = history.past()[-1]
+    if not math.isfinite(last["train_loss"] + last["val_loss"]):
+        raise HistoError(
+            f"{out}: the loss is not finite in epoch {last['epoch']}; lower --fit.head.learning-rate or "
+            "--fit.tune.learning-rate, look at the images, and give another --out"
+        )

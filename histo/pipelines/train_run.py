@@ -1,0 +1,164 @@
+"""One training run in a Ray session: workers -> checkpoints -> the best bundle -> its scores and pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import torch
+from ray.train.torch import TorchTrainer
+from scipy.special import softmax
+
+from histo import store
+from histo.errors import HistoError
+from histo.learn.augment import augment
+from histo.learn.bundle import Bundle, read_bundle
+from histo.learn.checkpoint import extract_bundle, read_validation
+from histo.learn.evaluation import RESAMPLES, Predictions
+from histo.learn.history import History
+from histo.pipelines.cases import write_cases
+from histo.pipelines.cluster import Placement, describe, root_cause
+from histo.pipelines.predict_cases import predict_cases
+from histo.pipelines.record import RunRecord
+from histo.pipelines.train_checks import check_finite
+from histo.pipelines.train_data import TrainingData
+from histo.pipelines.train_spec import TrainSpec
+from histo.pipelines.train_worker import train_worker
+from histo.report.curves import draw_curves
+from histo.report.evaluation import write_evaluation
+from histo.report.samples import draw_samples
+from histo.resample import resize
+
+CHANGED_PER_SAMPLE = 6
+KEEP_FREED_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+}
+"""Environment of the workers: glibc gives the memory of a step's tensors to the next one instead of to the system, from
+which it would come back page by page; a tenth of the time on CPUs (docs/decisions/0008-batches-and-speed.md)."""
+
+
+def run_training(
+    spec: TrainSpec, data: TrainingData, bundle: Bundle, placement: Placement, earlier: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Train on what was gathered, within a Ray session, and write everything that stands in a run's folder.
+
+    Args:
+        spec: The settings.
+        data: The cases and their splits.
+        bundle: Describes the bundle that is to be trained.
+        placement: Workers, and what each of them gets.
+        earlier: Record of the execution that is continued.
+
+    Returns:
+        What `run.json` says of the result: `best`, the metrics of the best epoch, and `test`, its scores or None.
+
+    Raises:
+        HistoError: If training failed.
+    """
+    history = History(spec.out)
+    facts = describe(placement) | {"data_fingerprint": bundle.origin["data_fingerprint"]}
+    with RunRecord(spec.out, "train", spec, earlier, **facts) as record:
+        write_cases(spec.out, data.source, data.found, data.splits)
+        _draw_samples(spec, data)
+        _run_workers(spec, placement, bundle, history)
+        draw_curves(history.past(), store.read_json_lines(history.steps_path), spec.out / "figures" / "curves.png")
+        best = _finish(spec.out, history)
+        _score_val(spec, data, history.checkpoint(best["epoch"]))
+        result = {"best": best, "test": _score_test(spec, data, placement)}
+        record.finish(0, **result)
+    return result
+
+
+def _draw_samples(spec: TrainSpec, data: TrainingData) -> None:
+    """Draw a training image of each class as it is, and as augmentation changes it."""
+    train = [i for i, split in enumerate(data.splits) if split == "train"]
+    first = {data.source.cases[i].label: i for i in reversed(train)}
+    members = [first[label] for label in sorted(first)]
+    images = np.stack([resize(data.source.images.load(i), spec.size_px) for i in members])
+    batch_BCHW = torch.from_numpy(images).permute(0, 3, 1, 2)
+    changed = [
+        augment(batch_BCHW, spec.augment, [(spec.seed, epoch, i, 0) for i in members]).permute(0, 2, 3, 1).numpy()
+        for epoch in range(1, CHANGED_PER_SAMPLE + 1)
+    ]
+    titles = [data.source.classes[data.source.cases[i].label] for i in members]
+    preset = spec.augment.preset
+    caption = f"Training images as they are, and as augment.preset {preset} changes them in epochs 1 to {len(changed)}"
+    draw_samples(images, np.stack(changed, axis=1), titles, spec.out / "figures" / "samples.png", caption)
+
+
+def _run_workers(spec: TrainSpec, placement: Placement, bundle: Bundle, history: History) -> None:
+    """Train in Ray Train's workers; the epochs appear here as they are written."""
+    storage = spec.out / "staging"
+    store.remove(storage)
+    history.rewind()
+    loaders = spec.loaders if spec.loaders is not None else (placement.cpus - 1 if placement.gpus else 0)
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "spec": spec.model_dump_json(),
+            "bundle": bundle.model_dump_json(),
+            "loaders": loaders,
+        },
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=placement.workers,
+            use_gpu=bool(placement.gpus),
+            resources_per_worker={"CPU": placement.cpus} | ({"GPU": 1} if placement.gpus else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name="ray",
+            storage_path=str(storage),
+            worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},
+            failure_config=ray.train.FailureConfig(max_failures=spec.max_failures, controller_failure_limit=1),  # type: ignore[call-arg] # as V1
+        ),
+    )
+    try:
+        trainer.fit()
+    except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
+        raise HistoError(f"{spec.out}: training failed: {root_cause(error)}") from error
+    store.remove(storage)
+
+
+def _finish(out: Path, history: History) -> dict[str, Any]:
+    """Copy the bundle of the best epoch to `model/`.
+
+    Raises:
+        HistoError: If training ended because the loss was no longer finite.
+    """
+    check_finite(out, history)
+    best = history.best()
+    assert best is not None, "the loss of the last epoch, if of no other, is finite"
+    extract_bundle(history.checkpoint(best["epoch"]), out / "model")
+    return best
+
+
+def _score_val(spec: TrainSpec, data: TrainingData, checkpoint: Path) -> None:
+    """Write the scores of the best bundle on the validation split, from the logits that the workers saw.
+
+    They are too good, since these images chose the epoch and the temperature; intervals would claim too much.
+    """
+    members = [i for i, split in enumerate(data.splits) if split == "val"]
+    source, bundle = data.source.select(members), read_bundle(checkpoint)
+    predictions = Predictions(
+        cases=source.cases,
+        classes=bundle.classes,
+        truth_N=source.labels(),
+        probabilities_NK=softmax(read_validation(checkpoint) / bundle.temperature, axis=1).astype(np.float32),
+        temperatures_N=np.full(len(members), bundle.temperature),
+    )
+    more = {"seen_in_training": len(members)}
+    write_evaluation(spec.out / "val", predictions, source.images, resamples=0, seed=spec.seed, more=more)
+
+
+def _score_test(spec: TrainSpec, data: TrainingData, placement: Placement) -> dict[str, Any] | None:
+    """Score the best bundle on the test split, if there is one."""
+    members = [i for i, split in enumerate(data.splits) if split == "test"]
+    if not members:
+        return None
+    source = data.source.select(members)
+    predictions = predict_cases(spec.out / "model", source, placement, spec.fit.batch_size)
+    hashes = data.found.content_hashes
+    known = {content for content, split in zip(hashes, data.splits, strict=True) if split in ("train", "val")}
+    more = {"seen_in_training": sum(hashes[i] in known for i in members)}  # none, unless leaks are allowed
+    return write_evaluation(spec.out / "test", predictions, source.images, RESAMPLES, spec.seed, more)

@@ -1,0 +1,103 @@
+"""A picture of how a training run went: loss, accuracy and step size over its steps."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from histo.store import put_atomic
+
+TRAIN, VAL, BEST = "#332288", "#CC6677", "#117733"
+_MOST_POINTS = 2000
+_SMOOTH = 0.02
+"""Width of the running mean, as a share of all steps."""
+
+
+def draw_curves(epochs: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]], target: Path) -> None:
+    """Draw the lines of `metrics.jsonl` and `steps.jsonl` below each other, over the number of the step.
+
+    Args:
+        epochs: At least one: `epoch`, `phase`, `train_loss`, `val_loss`, `train_accuracy`, `val_accuracy`.
+        steps: Of all epochs: `epoch`, `step`, `loss`, `accuracy`, `learning_rate`.
+        target: The picture, a PNG.
+    """
+    figure = Figure(figsize=(9, 8.5), layout="constrained")
+    loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.6])
+    ends = _ends(steps)
+    for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
+        _draw_steps(axes, steps, name)
+        x = [ends[line["epoch"]] for line in epochs]
+        axes.plot(x, [line[f"train_{name}"] for line in epochs], "o-", color=TRAIN, ms=5, label="training, epoch")
+        axes.plot(x, [line[f"val_{name}"] for line in epochs], "s--", color=VAL, ms=5, label="validation, epoch")
+        _mark_best(axes, epochs, ends)
+        axes.legend(frameon=False, fontsize=9)
+    loss.set_ylabel("loss (nats)")
+    accuracy.set_ylabel("accuracy")
+    accuracy.set_ylim(-0.02, 1.02)
+    if _spans_decades([line["train_loss"] for line in epochs]):
+        loss.set_yscale("log")
+    x, rates = [step["step"] for step in steps], [step["learning_rate"] for step in steps]
+    rate.plot(x, rates, "." if len(steps) == 1 else "-", color="black", lw=1.2)
+    rate.set_ylim(bottom=0)
+    rate.set_ylabel("learning rate\nof the head")
+    rate.set_xlabel("step; the end of each epoch is marked below the curves")
+    for axes in (loss, accuracy, rate):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        for end in ends.values():
+            axes.axvline(end, ymax=0.02, color="black", lw=0.8)
+    _name_phases(figure, (loss, accuracy, rate), epochs, ends)
+    with put_atomic(target) as file:
+        figure.savefig(file, dpi=110, format="png")
+
+
+def _ends(steps: Sequence[Mapping[str, Any]]) -> dict[int, int]:
+    """Return the last step of each epoch."""
+    return {step["epoch"]: step["step"] for step in steps}
+
+
+def _draw_steps(axes: Axes, steps: Sequence[Mapping[str, Any]], name: str) -> None:
+    """Draw the values of the steps faintly, and their running mean where there are many."""
+    x, values = np.array([step["step"] for step in steps]), np.array([step[name] for step in steps], float)
+    every = math.ceil(len(x) / _MOST_POINTS)
+    axes.plot(x[::every], values[::every], color=TRAIN, lw=0.8, alpha=0.3, label="training, step")
+    width = round(_SMOOTH * len(x))
+    if width >= 5:
+        means = np.convolve(values, np.ones(width) / width, "valid")
+        start = (len(x) - len(means)) // 2
+        axes.plot(x[start : start + len(means)], means, color=TRAIN, lw=1, label=f"mean of {width} steps", alpha=0.7)
+
+
+def _mark_best(axes: Axes, epochs: Sequence[Mapping[str, Any]], ends: Mapping[int, int]) -> None:
+    finite = [line for line in epochs if math.isfinite(line["val_loss"])]
+    if finite:
+        best = min(finite, key=lambda line: line["val_loss"])
+        label = f"best epoch, {best['epoch']}: its bundle is kept"
+        axes.axvline(ends[best["epoch"]], color=BEST, ls=":", lw=1.6, label=label)
+
+
+def _spans_decades(losses: Sequence[float]) -> bool:
+    known = [loss for loss in losses if math.isfinite(loss) and loss > 0]
+    return bool(known) and max(known) > 100 * min(known)
+
+
+def _name_phases(
+    figure: Figure, panels: Sequence[Axes], epochs: Sequence[Mapping[str, Any]], ends: Mapping[int, int]
+) -> None:
+    """Write above the curves what learns when, and shade every other phase."""
+    meaning = {"head": "head: frozen backbone", "tune": "tune: the backbone learns, too"}
+    phases = list(dict.fromkeys(line["phase"] for line in epochs))
+    limits = [0, *(max(ends[line["epoch"]] for line in epochs if line["phase"] == phase) for phase in phases)]
+    for number, (start, end) in enumerate(pairwise(limits)):
+        for axes in panels:
+            axes.axvspan(start, end, color="black", alpha=0.05 * (number % 2), lw=0)
+    named = ", then ".join(meaning.get(phase, phase) for phase in phases)
+    shaded = " (shaded)" if len(phases) > 1 else ""
+    figure.suptitle(f"epochs: {len(epochs)}, steps: {limits[-1]}.  {named}{shaded}", fontsize=11)
+    for axes in panels:
+        axes.set_xlim(0, max(limits[-1] * 1.01, 1.5))

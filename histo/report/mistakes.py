@@ -1,0 +1,80 @@
+"""A contact sheet of the mistakes that a model is surest of."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from histo.store import put_atomic, put_csv
+
+_COLUMNS = 6
+_TILE_INCH = 1.7
+_LONGEST = 26
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One case that was predicted wrongly.
+
+    Attributes:
+        case_id: Which one.
+        truth: Its labelled class.
+        label: The predicted class.
+        confidence: Probability of that class.
+    """
+
+    case_id: str
+    truth: str
+    label: str
+    confidence: float
+
+
+def draw_mistakes(
+    tiles: Sequence[np.ndarray], mistakes: Sequence[Mistake], wrong: int, total: int, target: Path
+) -> None:
+    """Draw tiles that were predicted wrongly, and write what they are to a CSV beside the picture.
+
+    Args:
+        tiles: uint8 `(H, W, 3)` each.
+        mistakes: What each of them is, the most confident first.
+        wrong: All mistakes.
+        total: All cases.
+        target: The picture, a PNG.
+
+    Raises:
+        ValueError: If there is not one tile for each mistake.
+    """
+    rows = max(1, math.ceil(len(mistakes) / _COLUMNS))
+    figure = Figure(figsize=(_TILE_INCH * _COLUMNS, (_TILE_INCH + 0.55) * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, tile, mistake in zip(panels, tiles, mistakes, strict=False):
+        axes.imshow(tile, interpolation="nearest")
+        axes.set_title(f"{mistake.truth} \N{RIGHTWARDS ARROW} {mistake.label}  {mistake.confidence:.2f}", fontsize=9)
+        axes.text(0.5, -0.03, shorten(mistake.case_id), transform=axes.transAxes, ha="center", va="top", fontsize=7)
+    if len(tiles) != len(mistakes):
+        raise ValueError(f"{len(tiles)} tiles for {len(mistakes)} mistakes")
+    if mistakes:
+        shown = f"the {len(mistakes)} most confident of {wrong}" if len(mistakes) < wrong else f"all {wrong}"
+        headline = f"{shown} mistakes among {total} images: truth \N{RIGHTWARDS ARROW} prediction, and its probability"
+    else:
+        headline = f"no mistakes among {total} images"
+    figure.suptitle(headline, fontsize=11)
+    with put_atomic(target) as file:
+        figure.savefig(file, dpi=120, format="png")
+    put_csv(target.with_suffix(".csv"), ("case_id", "truth", "label", "confidence"), map(astuple, mistakes))
+
+
+def shorten(name: str) -> str:
+    """Take the middle out of a long name.
+
+    Examples:
+        >>> shorten("TUM/TUM-TCGA-CVATFAAT.tif"), shorten("crc-val-he-7k/TUM/TUM-TCGA-CVATFAAT.tif")
+        ('TUM/TUM-TCGA-CVATFAAT.tif', 'crc-val-he-7…CVATFAAT.tif')
+    """
+    half = (_LONGEST - 1) // 2
+    return name if len(name) <= _LONGEST else f"{name[:half]}…{name[-half:]}"

@@ -1,0 +1,71 @@
+"""A picture of ROC curves: a panel for each class against the rest."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from histo.learn.curves import RocCurve
+from histo.store import put_atomic, put_csv
+
+STRONG, FAINT = "#332288", "#999933"
+_PANEL_INCH = 3.0
+_MOST_COLUMNS = 4
+_PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}
+
+
+def draw_roc(curves: Mapping[str, Sequence[RocCurve]], target: Path) -> None:
+    """Draw the curves of each class, and write their points to a CSV beside the picture.
+
+    Args:
+        curves: By class: first the curve over all predictions, then those of folds; none for a class that has no cases,
+            or nothing but cases.
+        target: The picture, a PNG.
+    """
+    columns = min(_MOST_COLUMNS, math.ceil(math.sqrt(len(curves))))
+    rows = math.ceil(len(curves) / columns)
+    figure = Figure(figsize=(_PANEL_INCH * columns + 0.4, (_PANEL_INCH + 0.15) * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for axes, (label, found) in zip(panels, curves.items(), strict=False):
+        _draw_class(axes, label, found)
+    for axes in panels[len(curves) :]:
+        axes.set_axis_off()
+    figure.supxlabel("false positive rate", fontsize=10)
+    figure.supylabel("true positive rate", fontsize=10)
+    with put_atomic(target) as file:
+        figure.savefig(file, dpi=110, format="png")
+    put_csv(
+        target.with_suffix(".csv"),
+        ("class", "curve", "threshold", "false_positive_rate", "true_positive_rate"),
+        (
+            (label, curve.name, *map(float, point))
+            for label, found in curves.items()
+            for curve in found
+            for point in zip(curve.threshold, curve.false_positive_rate, curve.true_positive_rate, strict=True)
+        ),
+    )
+
+
+def _draw_class(axes: Axes, label: str, curves: Sequence[RocCurve]) -> None:
+    axes.plot([0, 1], [0, 1], color="black", ls=":", lw=1)
+    axes.set_aspect("equal")
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    axes.grid(alpha=0.25)
+    if not curves:
+        axes.set_title(label, fontsize=10)
+        message = "not defined:\nno cases of this class,\nor of no other"
+        axes.text(0.5, 0.5, message, ha="center", va="center", fontsize=9, bbox=_PLATE)
+        return
+    everything, *folds = curves
+    for fold in folds:
+        axes.plot(fold.false_positive_rate, fold.true_positive_rate, color=FAINT, lw=1, ls="--")
+    axes.plot(everything.false_positive_rate, everything.true_positive_rate, color=STRONG, lw=2)
+    axes.set_title(f"{label}   AUC {everything.auc:.3f}", fontsize=10)
+    lines = [f"{everything.positives} of the class, {everything.negatives} others"]
+    if folds:
+        areas = [fold.auc for fold in folds]
+        lines += [f"solid: all folds together\ndashed: {len(folds)} folds, AUC {min(areas):.3f} to {max(areas):.3f}"]
+    axes.text(0.98, 0.04, "\n".join(lines), ha="right", va="bottom", fontsize=8, bbox=_PLATE)

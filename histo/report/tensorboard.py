@@ -1,0 +1,41 @@
+"""TensorBoard event files of a training run, beside `metrics.jsonl` and `steps.jsonl`, which hold the same numbers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from histo import store
+
+
+class EventWriter:
+    """Writes epochs to an event file; the x axis of everything is the step.
+
+    Args:
+        folder: Folder of the event files; those of an earlier execution are removed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        store.remove(folder)
+        self._writer = SummaryWriter(str(folder))
+
+    def add(self, epoch: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> None:
+        """Write a line of `metrics.jsonl`, and its lines of `steps.jsonl`.
+
+        Args:
+            epoch: Metrics of the epoch.
+            steps: Its steps, at least one.
+        """
+        for step in steps:
+            for name in ("loss", "accuracy", "learning_rate"):
+                self._writer.add_scalar(f"step/{name}", step[name], step["step"])
+        for part in ("train", "val"):
+            for name in ("loss", "accuracy"):
+                self._writer.add_scalar(f"{name}/{part}", epoch[f"{part}_{name}"], steps[-1]["step"])
+        self._writer.add_scalar("images_per_second", epoch["images_per_second"], steps[-1]["step"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._writer.close()

@@ -1,0 +1,165 @@
+"""Pictures of an evaluation, and the numbers that stand beside each."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from histo.learn.curves import RocCurve, reliability_bins, roc_curves
+from histo.report.confusion import draw_confusion
+from histo.report.curves import draw_curves
+from histo.report.mistakes import Mistake, draw_mistakes
+from histo.report.reliability import draw_reliability
+from histo.report.roc import draw_roc
+
+CLASSES = ("ADI", "a class with a name of thirty", "TUM")
+
+
+def size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        image.load()
+        return image.size
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.with_suffix(".csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def draw(n: int = 90) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    return random.integers(0, 3, n), random.dirichlet(np.ones(3), n)
+
+
+def history(per_epoch: int, phases: list[str], last_loss: float = 0.5) -> tuple[list[dict], list[dict]]:
+    epochs = [
+        {
+            "epoch": number, "phase": phase, "train_loss": 1 / number, "val_loss": 1.1 / number,
+            "train_accuracy": 0.9, "val_accuracy": 0.8,
+        }
+        for number, phase in enumerate(phases, start=1)
+    ]  # fmt: skip
+    epochs[-1]["val_loss"] = last_loss
+    steps = [
+        {"epoch": line["epoch"], "step": i * per_epoch + j + 1, "loss": 0.5, "accuracy": 0.5, "learning_rate": 0.1}
+        for i, line in enumerate(epochs)
+        for j in range(per_epoch)
+    ]
+    return epochs, steps
+
+
+@pytest.mark.parametrize(
+    ("per_epoch", "phases", "last_loss"),
+    [
+        (1, ["head"], 0.5),
+        (16, ["head"] * 2 + ["tune"] * 3, 0.5),
+        (1500, ["tune"] * 3, 0.5),
+        (3, ["head", "tune"], float("nan")),
+    ],
+)
+def test_curves_of_any_run_are_drawn(tmp_path: Path, per_epoch: int, phases: list[str], last_loss: float) -> None:
+    draw_curves(*history(per_epoch, phases, last_loss), tmp_path / "curves.png")
+
+    assert size(tmp_path / "curves.png") == (990, 935)
+
+
+def test_curves_show_both_parts_and_both_phases(tmp_path: Path) -> None:
+    epochs, steps = history(8, ["head", "tune"])
+    draw_curves(epochs, steps, tmp_path / "a.png")
+    changed = [epochs[0] | {"val_accuracy": 0.1}, epochs[1]]
+    draw_curves(changed, steps, tmp_path / "b.png")
+    draw_curves([line | {"phase": "head"} for line in epochs], steps, tmp_path / "c.png")
+
+    pictures = {(tmp_path / f"{name}.png").read_bytes() for name in "abc"}
+
+    assert len(pictures) == 3
+
+
+def test_every_point_of_a_roc_curve_stands_beside_it(tmp_path: Path) -> None:
+    truth, probabilities = draw()
+    curves: dict[str, list[RocCurve]] = {
+        name: [curve, *([roc_curves(truth[:30], probabilities[:30], CLASSES, "fold 0")[name]] if k else [])]
+        for k, (name, curve) in enumerate(roc_curves(truth, probabilities, CLASSES).items())
+    }
+
+    draw_roc(curves | {"DEB": []}, tmp_path / "roc.png")
+
+    table = rows(tmp_path / "roc.png")
+    assert size(tmp_path / "roc.png")[0] > 500
+    assert {row["class"] for row in table} == set(CLASSES)
+    for name, found in curves.items():
+        for curve in found:
+            own = [row for row in table if (row["class"], row["curve"]) == (name, curve.name)]
+            np.testing.assert_allclose([float(row["true_positive_rate"]) for row in own], curve.true_positive_rate)
+            np.testing.assert_allclose([float(row["threshold"]) for row in own], curve.threshold)
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 30])
+def test_there_is_a_panel_for_each_class(tmp_path: Path, count: int) -> None:
+    draw_roc({f"class {i}": [] for i in range(count)}, tmp_path / "roc.png")
+
+    width, height = size(tmp_path / "roc.png")
+    assert width * height > count * 250**2
+
+
+def test_the_counts_of_a_confusion_matrix_stand_beside_it(tmp_path: Path) -> None:
+    matrix = [[5, 1, 0], [0, 0, 0], [2, 0, 9]]
+
+    draw_confusion(matrix, CLASSES, tmp_path / "confusion.png")
+
+    assert size(tmp_path / "confusion.png")[0] > 400
+    table = rows(tmp_path / "confusion.png")
+    assert [row["truth"] for row in table] == list(CLASSES)
+    assert [[int(row[name]) for name in CLASSES] for row in table] == matrix
+
+
+def test_the_bins_of_a_reliability_diagram_stand_beside_it(tmp_path: Path) -> None:
+    truth, probabilities = draw()
+    before, after = reliability_bins(truth, probabilities), reliability_bins(truth[::-1], probabilities)
+
+    draw_reliability(before, after, (0.2, 0.1), [1.2, 1.5], tmp_path / "two.png")
+    draw_reliability(before, before, (0.2, 0.2), 1.0, tmp_path / "one.png")
+
+    table = rows(tmp_path / "two.png")
+    assert [row["which"] for row in table] == ["before"] * 15 + ["after"] * 15
+    assert [int(row["n"]) for row in table] == [b.n for b in (*before, *after)]
+    filled = [(row["accuracy"], b.accuracy) for row, b in zip(table, (*before, *after), strict=True)]
+    assert [float(text) if text else None for text, _ in filled] == [value for _, value in filled]
+    assert size(tmp_path / "two.png") == size(tmp_path / "one.png")
+    assert (tmp_path / "two.png").read_bytes() != (tmp_path / "one.png").read_bytes()
+
+
+def test_a_reliability_diagram_of_a_single_case_is_drawn(tmp_path: Path) -> None:
+    bins = reliability_bins(np.array([0]), np.array([[0.62, 0.38]]))
+
+    draw_reliability(bins, bins, (0.38, 0.38), 1.0, tmp_path / "one.png")
+
+    assert size(tmp_path / "one.png")[1] > 500
+
+
+def test_mistakes_are_shown_and_listed_in_their_order(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    tiles = [random.integers(0, 255, (edge, edge, 3), np.uint8) for edge in (28, 95, 224, 32, 32, 32, 32)]
+    mistakes = [Mistake(f"TUM/{'x' * 60}{i}.png", "TUM", "STR, or not", 0.9 - i / 10) for i in range(7)]
+
+    draw_mistakes(tiles, mistakes, wrong=12, total=90, target=tmp_path / "mistakes.png")
+
+    table = rows(tmp_path / "mistakes.png")
+    assert [row["case_id"] for row in table] == [mistake.case_id for mistake in mistakes]
+    assert [float(row["confidence"]) for row in table] == [mistake.confidence for mistake in mistakes]
+    assert [row["label"] for row in table] == ["STR, or not"] * 7
+    assert size(tmp_path / "mistakes.png")[1] > 400
+
+
+def test_no_mistakes_are_said_to_be_none(tmp_path: Path) -> None:
+    draw_mistakes([], [], wrong=0, total=9, target=tmp_path / "none.png")
+
+    assert size(tmp_path / "none.png")[0] > 500
+    assert rows(tmp_path / "none.png") == []
+
+
+def test_a_tile_without_its_mistake_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="1 tiles for 0 mistakes"):
+        draw_mistakes([np.zeros((8, 8, 3), np.uint8)], [], wrong=0, total=1, target=tmp_path / "x.png")
