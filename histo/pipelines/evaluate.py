@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from histo.errors import UsageError
 from histo.learn.bundle import Bundle, find_bundle, read_bundle
@@ -52,6 +52,12 @@ class EvaluateSpec(Spec):
     """Fit logistic regressions on the mean colour and on a colour histogram of the run's training images, and score
     them beside the bundle: how much of the accuracy colour alone gives."""
 
+    @model_validator(mode="after")
+    def _one_source_of_cases(self) -> Self:
+        if self.data is not None and self.part != "test":
+            raise ValueError("--part names a part of the training run's own images; leave it out, or --data")
+        return self
+
 
 @dataclass(frozen=True)
 class _Cases:
@@ -94,9 +100,9 @@ def evaluate(spec: EvaluateSpec) -> int:
         facts = describe(placement) | {"model": str(model)} | cases.facts
         with RunRecord(spec.out, "evaluate", spec, **facts) as record:
             more: dict[str, Any] = {"seen_in_training": cases.seen}
-            predictions = predict_cases(model, cases.source, placement, spec.batch_size)
             if spec.colour_baseline and run is not None:
                 more |= {"colour_baseline": score_colours(run, cases.source, bundle)}
+            predictions = predict_cases(model, cases.source, placement, spec.batch_size)
             metrics = write_evaluation(spec.out, predictions, cases.source.images, spec.resamples, spec.seed, more)
             record.finish(0, accuracy=metrics["accuracy"])
     print(format_confusion(metrics["confusion_matrix"], bundle.classes))
