@@ -20,7 +20,7 @@ from histo.pipelines.cluster import Placement, Resources, check_shared, describe
 from histo.pipelines.record import RunRecord, claim_output
 from histo.pipelines.train import describe_bundle
 from histo.pipelines.train_checks import check_history, check_network, check_place, check_start, earlier_record
-from histo.pipelines.train_data import FoldedData, gather_folds, read_training_source
+from histo.pipelines.train_data import FoldedData, TrainingData, gather_folds, read_training_source
 from histo.pipelines.train_progress import Watcher
 from histo.pipelines.train_run import run_training
 from histo.pipelines.train_spec import CrossvalSpec
@@ -48,6 +48,7 @@ def crossval(spec: CrossvalSpec) -> int:
     data = gather_folds(spec, source, has_begun=begun)
     members = [i for i, fold in enumerate(data.folds) if fold is not None]
     check_start(spec, [data.found.content_hashes[i] for i in members])
+    folds = [data.of_fold(fold, spec.of_fold(fold, workers=1)) for fold in range(spec.folds)]
     print("\n".join([f"{len(members)} images of {len(source.classes)} classes, {spec.folds} folds", *data.notes]))
     with session((spec.workers or 1) * (spec.side_by_side or 1)) as resources:
         placement, side_by_side = _place(spec, resources)
@@ -55,7 +56,7 @@ def crossval(spec: CrossvalSpec) -> int:
         facts = describe(placement) | {"side_by_side": side_by_side, "data_fingerprint": data.found.fingerprint(source)}
         with RunRecord(spec.out, "crossval", spec, earlier, **facts) as record:
             write_folds(spec.out, source, data.found, data.folds)
-            _train_folds(partial(_train_fold, spec, data, network, placement), spec, side_by_side)
+            _train_folds(partial(_train_fold, spec, folds, network, placement), spec, side_by_side)
             metrics = _pool(spec, data)
             record.finish(0, accuracy=metrics["accuracy"])
     print(f"{format_folds(metrics['folds'], metrics['over_folds'])}\nall folds together:\n{format_scores(metrics)}")
@@ -89,7 +90,9 @@ def _train_folds(train_one: Callable[[int], str | None], spec: CrossvalSpec, sid
         raise HistoError(f"{'; '.join(failures)}; the same command with --resume goes on")
 
 
-def _train_fold(spec: CrossvalSpec, data: FoldedData, network: Network, placement: Placement, fold: int) -> str | None:
+def _train_fold(
+    spec: CrossvalSpec, folds: Sequence[TrainingData], network: Network, placement: Placement, fold: int
+) -> str | None:
     """Train one fold, unless it is finished; returns why it failed, if it did."""
     own = spec.of_fold(fold, placement.workers)
     history = History(own.out)
@@ -97,8 +100,8 @@ def _train_fold(spec: CrossvalSpec, data: FoldedData, network: Network, placemen
         earlier = earlier_record(own, "train", has_begun=bool(history.last))
         if earlier is None or earlier["exit_code"] != 0:
             check_history(own.out, history)
-            cases = data.of_fold(fold, own)
-            run_training(own, cases, describe_bundle(own, cases, network), placement, earlier)
+            bundle = describe_bundle(own, folds[fold], network)
+            run_training(own, folds[fold], bundle, placement, earlier)
     except HistoError as error:
         return f"fold {fold}: {error}"
     return None

@@ -4,12 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from histo.store import put_atomic, put_csv
 
 _DARK = 0.55
 """Share above which a cell is dark, so that its text is white."""
+_LONGEST = 5
+"""Letters of a name that fit below a cell."""
+_MOST_NAMED = 36
+"""Classes above which cells are too small for names and counts."""
 
 
 def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], target: Path) -> None:
@@ -21,36 +27,48 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], targ
         target: The picture, a PNG.
     """
     counts = np.array(matrix)
-    totals, predicted = counts.sum(axis=1), counts.sum(axis=0)
-    shares = counts / np.maximum(totals, 1)[:, None]
-    edge = 0.72 * len(classes)
-    name_inch = 0.09 * max(map(len, classes))
+    named = len(classes) <= _MOST_NAMED
+    edge = 0.72 * min(len(classes), _MOST_NAMED)
+    name_inch = 0.09 * max(map(len, classes)) if named else 0.0
     figure = Figure(figsize=(edge + 2.6 + name_inch, edge + 1.6 + name_inch), layout="constrained")
     axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(axis=1), 1)[:, None]
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
-    for (row, column), count in np.ndenumerate(counts):
-        if count:
-            colour = "white" if shares[row, column] > _DARK else "black"
-            text = f"{count}\n{shares[row, column]:.0%}"
-            axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color=colour)
-    places = range(len(classes))
-    axes.set_xticks(places, [_below(name, counts[k, k], predicted[k]) for k, name in enumerate(classes)], fontsize=9)
-    axes.tick_params(axis="x", labelrotation=90 if name_inch > 0.5 else 0)
-    axes.set_yticks(places, [_beside(name, totals[k]) for k, name in enumerate(classes)], fontsize=9)
-    axes.set_xlabel("predicted class, and its precision")
-    axes.set_ylabel("true class (cases)")
-    axes.set_title(
-        f"{np.trace(counts)} of {counts.sum()} right; cells: cases, and share of the true class", fontsize=10
-    )
-    axes.set_xticks(np.arange(len(classes) + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(len(classes) + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="lightgrey", lw=1)
-    axes.tick_params(which="both", length=0)
+    right = f"{np.trace(counts)} of {counts.sum()} right"
+    if named:
+        _name_cells(axes, counts, shares, classes)
+        axes.set_title(f"{right}; cells: cases, and share of the true class", fontsize=10)
+    else:
+        axes.set_xlabel(f"predicted class, {len(classes)} in the order of the table")
+        axes.set_ylabel("true class, likewise")
+        axes.set_title(right, fontsize=10)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     with put_atomic(target) as file:
         figure.savefig(file, dpi=110, format="png")
     rows = [(name, *row) for name, row in zip(classes, counts.tolist(), strict=True)]
     put_csv(target.with_suffix(".csv"), ("truth", *classes), rows)
+
+
+def _name_cells(
+    axes: Axes, counts: npt.NDArray[np.int64], shares: npt.NDArray[np.float64], classes: Sequence[str]
+) -> None:
+    """Write counts and shares into the cells, and the names of the classes beside them."""
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            colour = "white" if shares[row, column] > _DARK else "black"
+            text = f"{count}\n{shares[row, column]:.0%}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color=colour)
+    totals, predicted = counts.sum(axis=1), counts.sum(axis=0)
+    places = range(len(classes))
+    axes.set_xticks(places, [_below(name, counts[k, k], predicted[k]) for k, name in enumerate(classes)], fontsize=9)
+    axes.set_yticks(places, [_beside(name, totals[k]) for k, name in enumerate(classes)], fontsize=9)
+    axes.tick_params(axis="x", labelrotation=90 if max(map(len, classes)) > _LONGEST else 0)
+    axes.set_xlabel("predicted class, and its precision")
+    axes.set_ylabel("true class (cases)")
+    axes.set_xticks(np.arange(len(classes) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(classes) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="lightgrey", lw=1)
+    axes.tick_params(which="both", length=0)
 
 
 def _below(name: str, correct: int, predicted: int) -> str:

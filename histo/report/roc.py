@@ -13,6 +13,7 @@ from histo.store import put_atomic, put_csv
 STRONG, FAINT = "#332288", "#999933"
 _PANEL_INCH = 3.0
 _MOST_COLUMNS = 4
+_MOST_PANELS = 36
 _PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}
 
 
@@ -22,16 +23,19 @@ def draw_roc(curves: Mapping[str, Sequence[RocCurve]], target: Path) -> None:
     Args:
         curves: By class: first the curve over all predictions, then those of folds; none for a class that has no cases,
             or nothing but cases.
-        target: The picture, a PNG.
+        target: The picture, a PNG. Of many classes it shows those with the least AUC; the CSV has all.
     """
-    columns = min(_MOST_COLUMNS, math.ceil(math.sqrt(len(curves))))
-    rows = math.ceil(len(curves) / columns)
+    shown = dict(sorted(curves.items(), key=_area)[:_MOST_PANELS]) if len(curves) > _MOST_PANELS else curves
+    columns = min(_MOST_COLUMNS, math.ceil(math.sqrt(len(shown))))
+    rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(_PANEL_INCH * columns + 0.4, (_PANEL_INCH + 0.15) * rows + 0.5), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    for axes, (label, found) in zip(panels, curves.items(), strict=False):
+    for axes, (label, found) in zip(panels, shown.items(), strict=False):
         _draw_class(axes, label, found)
-    for axes in panels[len(curves) :]:
+    for axes in panels[len(shown) :]:
         axes.set_axis_off()
+    if len(shown) < len(curves):
+        figure.suptitle(f"the {len(shown)} of {len(curves)} classes with the least AUC", fontsize=11)
     figure.supxlabel("false positive rate", fontsize=10)
     figure.supylabel("true positive rate", fontsize=10)
     with put_atomic(target) as file:
@@ -46,6 +50,11 @@ def draw_roc(curves: Mapping[str, Sequence[RocCurve]], target: Path) -> None:
             for point in zip(curve.threshold, curve.false_positive_rate, curve.true_positive_rate, strict=True)
         ),
     )
+
+
+def _area(item: tuple[str, Sequence[RocCurve]]) -> float:
+    """Return the AUC over all predictions; of a class without a curve more than any."""
+    return item[1][0].auc if item[1] else 2.0
 
 
 def _draw_class(axes: Axes, label: str, curves: Sequence[RocCurve]) -> None:

@@ -104,6 +104,19 @@ def test_there_is_a_panel_for_each_class(tmp_path: Path, count: int) -> None:
     assert width * height > count * 250**2
 
 
+def test_a_thousand_classes_do_not_break_the_pictures(tmp_path: Path) -> None:
+    random, classes = np.random.default_rng(0), [f"class {i}" for i in range(1000)]
+    truth, probabilities = random.integers(0, 2, 40), random.dirichlet(np.ones(2), 40)
+    curve = roc_curves(truth, probabilities, ["a", "b"])["a"]
+
+    draw_roc({name: [curve] if i else [] for i, name in enumerate(classes)}, tmp_path / "roc.png")
+    draw_confusion(np.eye(1000, dtype=int).tolist(), classes, tmp_path / "confusion.png")
+
+    assert max(*size(tmp_path / "roc.png"), *size(tmp_path / "confusion.png")) < 5000
+    assert len({row["class"] for row in rows(tmp_path / "roc.png")}) == 999
+    assert len(rows(tmp_path / "confusion.png")) == 1000
+
+
 def test_the_counts_of_a_confusion_matrix_stand_beside_it(tmp_path: Path) -> None:
     matrix = [[5, 1, 0], [0, 0, 0], [2, 0, 9]]
 
