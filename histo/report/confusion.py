@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 
 from histo.store import put_atomic, put_csv
 
-_DARK = 0.55
-"""Share above which a cell is dark, so that its text is white."""
+_DARK = 0.7
+"""Share above which white text has more contrast than black text has."""
+_LEAST_INCH = 4.5
+"""Width that the headline needs."""
 _LONGEST = 5
 """Letters of a name that fit below a cell."""
 _MOST_NAMED = 36
@@ -30,14 +32,14 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], targ
     named = len(classes) <= _MOST_NAMED
     edge = 0.72 * min(len(classes), _MOST_NAMED)
     name_inch = 0.09 * max(map(len, classes)) if named else 0.0
-    figure = Figure(figsize=(edge + 2.6 + name_inch, edge + 1.6 + name_inch), layout="constrained")
+    figure = Figure(figsize=(max(edge + 2.6 + name_inch, _LEAST_INCH), edge + 1.6 + name_inch), layout="constrained")
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1), 1)[:, None]
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     right = f"{np.trace(counts)} of {counts.sum()} right"
     if named:
         _name_cells(axes, counts, shares, classes)
-        axes.set_title(f"{right}; cells: cases, and share of the true class", fontsize=10)
+        axes.set_title(f"{right}\ncells: cases, and share of the true class", fontsize=10)
     else:
         axes.set_xlabel(f"predicted class, {len(classes)} in the order of the table")
         axes.set_ylabel("true class, likewise")
@@ -60,8 +62,10 @@ def _name_cells(
             axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color=colour)
     totals, predicted = counts.sum(axis=1), counts.sum(axis=0)
     places = range(len(classes))
-    axes.set_xticks(places, [_below(name, counts[k, k], predicted[k]) for k, name in enumerate(classes)], fontsize=9)
-    axes.set_yticks(places, [_beside(name, totals[k]) for k, name in enumerate(classes)], fontsize=9)
+    below = [_below(name, counts[k, k], predicted[k]) for k, name in enumerate(classes)]
+    axes.set_xticks(places, below, fontsize=9, parse_math=False)
+    beside = [_beside(name, totals[k]) for k, name in enumerate(classes)]
+    axes.set_yticks(places, beside, fontsize=9, parse_math=False)
     axes.tick_params(axis="x", labelrotation=90 if max(map(len, classes)) > _LONGEST else 0)
     axes.set_xlabel("predicted class, and its precision")
     axes.set_ylabel("true class (cases)")

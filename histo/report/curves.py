@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from histo.store import put_atomic
 
 TRAIN, VAL, BEST = "#332288", "#CC6677", "#117733"
 _MOST_POINTS = 2000
+_FEW_POINTS = 20
+"""Up to so many steps each is a dot, too: the line through a single one is invisible."""
 _SMOOTH = 0.02
 """Width of the running mean, as a share of all steps."""
 
@@ -35,15 +38,16 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str
         axes.plot(x, [line[f"train_{name}"] for line in epochs], "o-", color=TRAIN, ms=5, label="training, epoch")
         axes.plot(x, [line[f"val_{name}"] for line in epochs], "s--", color=VAL, ms=5, label="validation, epoch")
         _mark_best(axes, epochs, ends)
-        axes.legend(frameon=False, fontsize=9)
     loss.set_ylabel("loss (nats)")
     accuracy.set_ylabel("accuracy")
     accuracy.set_ylim(-0.02, 1.02)
-    if _spans_decades([line["train_loss"] for line in epochs]):
+    figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    if any(_spans_decades([line[part] for line in epochs]) for part in ("train_loss", "val_loss")):
         loss.set_yscale("log")
     x, rates = [step["step"] for step in steps], [step["learning_rate"] for step in steps]
     rate.plot(x, rates, "." if len(steps) == 1 else "-", color="black", lw=1.2)
     rate.set_ylim(bottom=0)
+    rate.xaxis.set_major_locator(MaxNLocator(integer=True))
     rate.set_ylabel("learning rate\nof the head")
     rate.set_xlabel("step; the end of each epoch is marked below the curves")
     for axes in (loss, accuracy, rate):
@@ -65,7 +69,8 @@ def _draw_steps(axes: Axes, steps: Sequence[Mapping[str, Any]], name: str) -> No
     """Draw the values of the steps faintly, and their running mean where there are many."""
     x, values = np.array([step["step"] for step in steps]), np.array([step[name] for step in steps], float)
     every = math.ceil(len(x) / _MOST_POINTS)
-    axes.plot(x[::every], values[::every], color=TRAIN, lw=0.8, alpha=0.3, label="training, step")
+    style = ".-" if len(x) <= _FEW_POINTS else "-"
+    axes.plot(x[::every], values[::every], style, color=TRAIN, lw=0.8, alpha=0.3, label="training, step")
     width = round(_SMOOTH * len(x))
     if width >= 5:
         means = np.convolve(values, np.ones(width) / width, "valid")

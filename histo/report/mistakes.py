@@ -13,6 +13,9 @@ from histo.store import put_atomic, put_csv
 _COLUMNS = 6
 _TILE_INCH = 1.7
 _LONGEST = 26
+_NAME_LONGEST = 22
+_TITLE_LONGEST = 20
+"""Characters of a title that fit above a tile in one line."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +50,21 @@ def draw_mistakes(
     Raises:
         ValueError: If there is not one tile for each mistake.
     """
+    if len(tiles) != len(mistakes):
+        raise ValueError(f"{len(tiles)} tiles for {len(mistakes)} mistakes")
     rows = max(1, math.ceil(len(mistakes) / _COLUMNS))
-    figure = Figure(figsize=(_TILE_INCH * _COLUMNS, (_TILE_INCH + 0.55) * rows + 0.5), layout="constrained")
+    titles = [_title(mistake) for mistake in mistakes]
+    lines = max((title.count("\n") for title in titles), default=0)
+    height = _TILE_INCH + 0.55 + 0.14 * lines
+    figure = Figure(figsize=(_TILE_INCH * _COLUMNS, height * rows + 0.5), layout="constrained")
     panels = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     for axes in panels:
         axes.set_axis_off()
-    for axes, tile, mistake in zip(panels, tiles, mistakes, strict=False):
+    for axes, tile, title, mistake in zip(panels, tiles, titles, mistakes, strict=False):
         axes.imshow(tile, interpolation="nearest")
-        axes.set_title(f"{mistake.truth} \N{RIGHTWARDS ARROW} {mistake.label}  {mistake.confidence:.2f}", fontsize=9)
-        axes.text(0.5, -0.03, shorten(mistake.case_id), transform=axes.transAxes, ha="center", va="top", fontsize=7)
-    if len(tiles) != len(mistakes):
-        raise ValueError(f"{len(tiles)} tiles for {len(mistakes)} mistakes")
+        axes.set_title(title, fontsize=7 if "\n" in title else 9, parse_math=False)
+        place = axes.text(0.5, -0.03, shorten(mistake.case_id), transform=axes.transAxes, ha="center", va="top")
+        place.set(fontsize=7, parse_math=False)
     if mistakes:
         shown = f"the {len(mistakes)} most confident of {wrong}" if len(mistakes) < wrong else f"all {wrong}"
         headline = f"{shown} mistakes among {total} images: truth \N{RIGHTWARDS ARROW} prediction, and its probability"
@@ -69,12 +76,21 @@ def draw_mistakes(
     put_csv(target.with_suffix(".csv"), ("case_id", "truth", "label", "confidence"), map(astuple, mistakes))
 
 
-def shorten(name: str) -> str:
+def _title(mistake: Mistake) -> str:
+    """Say what became of what and how surely: in one line if that fits above a tile, or else in three."""
+    short = f"{mistake.truth} \N{RIGHTWARDS ARROW} {mistake.label}  {mistake.confidence:.2f}"
+    if len(short) <= _TITLE_LONGEST:
+        return short
+    truth, label = shorten(mistake.truth, _NAME_LONGEST), shorten(mistake.label, _NAME_LONGEST)
+    return f"{truth}\n\N{RIGHTWARDS ARROW} {label}\n{mistake.confidence:.2f}"
+
+
+def shorten(name: str, longest: int = _LONGEST) -> str:
     """Take the middle out of a long name.
 
     Examples:
         >>> shorten("TUM/TUM-TCGA-CVATFAAT.tif"), shorten("crc-val-he-7k/TUM/TUM-TCGA-CVATFAAT.tif")
         ('TUM/TUM-TCGA-CVATFAAT.tif', 'crc-val-he-7…CVATFAAT.tif')
     """
-    half = (_LONGEST - 1) // 2
-    return name if len(name) <= _LONGEST else f"{name[:half]}…{name[-half:]}"
+    half = (longest - 1) // 2
+    return name if len(name) <= longest else f"{name[:half]}…{name[-half:]}"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from histo.learn.curves import Bin
@@ -30,7 +31,7 @@ def draw_reliability(
     """
     figure = Figure(figsize=(6.2, 7.6), layout="constrained")
     diagram, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    calibrated = temperature != 1
+    calibrated = any(value != 1 for value in np.ravel(temperature))
     series = [("as labelled", after, ece[1], AFTER, "s-", 0.0)]
     if calibrated:
         series = [
@@ -57,7 +58,7 @@ def draw_reliability(
     diagram.set_xlim(0, 1)
     diagram.set_ylim(-0.02, 1.02)
     diagram.grid(alpha=0.25)
-    diagram.legend(loc="upper left", frameon=False, fontsize=9)
+    figure.legend(*diagram.get_legend_handles_labels(), loc="outside lower center", frameon=False, fontsize=9)
     title = f"temperature {format_temperature(temperature)}" if calibrated else "not calibrated (temperature 1)"
     diagram.set_title(f"{sum(b.n for b in after)} cases, {title}", fontsize=11)
     counts.set_ylabel("cases")

@@ -28,12 +28,14 @@ def draw_roc(curves: Mapping[str, Sequence[RocCurve]], target: Path) -> None:
     shown = dict(sorted(curves.items(), key=_area)[:_MOST_PANELS]) if len(curves) > _MOST_PANELS else curves
     columns = min(_MOST_COLUMNS, math.ceil(math.sqrt(len(shown))))
     rows = math.ceil(len(shown) / columns)
-    figure = Figure(figsize=(_PANEL_INCH * columns + 0.4, (_PANEL_INCH + 0.15) * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(_PANEL_INCH * columns + 0.4, (_PANEL_INCH + 0.3) * rows + 0.5), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for axes, (label, found) in zip(panels, shown.items(), strict=False):
         _draw_class(axes, label, found)
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
+    for axes in panels[max(0, len(shown) - columns) : len(shown)]:
+        axes.tick_params(labelbottom=True)
     if len(shown) < len(curves):
         figure.suptitle(f"the {len(shown)} of {len(curves)} classes with the least AUC", fontsize=11)
     figure.supxlabel("false positive rate", fontsize=10)
@@ -64,7 +66,7 @@ def _draw_class(axes: Axes, label: str, curves: Sequence[RocCurve]) -> None:
     axes.set_ylim(-0.02, 1.02)
     axes.grid(alpha=0.25)
     if not curves:
-        axes.set_title(label, fontsize=10)
+        axes.set_title(label, fontsize=9, parse_math=False)
         message = "not defined:\nno cases of this class,\nor of no other"
         axes.text(0.5, 0.5, message, ha="center", va="center", fontsize=9, bbox=_PLATE)
         return
@@ -72,7 +74,7 @@ def _draw_class(axes: Axes, label: str, curves: Sequence[RocCurve]) -> None:
     for fold in folds:
         axes.plot(fold.false_positive_rate, fold.true_positive_rate, color=FAINT, lw=1, ls="--")
     axes.plot(everything.false_positive_rate, everything.true_positive_rate, color=STRONG, lw=2)
-    axes.set_title(f"{label}   AUC {everything.auc:.3f}", fontsize=10)
+    axes.set_title(f"{label}\nAUC {everything.auc:.3f}", fontsize=9, parse_math=False)
     lines = [f"{everything.positives} of the class, {everything.negatives} others"]
     if folds:
         areas = [fold.auc for fold in folds]

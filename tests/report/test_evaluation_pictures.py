@@ -176,3 +176,37 @@ def test_no_mistakes_are_said_to_be_none(tmp_path: Path) -> None:
 def test_a_tile_without_its_mistake_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="1 tiles for 0 mistakes"):
         draw_mistakes([np.zeros((8, 8, 3), np.uint8)], [], wrong=0, total=1, target=tmp_path / "x.png")
+
+
+def test_names_are_never_read_as_formulas(tmp_path: Path) -> None:
+    names = ["$x_$", "a$b$c"]
+
+    draw_roc({name: [] for name in names}, tmp_path / "roc.png")
+    draw_confusion([[1, 0], [0, 1]], names, tmp_path / "confusion.png")
+    mistake = Mistake("$x_$.png", *names, 0.9)
+    draw_mistakes([np.zeros((8, 8, 3), np.uint8)], [mistake], wrong=1, total=2, target=tmp_path / "mistakes.png")
+
+    assert [row["truth"] for row in rows(tmp_path / "confusion.png")] == names
+    assert rows(tmp_path / "mistakes.png")[0]["truth"] == "$x_$"
+
+
+def test_long_names_stay_above_their_own_tile(tmp_path: Path) -> None:
+    tiles = [np.zeros((96, 96, 3), np.uint8)] * 8
+    names = ("ADENOCARCINOMA OF THE COLON G2", "NORMAL MUCOSA OUTSIDE OF COLON")
+
+    draw_mistakes(tiles, [Mistake("case", *names, 0.9)] * 8, wrong=8, total=90, target=tmp_path / "mistakes.png")
+
+    with Image.open(tmp_path / "mistakes.png") as image:
+        second_row = np.asarray(image.convert("L"))[image.height // 2 :]
+    in_tiles = np.flatnonzero((second_row == 0).mean(axis=0) > 0.3)
+    gap = slice(*(in_tiles[np.argmax(np.diff(in_tiles))] + np.array([1, np.diff(in_tiles).max()])))
+    assert (second_row[:, gap] == 255).all()
+
+
+def test_temperatures_that_are_all_one_calibrate_nothing(tmp_path: Path) -> None:
+    bins = reliability_bins(*draw())
+
+    draw_reliability(bins, bins, (0.2, 0.2), 1.0, tmp_path / "one.png")
+    draw_reliability(bins, bins, (0.2, 0.2), [1.0, 1.0], tmp_path / "folds.png")
+
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "folds.png").read_bytes()
