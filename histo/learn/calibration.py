@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-_RANGE = (0.05, 50.0)
+_RANGE = (0.1, 50.0)
 
 
 def fit_temperature(logits_NK: npt.NDArray[np.floating], truth_N: npt.NDArray[np.int64]) -> float:

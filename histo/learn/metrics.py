@@ -35,8 +35,8 @@ _JUST_BELOW_1 = np.float32(1 - 2**-24)
 def score(truth_N: Labels, probabilities_NK: Probabilities, classes: Sequence[str]) -> dict[str, Any]:
     """Compare predictions with the truth; the prediction is the most probable class, the lowest one of equals.
 
-    What is not defined is None: recall of a class without cases, precision of one that is never predicted, AUC and
-    average precision of one that has no cases, or nothing but cases. Averages are taken over the classes for which
+    What is not defined is None: recall and F1 of a class without cases, precision of one that is never predicted, AUC
+    and average precision of one that has no cases, or nothing but cases. Averages are taken over the classes for which
     their part is defined, macro F1 over those that have cases.
 
     Args:
@@ -148,9 +148,10 @@ def _quantiles(draws: Floats) -> list[list[float] | None]:
 
 def _class_scores(truth_N: Labels, probabilities_NK: Probabilities) -> dict[str, Floats]:
     """Return precision, recall, F1 and AUC of every class, `(K,)` each; nan where not defined."""
-    precision, recall, f1, _ = precision_recall_fscore_support(
+    precision, recall, f1, count = precision_recall_fscore_support(
         truth_N, probabilities_NK.argmax(axis=1), labels=range(probabilities_NK.shape[1]), zero_division=np.nan
     )
+    f1 = np.where(count > 0, f1, np.nan)  # scikit-learn gives 0 to a class that is predicted and has no cases
     is_class_NK = _one_hot(truth_N, probabilities_NK)
     counts = is_class_NK.sum(axis=0)
     defined = (counts > 0) & (counts < len(truth_N))

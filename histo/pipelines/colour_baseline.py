@@ -24,7 +24,7 @@ def score_colours(run: PastRun, source: Source, bundle: Bundle) -> dict[str, Any
     Raises:
         UsageError: If the run's images are gone, or others.
     """
-    parts = [run.part("train"), run.part("val"), source]
+    parts = [run.part("train")[0], run.part("val")[0], source]
     labels = [class_numbers(part, bundle) for part in parts]
     features = [_features(part) for part in parts]
     scores = {}

@@ -1,6 +1,7 @@
 """Cross-validate: sources -> folds -> a training run for each -> every case predicted by the run without it."""
 
 import json
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from histo.errors import HistoError
+from histo.errors import HistoError, UsageError
 from histo.learn.bundle import read_bundle
 from histo.learn.evaluation import RESAMPLES, Predictions, spread
 from histo.learn.history import History
@@ -47,7 +48,7 @@ def crossval(spec: CrossvalSpec) -> int:
     claim_output(spec.out)
     data = gather_folds(spec, source, has_begun=begun)
     members = [i for i, fold in enumerate(data.folds) if fold is not None]
-    check_start(spec, [data.found.content_hashes[i] for i in members])
+    check_start(spec, [], [data.found.content_hashes[i] for i in members])
     folds = [data.of_fold(fold, spec.of_fold(fold, workers=1)) for fold in range(spec.folds)]
     print("\n".join([f"{len(members)} images of {len(source.classes)} classes, {spec.folds} folds", *data.notes]))
     with session((spec.workers or 1) * (spec.side_by_side or 1)) as resources:
@@ -67,8 +68,14 @@ def crossval(spec: CrossvalSpec) -> int:
 def _place(spec: CrossvalSpec, resources: Resources) -> tuple[Placement, int]:
     """Decide what the workers of a fold get, and how many folds are trained at a time."""
     each = spec.workers or 1
-    room = resources.gpus if spec.device != "cpu" and resources.gpus >= 1 else resources.cpus
-    side_by_side = min(spec.folds, spec.side_by_side or max(1, int(room // each)))
+    on_gpu = spec.device != "cpu" and resources.gpus >= 1
+    room = int(min(resources.gpus, resources.cpus) if on_gpu else resources.cpus)
+    side_by_side = min(spec.folds, spec.side_by_side or max(1, room // each))
+    if side_by_side > 1 and each * side_by_side > room:
+        raise UsageError(
+            f"--side-by-side {side_by_side}, --workers {each}: this cluster has room for {room} workers in all; leave "
+            "out --side-by-side"
+        )
     together = place(each * side_by_side, spec.device, resources, cpu_workers=1)
     return replace(together, workers=each), side_by_side
 
@@ -87,7 +94,7 @@ def _train_folds(train_one: Callable[[int], str | None], spec: CrossvalSpec, sid
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     if failures:
-        raise HistoError(f"{'; '.join(failures)}; the same command with --resume goes on")
+        raise HistoError(f"{'; '.join(failures)}. Finished folds are kept; with the cause gone, --resume goes on")
 
 
 def _train_fold(
@@ -104,6 +111,9 @@ def _train_fold(
             run_training(own, folds[fold], bundle, placement, earlier)
     except HistoError as error:
         return f"fold {fold}: {error}"
+    except Exception as error:  # noqa: BLE001 -- whatever befalls one fold must not end the others
+        traceback.print_exc()
+        return f"fold {fold}: {type(error).__name__}: {error}"
     return None
 
 
@@ -132,7 +142,8 @@ def _pool(spec: CrossvalSpec, data: FoldedData) -> dict[str, Any]:
         temperatures_N=temperatures_N,
         fold_N=fold_N,
     )
-    more = {"folds": _fold_lines(scores), "over_folds": spread(scores), "seen_in_training": 0}
+    seen = sum(fold["seen_in_training"] for fold in scores)
+    more = {"folds": _fold_lines(scores), "over_folds": spread(scores), "seen_in_training": seen}
     return write_evaluation(spec.out, predictions, source.images, RESAMPLES, spec.seed, more)
 
 

@@ -16,7 +16,7 @@ from histo.pipelines.cluster import Device, check_shared, describe, place, sessi
 from histo.pipelines.colour_baseline import score_colours
 from histo.pipelines.past_run import PastRun, find_run
 from histo.pipelines.predict_cases import class_numbers, predict_cases
-from histo.pipelines.record import RunRecord, claim_output
+from histo.pipelines.record import RunRecord, check_job, claim_output
 from histo.report.evaluation import write_evaluation
 from histo.report.text import format_confusion, format_scores
 from histo.spec import AbsolutePath, AbsolutePaths, Spec
@@ -29,7 +29,7 @@ class EvaluateSpec(Spec):
     """Model bundle (a folder), or a training run, of which the best bundle is taken."""
     epoch: int | None = Field(None, ge=1)
     """Which epoch of the training run in --model; default: its best."""
-    data: AbsolutePaths | None = None
+    data: AbsolutePaths = Field([])
     """Labelled tiles: folders of class folders, .npz files, .csv or .parquet manifests, tile tables; one or several.
     Of a source with several parts, the test part. Default: what the training run held out, see --part."""
     part: Literal["test", "val"] = "test"
@@ -45,7 +45,7 @@ class EvaluateSpec(Spec):
     max_broken: float = Field(0.01, ge=0, le=1)
     """Share of images (0 to 1) that may be unusable; they are left out and listed."""
     resamples: int = Field(RESAMPLES, ge=0)
-    """Draws of the bootstrap behind the 95 % intervals; 0 for none."""
+    """Draws of the bootstrap behind the 95 % intervals; 0 for none. Images that chose the epoch get none."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Fixes these draws."""
     colour_baseline: bool = False
@@ -54,7 +54,7 @@ class EvaluateSpec(Spec):
 
     @model_validator(mode="after")
     def _one_source_of_cases(self) -> Self:
-        if self.data is not None and self.part != "test":
+        if self.data and self.part != "test":
             raise ValueError("--part names a part of the training run's own images; leave it out, or --data")
         return self
 
@@ -84,14 +84,14 @@ def evaluate(spec: EvaluateSpec) -> int:
     """
     model = find_bundle(spec.model, spec.epoch)
     bundle = read_bundle(model)
+    check_job(spec.out, "evaluate")
     if (spec.out / "metrics.json").exists():
         raise UsageError(f"--out {spec.out}: already holds a run; give another folder, or remove this one")
     run = find_run(spec.model, bundle)
-    if run is None and (spec.data is None or spec.colour_baseline):
+    if run is None and (not spec.data or spec.colour_baseline):
         flag = "--colour-baseline" if spec.colour_baseline else "without --data"
         raise UsageError(f"{flag}: needs the training run of --model {spec.model}; give the run's folder as --model")
-    claim_output(spec.out)
-    cases = _own_cases(run, spec.part) if run and not spec.data else _listed_cases(spec, spec.data or [], bundle, run)
+    cases = _own_cases(spec, run) if run and not spec.data else _listed_cases(spec, bundle, run)
     if cases.seen:
         print(f"{cases.seen} of these images were trained on, or chose the epoch: the scores are too good", flush=True)
     with session(workers=spec.workers) as resources:
@@ -103,24 +103,28 @@ def evaluate(spec: EvaluateSpec) -> int:
             if spec.colour_baseline and run is not None:
                 more |= {"colour_baseline": score_colours(run, cases.source, bundle)}
             predictions = predict_cases(model, cases.source, placement, spec.batch_size)
-            metrics = write_evaluation(spec.out, predictions, cases.source.images, spec.resamples, spec.seed, more)
+            resamples = 0 if spec.part == "val" else spec.resamples  # it chose the epoch: they would claim too much
+            metrics = write_evaluation(spec.out, predictions, cases.source.images, resamples, spec.seed, more)
             record.finish(0, accuracy=metrics["accuracy"])
     print(format_confusion(metrics["confusion_matrix"], bundle.classes))
     print(f"{format_scores(metrics)}\ntables and pictures: {spec.out}", flush=True)
     return 0
 
 
-def _own_cases(run: PastRun, part: Literal["test", "val"]) -> _Cases:
+def _own_cases(spec: EvaluateSpec, run: PastRun) -> _Cases:
     """Return what a training run held out itself."""
-    source, seen = run.part(part), run.count_seen(run.content_hashes(part))
+    claim_output(spec.out)
+    source, fingerprint = run.part(spec.part)
     inputs = [*run.spec.data, *(run.spec.test or [])]
-    return _Cases(source, inputs, {"data_fingerprint": run.fingerprint(), "broken": []}, seen)
+    seen = run.count_seen(run.content_hashes(spec.part))
+    return _Cases(source, inputs, {"data_fingerprint": fingerprint, "broken": []}, seen)
 
 
-def _listed_cases(spec: EvaluateSpec, paths: Sequence[Path], bundle: Bundle, run: PastRun | None) -> _Cases:
+def _listed_cases(spec: EvaluateSpec, bundle: Bundle, run: PastRun | None) -> _Cases:
     """Read sources, and look at each of their images once."""
-    listed = _test_part(read_sources(paths, numbers=bundle.classes))
+    listed = _test_part(read_sources(spec.data, numbers=bundle.classes))
     class_numbers(listed, bundle)
+    claim_output(spec.out)
     found = survey(listed)
     for line in check_broken(found, spec.max_broken):
         print(line)
@@ -129,7 +133,7 @@ def _listed_cases(spec: EvaluateSpec, paths: Sequence[Path], bundle: Bundle, run
         "broken": [error for error in found.errors if error is not None],
     }
     seen = run.count_seen(found.content_hashes) if run else None
-    return _Cases(listed.select(found.usable()), paths, facts, seen)
+    return _Cases(listed.select(found.usable()), spec.data, facts, seen)
 
 
 def _test_part(source: Source) -> Source:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from histo.errors import UsageError
-from histo.learn.bundle import Bundle
+from histo.learn.bundle import Bundle, find_bundle, read_bundle
 from histo.learn.listing import Split
 from histo.learn.source import Source
 from histo.learn.split import split_hash
-from histo.learn.survey import survey
+from histo.learn.survey import Survey, survey
 from histo.pipelines.cases import FILE, check_unchanged, read_splits
 from histo.pipelines.record import read_record
 from histo.pipelines.train_data import read_training_source
@@ -35,35 +35,29 @@ class PastRun:
         return TrainSpec.model_validate(read_record(self.folder)["spec"])
 
     @cached_property
-    def cases(self) -> tuple[Source, tuple[Split | None, ...]]:
-        """All its cases and their splits, if all images are still what they were.
-
-        Raises:
-            UsageError: If they are gone, or others.
-        """
+    def _cases(self) -> tuple[Source, Survey, tuple[Split | None, ...]]:
+        """All its cases, their survey and their splits, if all images are still what they were."""
         try:
             source = read_training_source(self.spec)
             splits = read_splits(self.folder, source)
-            check_unchanged(self.folder, source, survey(source))
+            found = survey(source)
+            check_unchanged(self.folder, source, found)
         except UsageError as error:
             raise UsageError(f"{self.folder}: the images of this run cannot be had: {error}") from None
-        return source, splits
+        return source, found, splits
 
-    def part(self, split: Split) -> Source:
-        """Return the cases of a part.
+    def part(self, split: Split) -> tuple[Source, str]:
+        """Return the cases of a part, and their data fingerprint.
 
         Raises:
             UsageError: If the run has no such cases, or its images are gone or others.
         """
-        source, splits = self.cases
+        source, found, splits = self._cases
         members = [i for i, name in enumerate(splits) if name == split]
         if not members:
             raise UsageError(f"{self.folder}: this run has no {split} images; give --data, or another --part")
-        return source.select(members)
-
-    def fingerprint(self) -> str:
-        """Return the data fingerprint of all its cases."""
-        return str(read_record(self.folder)["data_fingerprint"])
+        chosen = source.select(members)
+        return chosen, found.select(members).fingerprint(chosen)
 
     def content_hashes(self, *splits: Split) -> list[str]:
         """Return the content hashes of the images of some parts."""
@@ -71,9 +65,18 @@ class PastRun:
         pairs = zip(table["split"], table["content_hash"], strict=True)
         return [content for split, content in pairs if split in splits]
 
+    def learned_from(self, *splits: Split) -> set[str]:
+        """Return the content hashes of the images of some parts, of this run and of those that it started from."""
+        learned = set(self.content_hashes(*splits))
+        start = self.spec.start_from
+        if start is not None and start.exists():
+            earlier = find_run(start, read_bundle(find_bundle(start, self.spec.epoch, "--start-from")))
+            learned |= earlier.learned_from(*splits) if earlier else set()
+        return learned
+
     def count_seen(self, content_hashes: Sequence[str | None]) -> int:
-        """Count the images, by their content, that the run trained on or chose its epoch by."""
-        seen = set(self.content_hashes("train", "val"))
+        """Count the images, by their content, that the bundle was trained on, or that chose an epoch of it."""
+        seen = self.learned_from("train", "val")
         return sum(content in seen for content in content_hashes)
 
 

@@ -36,6 +36,16 @@ def claim_output(out: Path) -> None:
         raise UsageError(f"--out {out}: cannot be written ({error.strerror or error})") from None
 
 
+def check_job(out: Path, command: str) -> None:
+    """Make sure that a folder does not hold the results of another job.
+
+    Raises:
+        UsageError: If it does.
+    """
+    if (out / FILE).exists() and read_record(out)["command"] != command:
+        raise UsageError(f"--out {out}: holds the results of another job; give another folder")
+
+
 class RunRecord:
     """The `run.json` of one execution. As a context manager it notes how the execution ended, also by an error."""
 

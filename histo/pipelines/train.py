@@ -33,8 +33,7 @@ def train(spec: TrainSpec) -> int:
     check_network(spec, network)
     claim_output(spec.out)
     data = gather(spec, source, history)
-    held_out = [data.found.content_hashes[i] for i, split in enumerate(data.splits) if split == "test"]
-    check_start(spec, held_out)
+    check_start(spec, data.content_hashes("val"), data.content_hashes("test"))
     bundle = describe_bundle(spec, data, network)
     print(_summary(data), flush=True)
     with session(spec.workers) as resources:

@@ -12,7 +12,7 @@ from histo.learn.model import Network, check_size
 from histo.learn.optimizer import make_optimizer
 from histo.learn.phases import Phase
 from histo.pipelines.past_run import find_run
-from histo.pipelines.record import FILE, read_record
+from histo.pipelines.record import check_job, read_record
 from histo.pipelines.train_spec import FREE_TO_CHANGE, TrainingSpec
 
 
@@ -27,8 +27,7 @@ def earlier_record(spec: TrainingSpec, command: str, *, has_begun: bool) -> dict
     Raises:
         UsageError: If there is a run that is not to be continued, or with other settings.
     """
-    if (spec.out / FILE).exists() and read_record(spec.out)["command"] != command:
-        raise UsageError(f"--out {spec.out}: holds the results of another job; give another folder")
+    check_job(spec.out, command)
     if not has_begun:
         return None
     if not spec.resume:
@@ -62,12 +61,13 @@ def check_place(spec: TrainingSpec, inputs: Sequence[Path]) -> None:
         raise UsageError(f"--out {spec.out}: lies in {inside[0]}, whose images are read; give another folder")
 
 
-def check_start(spec: TrainingSpec, held_out: Sequence[str | None]) -> None:
-    """Make sure that the weights that training starts with have not learned from the images that it is tested on.
+def check_start(spec: TrainingSpec, validated: Sequence[str | None], tested: Sequence[str | None]) -> None:
+    """Make sure that the weights that training starts with have not learned from the images that it is measured on.
 
     Args:
         spec: The settings.
-        held_out: Content hashes of the test images.
+        validated: Content hashes of the validation images, which the earlier run must not have trained on.
+        tested: Those of the test images, which must not have chosen its epoch either.
 
     Raises:
         UsageError: If they have, and leaks are not allowed.
@@ -75,12 +75,15 @@ def check_start(spec: TrainingSpec, held_out: Sequence[str | None]) -> None:
     if spec.start_from is None or spec.split.allow_leaks:
         return
     run = find_run(spec.start_from, read_bundle(find_bundle(spec.start_from, spec.epoch, "--start-from")))
-    seen = run.count_seen(held_out) if run else 0
-    if seen:
-        raise UsageError(
-            f"--start-from {spec.start_from}: learned from {seen} of the test images; start from another run, or add "
-            "--split.allow-leaks"
-        )
+    if run is None:
+        return
+    trained = run.learned_from("train")
+    for part, seen in (("test", run.count_seen(tested)), ("validation", sum(image in trained for image in validated))):
+        if seen:
+            raise UsageError(
+                f"--start-from {spec.start_from}: learned from {seen} of the {part} images; start from another run, or "
+                "add --split.allow-leaks"
+            )
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str) -> list[str]:

@@ -40,6 +40,11 @@ class TrainingData(_Cases):
 
     splits: tuple[Split | None, ...]
 
+    def content_hashes(self, *parts: Split) -> list[str | None]:
+        """Return the content hashes of the images of some parts."""
+        pairs = zip(self.found.content_hashes, self.splits, strict=True)
+        return [content for content, split in pairs if split in parts]
+
 
 @dataclass(frozen=True)
 class FoldedData(_Cases):
@@ -52,12 +57,14 @@ class FoldedData(_Cases):
     folds: tuple[int | None, ...]
 
     def of_fold(self, fold: int, spec: TrainSpec) -> TrainingData:
-        """Return the cases of the run that tests one fold.
+        """Return the cases of the run that tests one fold; a run that goes on keeps its split.
 
         Raises:
             UsageError: If a class has too few of them.
         """
-        splits = fold_splits(self.source, self.found, self.folds, fold, spec.split, spec.seed)
+        begun = History(spec.out).last
+        drawn = None if begun else fold_splits(self.source, self.found, self.folds, fold, spec.split, spec.seed)
+        splits = drawn or read_splits(spec.out, self.source)
         return TrainingData(self.source, self.found, self.mpp, (), splits)
 
 

@@ -76,7 +76,7 @@ class _Run:
 
     def new_epochs(self) -> list[dict[str, Any]]:
         """Return the epochs that have ended since the last call, and write their events."""
-        lines = store.read_json_lines(self._history.metrics_path)[self.shown :]
+        lines = self._history.past()[self.shown :]
         steps = store.read_json_lines(self._history.steps_path) if lines else []
         for line in lines:
             self._events.add(line, [step for step in steps if step["epoch"] == line["epoch"]])

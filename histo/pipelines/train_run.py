@@ -1,5 +1,6 @@
 """One training run in a Ray session: workers -> checkpoints -> the best bundle -> its scores and pictures."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from histo.learn.evaluation import RESAMPLES, Predictions
 from histo.learn.history import History
 from histo.pipelines.cases import write_cases
 from histo.pipelines.cluster import Placement, describe, root_cause
+from histo.pipelines.past_run import PastRun
 from histo.pipelines.predict_cases import predict_cases
 from histo.pipelines.record import RunRecord
 from histo.pipelines.train_checks import check_finite
@@ -30,6 +32,8 @@ from histo.report.samples import draw_samples
 from histo.resample import resize
 
 CHANGED_PER_SAMPLE = 6
+_DRAWING = threading.Lock()
+"""Held while pictures are drawn: folds run in threads of one driver, and matplotlib is not made for that."""
 KEEP_FREED_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
@@ -61,9 +65,11 @@ def run_training(
     facts = describe(placement) | {"data_fingerprint": bundle.origin["data_fingerprint"]}
     with RunRecord(spec.out, "train", spec, earlier, **facts) as record:
         write_cases(spec.out, data.source, data.found, data.splits)
-        _draw_samples(spec, data)
+        with _DRAWING:
+            _draw_samples(spec, data)
         _run_workers(spec, placement, bundle, history)
-        draw_curves(history.past(), store.read_json_lines(history.steps_path), spec.out / "figures" / "curves.png")
+        with _DRAWING:
+            draw_curves(history.past(), store.read_json_lines(history.steps_path), spec.out / "figures" / "curves.png")
         best = _finish(spec.out, history)
         _score_val(spec, data, history.checkpoint(best["epoch"]))
         result = {"best": best, "test": _score_test(spec, data, placement)}
@@ -148,7 +154,8 @@ def _score_val(spec: TrainSpec, data: TrainingData, checkpoint: Path) -> None:
         temperatures_N=np.full(len(members), bundle.temperature),
     )
     more = {"seen_in_training": len(members)}
-    write_evaluation(spec.out / "val", predictions, source.images, resamples=0, seed=spec.seed, more=more)
+    with _DRAWING:
+        write_evaluation(spec.out / "val", predictions, source.images, resamples=0, seed=spec.seed, more=more)
 
 
 def _score_test(spec: TrainSpec, data: TrainingData, placement: Placement) -> dict[str, Any] | None:
@@ -158,7 +165,7 @@ def _score_test(spec: TrainSpec, data: TrainingData, placement: Placement) -> di
         return None
     source = data.source.select(members)
     predictions = predict_cases(spec.out / "model", source, placement, spec.fit.batch_size)
-    hashes = data.found.content_hashes
-    known = {content for content, split in zip(hashes, data.splits, strict=True) if split in ("train", "val")}
-    more = {"seen_in_training": sum(hashes[i] in known for i in members)}  # none, unless leaks are allowed
-    return write_evaluation(spec.out / "test", predictions, source.images, RESAMPLES, spec.seed, more)
+    run = PastRun(spec.out)
+    more = {"seen_in_training": run.count_seen(run.content_hashes("test"))}  # none, unless leaks are allowed
+    with _DRAWING:
+        return write_evaluation(spec.out / "test", predictions, source.images, RESAMPLES, spec.seed, more)

@@ -109,6 +109,10 @@ def test_a_cross_validation_goes_on_where_it_ended_and_ends_the_same(
     record = json.loads((out / "run.json").read_text())
     (out / "run.json").write_text(json.dumps(record | {"exit_code": None, "finished": None}))
     shutil.rmtree(out / "fold_1")
+    half = out / "fold_2"
+    unfinished = json.loads((half / "run.json").read_text()) | {"exit_code": None}
+    (half / "run.json").write_text(json.dumps(unfinished))
+    splits = (half / "split.parquet").read_bytes()
     (out / "predictions.parquet").unlink()
     kept = (out / "fold_0" / "run.json").read_bytes()
 
@@ -123,6 +127,7 @@ def test_a_cross_validation_goes_on_where_it_ended_and_ends_the_same(
     assert "--folds is 4, and was 3 when the run began" in shown.err
     assert "the cross-validation is complete" in shown.out
     assert (out / "fold_0" / "run.json").read_bytes() == kept
+    assert (half / "split.parquet").read_bytes() == splits
     assert scores(out)["accuracy"] == scores(validated)["accuracy"]
     before, after = (rows_of(folder / "predictions.parquet") for folder in (validated, out))
     assert [(row["case_id"], row["fold"]) for row in after] == [(row["case_id"], row["fold"]) for row in before]
@@ -141,7 +146,7 @@ def test_a_fold_that_fails_is_named_and_the_others_are_finished(
     error = capsys.readouterr().err
     assert code == 1
     assert "fold 1: " in error
-    assert "the same command with --resume goes on" in error
+    assert "--resume goes on" in error
     assert json.loads((out / "fold_0" / "run.json").read_text())["exit_code"] == 0
     assert json.loads((out / "run.json").read_text())["exit_code"] == 1
     assert not (out / "metrics.json").exists()

@@ -153,15 +153,18 @@ def test_what_needs_the_training_run_is_refused_without_it(
         evaluate(tmp_path / "b", "--model", str(bare), "--data", str(tiles), "--colour-baseline"),
         evaluate(tmp_path / "c", "--model", str(tmp_path / "moved")),
         evaluate(tmp_path / "d", "--model", str(finished), "--data", str(tiles), "--part", "val"),
+        evaluate(tmp_path / "moved", "--model", str(finished)),
     ]
 
     shown = capsys.readouterr().err.splitlines()
-    assert codes == [2, 2, 2, 2]
+    assert codes == [2, 2, 2, 2, 2]
     assert f"without --data: needs the training run of --model {bare}; give the run's folder" in shown[0]
     assert "--colour-baseline: needs the training run" in shown[1]
     assert "the images of this run cannot be had" in shown[2]
     assert "gone.npz" in shown[2]
     assert "--part names a part of the training run's own images" in shown[3]
+    assert "moved: holds the results of another job" in shown[4]
+    assert json.loads((tmp_path / "moved" / "run.json").read_text()) == gone
 
 
 def test_a_class_without_images_is_said_and_left_out_of_averages(

@@ -210,6 +210,30 @@ def test_other_classes_start_from_the_backbone_alone(finished: Path, tmp_path: P
     assert read_bundle(tmp_path / "run" / "model").classes == ("0", "1")
 
 
+def test_weights_that_learned_from_images_that_are_held_out_are_no_start(
+    finished: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(1)
+    other = tmp_path / "other.npz"
+    np.savez(other, images=random.integers(0, 255, (12, 32, 32, 3), np.uint8), labels=np.arange(12) % 3)
+    named = ["--classes", "MUS,STR,TUM", "--size-px", "64"]
+
+    codes = [
+        train(
+            tiles, tmp_path / "a", *named, "--start-from", str(finished), "--split.test-fraction", "0.3", "--seed", "3"
+        ),
+        train(tiles, tmp_path / "b", *named, "--start-from", str(finished), "--seed", "4"),
+        train(other, tmp_path / "c", *SHORT, *named[:2], "--start-from", str(finished)),
+        train(other, tmp_path / "d", *named, "--test", str(tiles), "--start-from", str(tmp_path / "c")),
+    ]
+
+    shown = capsys.readouterr().err.splitlines()
+    assert codes == [2, 2, 0, 2]
+    assert re.search(r"learned from \d+ of the test images; start from another run", shown[0])
+    assert re.search(r"learned from \d+ of the validation images", shown[1])
+    assert "learned from 27 of the test images" in shown[2], "by way of the run before"
+
+
 def test_two_workers_train_as_one_does(tiles: Path, tmp_path: Path) -> None:
     flags = [*SHORT, "--fit.batch-size", "9", "--fit.balance", "sampling", "--network.dropout", "0.3"]
     flags += ["--fit.precision", "float64"]

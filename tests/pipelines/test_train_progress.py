@@ -37,6 +37,7 @@ def write_epoch(run: Path, number: int) -> None:
     hidden = ("steps", "val_logits_NK")
     store.append_json_lines(run / "steps.jsonl", [vars(step) for step in epoch.steps])
     store.append_json_lines(run / "metrics.jsonl", [{k: v for k, v in vars(epoch).items() if k not in hidden}])
+    store.put_json(run / "checkpoints" / "index.json", {"last": number, "kept": [number]})
 
 
 def test_ticks_are_written_down_and_epochs_are_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +74,7 @@ def test_the_driver_shows_new_epochs_and_where_the_run_is(
         write_epoch(tmp_path, 2)
         values = {"epoch": 3, "phase": "tune", "step": 7, "steps": 10, "loss": 0.25}
         store.put_json(progress_path(tmp_path), values | {"images_per_second": 80.0, "seconds_left": 75.0})
+        store.append_json_lines(tmp_path / "metrics.jsonl", [{"epoch": 3}])  # not in the index: it has not happened
         train_progress.time.sleep(1.2)
 
     lines = capsys.readouterr().out.splitlines()
