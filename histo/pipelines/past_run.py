@@ -66,13 +66,19 @@ class PastRun:
         return [content for split, content in pairs if split in splits]
 
     def learned_from(self, *splits: Split) -> set[str]:
-        """Return the content hashes of the images of some parts, of this run and of those that it started from."""
+        """Return the content hashes of the images of some parts, of this run and of those that it started from.
+
+        An earlier run counts as far as it is still there; it may have been removed, or its checkpoint, since.
+        """
         learned = set(self.content_hashes(*splits))
         start = self.spec.start_from
-        if start is not None and start.exists():
+        if start is None:
+            return learned
+        try:
             earlier = find_run(start, read_bundle(find_bundle(start, self.spec.epoch, "--start-from")))
-            learned |= earlier.learned_from(*splits) if earlier else set()
-        return learned
+        except UsageError:
+            return learned
+        return learned | (earlier.learned_from(*splits) if earlier else set())
 
     def count_seen(self, content_hashes: Sequence[str | None]) -> int:
         """Count the images, by their content, that the bundle was trained on, or that chose an epoch of it."""

@@ -13,6 +13,7 @@ from plain_loop import rows_of
 from histo.cli import main
 from histo.learn.bundle import bundle_hash, read_bundle
 from histo.learn.predict import Predictor
+from histo.pipelines.past_run import PastRun
 
 pytestmark = pytest.mark.ray
 
@@ -134,6 +135,23 @@ def test_images_that_were_trained_on_are_counted_and_said(
 
     assert scores(tmp_path / "out")["seen_in_training"] == 27
     assert "27 of these images were trained on, or chose the epoch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("edit", [{"start_from": "empty"}, {"start_from": "copy", "epoch": 1}])
+def test_a_run_that_began_with_weights_that_are_gone_counts_its_own_images(
+    finished: Path, tmp_path: Path, edit: dict[str, Any]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("copy", "run"):
+        shutil.copytree(finished, tmp_path / name)
+    record = json.loads((finished / "run.json").read_text())
+    start = {**edit, "start_from": str(tmp_path / edit["start_from"])}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record | {"spec": record["spec"] | start}))
+
+    learned = PastRun(tmp_path / "run").learned_from("train", "val")
+
+    assert learned == set(PastRun(finished).content_hashes("train", "val"))
+    assert len(learned) == 27
 
 
 def test_what_needs_the_training_run_is_refused_without_it(
