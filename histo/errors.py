@@ -29,9 +29,32 @@ class Cause(StrEnum):
     UNREADABLE = "unreadable"
     BAD_TILES = "bad_tiles"
     TOO_MANY_TILES = "too_many_tiles"
+    CRASH = "crash"
+    NO_ACCESS = "no_access"
+    CHANGED = "changed"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
     WORKER_LOST = "worker_lost"
     STORAGE = "storage"
     INTERNAL = "internal"
+
+    @property
+    def transient(self) -> bool:
+        """Whether it may be gone the next time, so that the same command tries again without being asked to."""
+        return self in _TRANSIENT
+
+
+_TRANSIENT = frozenset(
+    (
+        Cause.NO_ACCESS,
+        Cause.CHANGED,
+        Cause.TIMEOUT,
+        Cause.OUT_OF_MEMORY,
+        Cause.WORKER_LOST,
+        Cause.STORAGE,
+        Cause.INTERNAL,
+    )
+)
 
 
 class SlideError(HistoError):

@@ -60,6 +60,7 @@ SLIDES = (
     Column("uri", _STR, "", "where the slide was found"),
     Column("tiles_path", _STR, "", "the slide's tile table, relative to the output folder; null if there is none"),
     Column("content_id", _STR, "", "sha256 over the size and 64 sampled blocks of the slide's files"),
+    Column("sha256", _STR, "", "of the slide's whole files; with --verify only"),
     Column("quickhash", _STR, "", "OpenSlide's quickhash-1, where there is one"),
     Column("size_bytes", _I64, "bytes", "size of the slide's files"),
     Column("mtime_ns", _I64, "ns since 1970", "latest change of the slide's files"),
@@ -78,6 +79,7 @@ SLIDES = (
     Column("n_failed", _I32, "", "tiles that could not be read"),
     Column("tissue_mm2", _F64, "mm²", "area of the tissue mask"),
     Column("status", _STR, "", "`ok`, `partial`, `failed`, `empty`, `pending` or `absent`"),
+    Column("fingerprint", _STR, "", "sha256 of all that the result depends on, or the failure"),
     Column("error_code", _STR, "", "kind of failure"),
     Column("error", _STR, "", "what is wrong and what to do"),
     Column("traceback", _STR, "", "for failures that histo did not foresee"),
@@ -129,26 +131,20 @@ FOLDS = tuple(
     for column in CASES
 )
 
-REGIONS = (
+FOUND = (
     Column("slide_id", _STR, "", "path of the slide below the collection's folder"),
-    Column("region", _STR, "", "name of the region; empty for a slide that has none, or cannot be used"),
-    Column("tile_index", pa.list_(_I32), "", "the region's tiles, ascending"),
-    Column("tissue_fraction", pa.list_(_F32), "", "of each of these tiles"),
-    Column("work", _STR, "", "JSON of `SlideWork`: how to read the slide; empty if it cannot be used"),
-    Column("slide", _STR, "", "JSON of the columns of the ledger that planning knows"),
+    Column("files", pa.list_(pa.binary()), "", "paths of its files, the one to open first"),
+    Column("again", pa.bool_(), "", "whether to label it even if its table is up to date"),
+    Column("content_id", _STR, "", "of its files, as an earlier run knew it; empty if none did"),
+    Column("sha256", _STR, "", "of its whole files, likewise"),
 )
 
-SUMMARIES = (
+PLANS = (
     Column("slide_id", _STR, "", "path of the slide below the collection's folder"),
-    Column("region", _STR, "", "as in the region's row"),
-    Column("n_regions", _I32, "", "regions of this slide"),
-    Column("fingerprint", _STR, "", "of the slide's result; empty if it has no regions"),
-    Column("n_ok", _I32, "", "tiles of the region with a prediction"),
-    Column("n_failed", _I32, "", "tiles of the region that could not be read"),
-    Column("class_counts", pa.list_(_I64), "", "ok tiles of each class"),
-    Column("seconds", _F64, "s", "working time spent on the region"),
-    Column("failure", _STR, "", "JSON of error_code, error and traceback; empty if there is none"),
-    Column("slide", _STR, "", "as in the region's row"),
+    Column("columns", _STR, "", "JSON of the columns of the ledger that planning knows"),
+    Column("work", _STR, "", "JSON of `SlideWork`: how to read it; empty if nothing is to be read"),
+    Column("tile_index", pa.list_(_I32), "", "the tiles to read, ascending"),
+    Column("tissue_fraction", pa.list_(_F32), "", "of each of these tiles"),
 )
 
 

@@ -1,146 +1,229 @@
-"""The ledger: a row for every slide found, and what became of it."""
+"""The ledger: a row for every slide found, and what became of it.
+
+`slides.parquet` is rebuilt now and then, whole; between rebuilds, `staging/ledger.jsonl` has a line for each slide that
+was settled since. Both are read when a run begins.
+"""
 
 import json
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from histo import tables
-from histo.errors import Cause
-from histo.pipelines.work import LabelJob, Row
+from histo import store, tables
+from histo.errors import Cause, UsageError
+from histo.pipelines.work import LabelJob, Row, Summary
 from histo.slides.collection import Collection, readable, table_path
 
-_REWRITE_S = 5.0
+FILE = "slides.parquet"
+_REBUILD_S = 5.0
+_REBUILD_SHARE = 0.05
+"""Share of a run's time that rebuilding may take, however long the ledger is."""
+_APPEND_S = 1.0
+_ORDER = ("ok", "partial", "empty", "failed", "pending")
 
 
 @dataclass
-class _Entry:
-    """The running account of one slide."""
+class _Account:
+    """The running account of one slide whose regions come in."""
 
     columns: Row
     class_counts: list[int]
-    regions_done: int = 0
-    n_regions: int | None = None
-    failure: Row = field(default_factory=dict)
+    n_regions: int
+    regions: set[str] = field(default_factory=set)
 
 
 class Ledger:
-    """Collects summaries into one row per slide, and keeps `slides.parquet` up to date.
+    """Keeps one row per slide, and `slides.parquet` up to date.
 
-    Slides that were labelled into the same folder before and are not in the collection now keep their rows: `absent`.
+    Slides that have a table in the same folder, and are not in the collection now, keep their rows: `absent`.
 
     Args:
-        out: Output folder.
+        job: The run.
         collection: What was found.
-        classes: Names, in order.
+        fresh: Whether nothing of an earlier run counts.
 
     Attributes:
-        settled: Number of slides that are done.
-        tiles_done: Number of tiles that are done.
+        tiles_done: Number of tiles that were done in this run.
+
+    Raises:
+        UsageError: If an earlier ledger cannot be read.
     """
 
-    def __init__(self, out: Path, collection: Collection, classes: Sequence[str]) -> None:
-        self._out, self._classes = out, tuple(classes)
-        self._written = 0.0
-        self._entries = {
-            slide.slide_id: _Entry(
-                {"slide_id": slide.slide_id, "uri": readable(slide.path), "status": "pending", "attempts": 1},
-                [0] * len(classes),
-            )
-            for slide in collection.slides
-        }
-        self._absent = [row | {"status": "absent"} for row in self._earlier() if row["slide_id"] not in self._entries]
-        self.settled = self.tiles_done = 0
-        self._planned_slides = self._planned_tiles = 0
+    def __init__(self, job: LabelJob, collection: Collection, fresh: bool = False) -> None:
+        self._job = job
+        earlier = {} if fresh else dict(_earlier(job.out))
+        self._rows: dict[str, bytes] = {}
+        self._states: dict[str, str] = {}
+        self._found: Counter[str] = Counter()
+        self._accounts: dict[str, _Account] = {}
+        self._unsaved: list[Row] = []
+        self._absent = [
+            _packed(row | {"status": "absent"})
+            for slide_id, row in earlier.items()
+            if row["tiles_path"] and slide_id not in {slide.slide_id for slide in collection.slides}
+        ]
+        for slide in collection.slides:
+            row = earlier.get(slide.slide_id) or {"slide_id": slide.slide_id, "status": "pending", "attempts": 0}
+            self._put(row | {"uri": readable(slide.path), "status": _back(row)})
+        self.tiles_done = self._planned_slides = self._planned_tiles = 0
+        self._rebuilt = self._appended = time.monotonic()
+        self._rebuild_every_s = _REBUILD_S
 
-    def _earlier(self) -> list[Row]:
-        path = self._out / "slides.parquet"
-        rows: list[Row] = pq.ParquetFile(path).read().to_pylist() if path.exists() else []
-        return rows
+    def _put(self, row: Row) -> None:
+        slide_id, status = row["slide_id"], row["status"]
+        self._found.subtract([self._states[slide_id]] if slide_id in self._states else [])
+        self._found.update([status])
+        self._states[slide_id] = status
+        self._rows[slide_id] = _packed(row)
 
-    def add(self, summary: Row) -> bool:
-        """Enter one region's summary; true if it was the last one of its slide."""
-        entry = self._entries[summary["slide_id"]]
-        if entry.n_regions is None:
-            entry.columns |= json.loads(summary["slide"])
-            entry.columns |= {"n_ok": 0, "n_failed": 0}
-            entry.n_regions = summary["n_regions"]
-            self._planned_slides += 1
-            self._planned_tiles += entry.columns.get("n_tiles", 0)
-        entry.columns["n_ok"] += summary["n_ok"]
-        entry.columns["n_failed"] += summary["n_failed"]
-        entry.columns["seconds"] = entry.columns.get("seconds", 0.0) + summary["seconds"]
-        if summary["failure"] and not entry.failure:
-            entry.failure = json.loads(summary["failure"])
-        for number, count in enumerate(summary["class_counts"]):
-            entry.class_counts[number] += int(count)
-        entry.regions_done += bool(summary["region"])
-        self.tiles_done += summary["n_ok"] + summary["n_failed"]
-        return entry.regions_done >= entry.n_regions
+    def row(self, slide_id: str) -> Row:
+        """Return what is known of a slide."""
+        row: Row = json.loads(self._rows[slide_id])
+        return row
 
-    def has_result(self, job: LabelJob, slide_id: str) -> bool:
+    def reset(self, slide_id: str) -> None:
+        """Make a slide `pending` that is to be done again; how often it was begun stays, and what identifies it."""
+        row = self.row(slide_id)
+        kept = ("slide_id", "uri", "attempts", "content_id", "sha256")
+        self._put({name: row.get(name) for name in kept} | {"status": "pending"})
+
+    def begin(self, slide_id: str, columns: Row, n_regions: int) -> None:
+        """Enter what planning found out about a slide, and expect its regions."""
+        earlier = self.row(slide_id)
+        begun: Row = {"slide_id": slide_id, "uri": earlier["uri"], "status": "pending", "n_ok": 0, "n_failed": 0}
+        begun |= columns | {"attempts": (earlier.get("attempts") or 0) + 1}
+        class_counts = begun.pop("classes", None) or [0] * len(self._job.classes)
+        self._accounts[slide_id] = _Account(begun, class_counts, n_regions)
+        self._planned_slides += 1
+        self._planned_tiles += columns.get("n_tiles") or 0
+
+    def add(self, slide_id: str, region: str, summary: Summary) -> bool:
+        """Enter the summary of a region that was labelled; true if it was the last one of its slide."""
+        assert summary.counts is not None, "a region that failed fails its slide"
+        account = self._accounts[slide_id]
+        account.regions.add(region)
+        account.columns["seconds"] = (account.columns.get("seconds") or 0.0) + summary.seconds
+        account.columns["n_ok"] += summary.counts.n_ok
+        account.columns["n_failed"] += summary.counts.n_failed
+        account.class_counts = [a + b for a, b in zip(account.class_counts, summary.counts.classes, strict=True)]
+        self.tiles_done += summary.counts.n_ok + summary.counts.n_failed
+        return len(account.regions) == account.n_regions
+
+    def is_open(self, slide_id: str) -> bool:
+        """Whether a slide has begun and is not settled."""
+        return slide_id in self._accounts
+
+    def has_result(self, slide_id: str) -> bool:
         """Whether a slide whose regions are all in gets a table."""
-        entry = self._entries[slide_id]
-        if entry.failure or entry.columns.get("error_code"):
-            return False
-        return job.tolerates(entry.columns["n_ok"], entry.columns["n_failed"])
+        columns = self._accounts[slide_id].columns
+        return not columns.get("error_code") and self._job.tolerates(columns["n_ok"], columns["n_failed"])
 
-    def settle(self, job: LabelJob, slide_id: str) -> str:
+    def settle(self, slide_id: str) -> str:
         """Enter what became of a slide, once its table is in place if it has one; returns its status."""
-        entry = self._entries[slide_id]
-        columns = entry.columns
-        if self.has_result(job, slide_id):
+        account = self._accounts[slide_id]
+        columns = account.columns
+        if columns.get("error_code"):
+            return self.fail(slide_id, {})
+        if self.has_result(slide_id):
             columns |= {"status": _status(columns), "tiles_path": f"tiles/{table_path(slide_id)}"}
-            columns |= self._shares(entry, tile_mm2=(job.stride_px * columns["effective_mpp"]) ** 2 / 1e6)
-            self.settled += 1
-        elif entry.failure or columns.get("error_code"):
-            self.fail(slide_id, entry.failure)
+            columns |= self._shares(account, tile_mm2=(self._job.stride_px * columns["effective_mpp"]) ** 2 / 1e6)
         else:
-            columns |= _too_many_failed(columns, job.max_failed_fraction) | {"status": "failed"}
-            self.settled += 1
+            columns |= _too_many_failed(columns, self._job.max_failed_fraction)
+            columns |= {"status": "failed", "fingerprint": self._failure_fingerprint(columns)}
+        return self._close(slide_id)
+
+    def fail(self, slide_id: str, failure: Row) -> str:
+        """Enter a slide as failed for a reason that leaves its tiles unknown; returns `failed`."""
+        columns = self._accounts[slide_id].columns
+        columns |= failure | {"status": "failed", "n_ok": None, "n_failed": None}
+        columns["fingerprint"] = self._failure_fingerprint(columns)
+        return self._close(slide_id)
+
+    def _failure_fingerprint(self, columns: Row) -> str:
+        return self._job.failure_fingerprint(columns.get("size_bytes"), columns.get("mtime_ns"))
+
+    def _close(self, slide_id: str) -> str:
+        columns = self._accounts.pop(slide_id).columns
+        self._put(columns)
+        self._unsaved.append(columns)
         return str(columns["status"])
 
-    def _shares(self, entry: _Entry, tile_mm2: float) -> Row:
+    def _shares(self, account: _Account, tile_mm2: float) -> Row:
         """The columns that each class has: its share of the ok tiles, and the area that its tiles stand for."""
-        n_ok, counts = entry.columns["n_ok"], list(zip(self._classes, entry.class_counts, strict=True))
+        n_ok = account.columns["n_ok"]
+        counts = list(zip(self._job.classes, account.class_counts, strict=True))
         return {f"fraction_{name}": count / n_ok if n_ok else None for name, count in counts} | {
             f"area_mm2_{name}": count * tile_mm2 for name, count in counts
         }
 
-    def fail(self, slide_id: str, failure: Row) -> None:
-        """Enter a slide as failed for a reason that leaves its tiles unknown."""
-        self._entries[slide_id].columns |= failure | {"status": "failed", "n_ok": None, "n_failed": None}
-        self.settled += 1
-
-    def n_tiles(self, slide_id: str) -> int:
-        """Return the number of tiles that were planned for a slide."""
-        return int(self._entries[slide_id].columns["n_tiles"])
-
     def counts(self) -> dict[str, int]:
         """Return the number of slides of each status."""
-        states = [entry.columns["status"] for entry in self._entries.values()]
-        order = ("ok", "partial", "empty", "failed", "pending")
-        return {state: states.count(state) for state in order if state in states}
+        return {state: self._found[state] for state in _ORDER if self._found[state]}
+
+    @property
+    def settled(self) -> int:
+        """Number of slides that are done."""
+        return len(self._states) - self._found["pending"]
 
     def tiles_expected(self) -> float:
-        """Estimate the tiles of all slides: those that are not planned yet count like the others."""
-        return self._planned_tiles * len(self._entries) / max(1, self._planned_slides)
+        """Estimate the tiles of this run: the slides that are not planned yet count like the others."""
+        unplanned = self._found["pending"] - len(self._accounts)
+        return self._planned_tiles * (1 + unplanned / max(1, self._planned_slides))
 
     def write(self, force: bool = False) -> None:
-        """Rewrite `slides.parquet` atomically, at most every few seconds unless `force`."""
-        now = time.monotonic()
-        if force or now - self._written >= _REWRITE_S:
-            rows = sorted(self._absent + [e.columns for e in self._entries.values()], key=lambda row: row["slide_id"])
-            layout = tables.schema(tables.SLIDES, self._classes, {"schema_version": str(tables.SCHEMA_VERSION)})
-            tables.write_table(self._out / "slides.parquet", tables.rows_table(rows, layout))
-            self._written = now
+        """Append what was settled, and rebuild `slides.parquet` atomically; each only now and then unless `force`."""
+        start = time.monotonic()
+        if force or start - self._rebuilt >= self._rebuild_every_s:
+            self._rebuild()
+            self._rebuilt = time.monotonic()
+            self._rebuild_every_s = max(_REBUILD_S, (self._rebuilt - start) / _REBUILD_SHARE)
+        elif self._unsaved and start - self._appended >= _APPEND_S:
+            store.append_json_lines(_lines(self._job.out), self._unsaved)
+            self._unsaved, self._appended = [], time.monotonic()
 
-    def failures(self) -> list[str]:
-        """Return the error of every failed slide."""
-        return [str(entry.columns["error"]) for entry in self._entries.values() if entry.columns["status"] == "failed"]
+    def _rebuild(self) -> None:
+        packed = sorted([*self._absent, *self._rows.values()], key=lambda row: json.loads(row)["slide_id"])
+        layout = tables.schema(tables.SLIDES, self._job.classes, {"schema_version": str(tables.SCHEMA_VERSION)})
+        rows = [json.loads(row) for row in packed]
+        tables.write_table(self._job.out / FILE, tables.rows_table(rows, layout))
+        store.remove(_lines(self._job.out))
+        self._unsaved = []
+
+    def failures(self) -> Iterator[Row]:
+        """Yield the row of every failed slide."""
+        return (self.row(slide_id) for slide_id, state in self._states.items() if state == "failed")
+
+
+def _lines(out: Path) -> Path:
+    return out / "staging" / "ledger.jsonl"
+
+
+def _earlier(out: Path) -> Iterator[tuple[str, Row]]:
+    """Yield the rows of the last ledger, and then those that were settled after it was rebuilt."""
+    if (out / FILE).exists():
+        try:
+            rows = pq.ParquetFile(out / FILE).read().to_pylist()
+        except (OSError, pa.ArrowException) as error:
+            raise UsageError(
+                f"{out / FILE}: cannot be read ({error}); remove it, and the tables are counted again"
+            ) from None
+        yield from ((row["slide_id"], row) for row in rows)
+    yield from ((row["slide_id"], {"tiles_path": None} | row) for row in store.read_json_lines(_lines(out)))
+
+
+def _packed(row: Row) -> bytes:
+    """Ten thousand rows as JSON take a third of the memory that they take as dicts."""
+    return json.dumps({name: value for name, value in row.items() if value is not None}).encode()
+
+
+def _back(row: Row) -> str:
+    """Give a slide that was absent, and is back, the status that it had."""
+    return _status(row) if row["status"] == "absent" else str(row["status"])
 
 
 def _status(columns: Row) -> str:

@@ -5,8 +5,8 @@ and nothing else.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from histo import store, tables
-from histo.errors import Cause, SlideError
-from histo.pipelines.work import LabelJob, SlideWork
+from histo.pipelines.work import Counts, LabelJob, Row, SlideWork
 from histo.slides.collection import safe_path, table_path
 from histo.slides.grid import Region
-
-_MAX_ATTEMPTS = 2
 
 
 def tiles_file(out: Path, slide_id: str) -> Path:
@@ -35,7 +32,6 @@ def parts_folder(out: Path, slide_id: str, fingerprint: str) -> Path:
 
 def tile_table(
     job: LabelJob,
-    slide_id: str,
     region: Region,
     work: SlideWork,
     probabilities: npt.NDArray[np.float32],
@@ -45,26 +41,25 @@ def tile_table(
 
     Args:
         job: The run.
-        slide_id: Which slide.
         region: Its tiles.
-        work: How they were read.
+        work: Of which slide, and how they were read.
         probabilities: `(tiles, classes)`.
         bad: Which tiles could not be read, `(tiles,)`; their probabilities mean nothing.
     """
     grid_x, grid_y = work.grid.places(region.tile_index)
-    count = len(region.tile_index)
+    n = len(region.tile_index)
     known = np.where(bad[:, None], 1 / len(job.classes), probabilities)
     pred = known.argmax(axis=1)
     entropy = -np.sum(known * np.log(np.maximum(known, np.finfo(np.float32).tiny)), axis=1)
     values: dict[str, pa.Array] = {
-        "slide_id": pa.array([slide_id] * count),
+        "slide_id": pa.array([work.slide_id] * n),
         "tile_index": pa.array(region.tile_index),
         "grid_x": pa.array(grid_x),
         "grid_y": pa.array(grid_y),
         "x": pa.array(work.grid.x(grid_x)),
         "y": pa.array(work.grid.y(grid_y)),
-        "width": pa.array([work.grid.width] * count),
-        "height": pa.array([work.grid.height] * count),
+        "width": pa.array([work.grid.width] * n),
+        "height": pa.array([work.grid.height] * n),
         "tissue_fraction": pa.array(region.tissue_fraction),
         "pred": pa.array(pred, mask=bad),
         "label": pa.array(np.array(job.classes, object)[pred], mask=bad),
@@ -94,24 +89,80 @@ def tile_schema(job: LabelJob, work: SlideWork) -> pa.Schema:
             }
         ),
         "versions": json.dumps(job.versions),
+        "slide": json.dumps(work.columns),
     }
     return tables.schema(tables.TILES, job.classes, footer)
 
 
-def write_region(job: LabelJob, slide_id: str, region: Region, work: SlideWork, table: pa.Table) -> None:
+def write_region(job: LabelJob, region: Region, work: SlideWork, table: pa.Table) -> None:
     """Write a region's part; the only region of a slide becomes the slide's file at once, if the slide has a result."""
     if work.n_regions == 1:
-        n_failed = table["pred"].null_count
-        if job.tolerates(len(table) - n_failed, n_failed):
-            tables.write_table(tiles_file(job.out, slide_id), table)
+        counts = count(table, job.classes)
+        if job.tolerates(counts.n_ok, counts.n_failed):
+            tables.write_table(tiles_file(job.out, work.slide_id), table)
     else:
-        tables.write_table(parts_folder(job.out, slide_id, work.fingerprint) / f"{region.name}.parquet", table)
+        tables.write_table(part_file(job.out, region, work), table)
+
+
+def part_file(out: Path, region: Region, work: SlideWork) -> Path:
+    """Where the part of one region stands."""
+    return parts_folder(out, work.slide_id, work.fingerprint) / f"{region.name}.parquet"
+
+
+def staged_part(job: LabelJob, region: Region, work: SlideWork) -> pa.Table | None:
+    """Return the rows of a region that an earlier attempt has written, if they are whole."""
+    if work.n_regions == 1:
+        return None
+    table = _read(part_file(job.out, region, work), work.fingerprint)
+    return table if table is not None and len(table) == len(region.tile_index) else None
+
+
+def finished_table(job: LabelJob, slide_id: str, fingerprint: str) -> pa.Table | None:
+    """Return a slide's table if it is there and has this fingerprint, by which alone work counts as done."""
+    return _read(tiles_file(job.out, slide_id), fingerprint)
+
+
+def _read(path: Path, fingerprint: str) -> pa.Table | None:
+    try:
+        table = pq.ParquetFile(path).read()
+    except (OSError, pa.ArrowException):
+        return None
+    return table if _fingerprint(table.schema) == fingerprint else None
+
+
+def is_finished(out: Path, slide_id: str, fingerprint: str, n_tiles: int) -> bool:
+    """Whether a slide's table has this fingerprint and as many rows; only the footer is read."""
+    try:
+        with pq.ParquetFile(tiles_file(out, slide_id)) as file:
+            return _fingerprint(file.schema_arrow) == fingerprint and file.metadata.num_rows == n_tiles
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def _fingerprint(layout: pa.Schema) -> str:
+    footer: dict[bytes, bytes] = layout.metadata or {}
+    return footer.get(b"histo.fingerprint", b"").decode()
+
+
+def slide_columns(table: pa.Table) -> Row:
+    """Return what the footer of a slide's table says of the slide: the ledger's columns that planning knew."""
+    columns: Row = json.loads(table.schema.metadata[b"histo.slide"])
+    return columns
+
+
+def count(table: pa.Table, classes: tuple[str, ...]) -> Counts:
+    """Count the rows of tiles."""
+    pred = table["pred"].drop_null().to_numpy()
+    return Counts(len(pred), len(table) - len(pred), np.bincount(pred, minlength=len(classes)).tolist())
 
 
 def merge_slide(job: LabelJob, slide_id: str, fingerprint: str, n_tiles: int) -> None:
-    """Join the parts of a slide into its one file, sorted by tile, and remove them."""
+    """Join the parts of a slide into its one file, sorted by tile, and remove them; once more does no harm."""
     folder = parts_folder(job.out, slide_id, fingerprint)
-    merged = pa.concat_tables(pq.read_table(part) for part in sorted(folder.glob("*.parquet"))).sort_by("tile_index")
+    staged = sorted(folder.glob("*.parquet"))
+    if not staged and is_finished(job.out, slide_id, fingerprint, n_tiles):
+        return
+    merged = pa.concat_tables(pq.ParquetFile(part).read() for part in staged).sort_by("tile_index")
     index = merged["tile_index"].to_numpy()
     assert len(index) == n_tiles, f"{slide_id}: {len(index)} rows of {n_tiles} tiles"
     assert (np.diff(index) > 0).all(), f"{slide_id}: a tile is there twice"
@@ -119,32 +170,20 @@ def merge_slide(job: LabelJob, slide_id: str, fingerprint: str, n_tiles: int) ->
     store.remove(folder)
 
 
-def discard_slide(job: LabelJob, slide_id: str, fingerprint: str | None) -> None:
-    """Remove what stands there of a slide that turned out to have no result."""
+def discard_slide(job: LabelJob, slide_id: str) -> None:
+    """Remove the table that stands there of a slide that turned out to have no result."""
     store.remove(tiles_file(job.out, slide_id))
-    if fingerprint:
-        store.remove(parts_folder(job.out, slide_id, fingerprint))
 
 
-@contextmanager
-def attempt(job: LabelJob, slide_id: str, name: str) -> Iterator[None]:
-    """Count attempts that never come back, so that work which kills its process is not repeated for ever.
-
-    Raises:
-        SlideError: If the same work was lost with its worker before, as often as is allowed.
-    """
-    marker = job.out / "staging" / "attempts" / safe_path(slide_id) / name
-    lost = marker.stat().st_size if marker.exists() else 0
-    if lost >= _MAX_ATTEMPTS:
-        raise SlideError(
-            Cause.WORKER_LOST,
-            f"{slide_id}: {lost} workers were lost while they read it ({name}); the file may crash its decoder, or "
-            "memory ran out; convert or replace it, or use fewer workers",
-        )
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    with marker.open("ab") as file:
-        file.write(b".")
-    try:
-        yield
-    finally:  # not reached by a process that dies
-        marker.unlink(missing_ok=True)
+def sweep(out: Path, keep: Iterable[str]) -> None:
+    """Remove what a run needed on its way, but the parts of slides that are to go on, given by `slide_id`."""
+    kept = {safe_path(slide_id) for slide_id in keep}
+    staging = out / "staging"
+    store.remove(staging / "attempts")
+    for name, _, files in os.walk(staging, topdown=False):
+        folder = Path(name)
+        slide = "/".join(folder.relative_to(staging).parts[2:])
+        if files and slide not in kept:
+            store.remove(folder)
+        elif not any(folder.iterdir()):
+            folder.rmdir()

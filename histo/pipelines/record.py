@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -75,7 +76,8 @@ class RunRecord:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if kind is not None:
             code = error.exit_code if isinstance(error, HistoError) else 1
-            self.finish(code, error=f"{kind.__name__}: {error}")
+            with suppress(OSError):  # what ended the execution may be that nothing can be written any more
+                self.finish(code, error=f"{kind.__name__}: {error}")
 
     def finish(self, exit_code: int, **values: Any) -> int:
         """Complete the record; returns the exit code."""
@@ -95,6 +97,15 @@ def read_record(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder / FILE}: cannot be read ({error}); give another --out") from None
     return record
+
+
+def past_record(folder: Path) -> dict[str, Any] | None:
+    """Read the `run.json` of the execution before, if there was one.
+
+    Raises:
+        UsageError: If it is damaged.
+    """
+    return read_record(folder) if (folder / FILE).exists() else None
 
 
 def _executions(earlier: dict[str, Any] | None) -> list[dict[str, Any]]:

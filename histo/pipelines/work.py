@@ -1,22 +1,20 @@
-"""What travels through the graph of a label run: how to read a slide, and the rows of regions and summaries."""
+"""What a label run is about, and what travels between its driver and its workers."""
 
 import hashlib
 import json
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from histo.errors import Cause, SlideError
 from histo.slides.collection import readable
-from histo.slides.grid import Grid, Region
+from histo.slides.grid import Grid
 from histo.slides.resolution import Sampling
 from histo.slides.slide import Level, Slide
 from histo.tables import SCHEMA_VERSION
 
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 2
 """Raised whenever the same slide, settings and bundle would give other rows."""
 
 Row = dict[str, Any]
@@ -39,10 +37,12 @@ class LabelJob:
         tissue: Settings of the mask, as a JSON document.
         mpp_if_missing: µm per level-0 pixel for slides that name none.
         max_failed_fraction: Share of unreadable tiles above which a slide is `failed`.
-        device: What torch calls the device.
-        threads: CPU threads of a worker.
+        read_timeout_s: Seconds without a read after which a worker is ended.
+        verify: Whether slide files are hashed whole.
         batch_size: Tiles per forward pass.
         versions: Of the packages, for the files' footers.
+        device: What torch calls the device.
+        threads: CPU threads of a worker.
     """
 
     out: Path
@@ -57,29 +57,40 @@ class LabelJob:
     tissue: dict[str, Any]
     mpp_if_missing: float | None
     max_failed_fraction: float
-    device: str
-    threads: int
+    read_timeout_s: float
+    verify: bool
     batch_size: int
     versions: dict[str, str]
+    device: str = "cpu"
+    threads: int = 1
 
     def tolerates(self, n_ok: int, n_failed: int) -> bool:
         """Whether a slide with so many readable and unreadable tiles still has a result."""
         return n_failed == 0 or (n_ok > 0 and n_failed <= self.max_failed_fraction * (n_ok + n_failed))
 
-    def fingerprint(self, content: str, slide: Slide, reader: str) -> str:
+    def fingerprint(self, content_id: str, mpp_x: float, mpp_y: float) -> str:
         """Return the sha256 of everything that the rows of a slide depend on; not of workers, batches or Ray."""
-        facts = {
+        return _sha256(self._settings() | {"content_id": content_id, "mpp": [mpp_x, mpp_y]})
+
+    def failure_fingerprint(self, size_bytes: int | None, mtime_ns: int | None) -> str:
+        """Return the sha256 of everything that the failure of a slide may depend on, itself apart."""
+        limits = {"mpp_if_missing": self.mpp_if_missing, "max_failed_fraction": self.max_failed_fraction}
+        return _sha256(self._settings() | limits | {"file": [size_bytes, mtime_ns]})
+
+    def _settings(self) -> dict[str, Any]:
+        return {
             "schema": SCHEMA_VERSION,
             "algorithm": ALGORITHM_VERSION,
-            "content_id": content,
             "model": self.model_hash,
-            "mpp": [slide.mpp_x, slide.mpp_y],
             "tiling": self.tiling | {"mpp": self.mpp, "size_px": self.size_px, "stride_px": self.stride_px},
             "tissue": self.tissue,
             "precision": "float32",
-            "reader": reader,
+            "reader": "openslide",
         }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _sha256(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -87,100 +98,79 @@ class SlideWork:
     """What a worker needs to read the regions of one slide.
 
     Attributes:
+        slide_id: Its name.
+        files: All its files.
+        state: Their size and latest change, when it was planned; see `collection.file_state`.
         slide: Its description.
         sampling: Which level is read, and how it is reduced.
         grid: All tiles.
         n_regions: Number of its regions.
         fingerprint: Of the slide's result.
+        columns: What planning knows of the slide for the ledger; it goes into the footer of the slide's table.
     """
 
+    slide_id: str
+    files: tuple[str, ...]
+    state: tuple[int, int]
     slide: Slide
     sampling: Sampling
     grid: Grid
     n_regions: int
     fingerprint: str
+    columns: Row
+
+    def to_json(self) -> str:
+        """Write it down for a Ray row."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "SlideWork":
+        """Read what `to_json` wrote."""
+        values = json.loads(text)
+        slide = values["slide"]
+        levels, bounds = tuple(Level(**level) for level in slide["levels"]), slide["bounds"] and tuple(slide["bounds"])
+        return cls(
+            **values
+            | {
+                "files": tuple(values["files"]),
+                "state": tuple(values["state"]),
+                "slide": Slide(**slide | {"levels": levels, "bounds": bounds}),
+                "sampling": Sampling(**values["sampling"]),
+                "grid": Grid(**values["grid"]),
+            }
+        )
 
 
-def region_row(slide_id: str, region: Region, work: SlideWork, ledger: Row) -> Row:
-    """Make the row of one region; see `tables.REGIONS`."""
-    return {
-        "slide_id": slide_id,
-        "region": region.name,
-        "tile_index": region.tile_index.tolist(),
-        "tissue_fraction": region.tissue_fraction.tolist(),
-        "work": json.dumps(asdict(work)),
-        "slide": json.dumps(ledger),
-    }
+class Counts(NamedTuple):
+    """Tiles with a prediction, tiles that could not be read, and the former by class."""
+
+    n_ok: int
+    n_failed: int
+    classes: list[int]
 
 
-def settled_row(slide_id: str, ledger: Row) -> Row:
-    """Make the row of a slide that is settled without reading a tile: it is empty, or cannot be used."""
-    return {
-        "slide_id": slide_id,
-        "region": "",
-        "tile_index": [],
-        "tissue_fraction": [],
-        "work": "",
-        "slide": json.dumps(ledger),
-    }
+@dataclass(frozen=True)
+class Summary:
+    """What became of one region.
+
+    Attributes:
+        counts: Its tiles; None if it failed.
+        seconds: Working time.
+        failure: The ledger's error columns, or None.
+    """
+
+    counts: Counts | None
+    seconds: float
+    failure: Row | None = None
 
 
-def parse_region(row: Row) -> tuple[Region, SlideWork]:
-    """Read a region's row."""
-    region = Region(
-        row["region"], np.asarray(row["tile_index"], np.int64), np.asarray(row["tissue_fraction"], np.float32)
-    )
-    return region, _parse_work(json.loads(row["work"]))
-
-
-def _parse_work(values: Row) -> SlideWork:
-    slide = values["slide"]
-    levels, bounds = tuple(Level(**level) for level in slide["levels"]), slide["bounds"] and tuple(slide["bounds"])
-    return SlideWork(
-        slide=Slide(**slide | {"levels": levels, "bounds": bounds}),
-        sampling=Sampling(**values["sampling"]),
-        grid=Grid(**values["grid"]),
-        n_regions=values["n_regions"],
-        fingerprint=values["fingerprint"],
-    )
-
-
-def summary_row(
-    row: Row,
-    work: SlideWork | None = None,
-    counts: tuple[int, int] = (0, 0),
-    class_counts: list[int] | None = None,
-    seconds: float = 0.0,
-    failure: Row | None = None,
-) -> Row:
-    """Make the one summary of a region; see `tables.SUMMARIES`. `counts` are the ok and the failed tiles."""
-    return {
-        "slide_id": row["slide_id"],
-        "region": row["region"],
-        "n_regions": work.n_regions if work else 0,
-        "fingerprint": work.fingerprint if work else "",
-        "n_ok": counts[0],
-        "n_failed": counts[1],
-        "class_counts": class_counts or [],
-        "seconds": seconds,
-        "failure": json.dumps(failure) if failure else "",
-        "slide": row["slide"],
-    }
-
-
-def describe_failure(error: Exception, where: str) -> Row:
+def describe_failure(error: BaseException, where: str) -> Row:
     """Turn an exception into the ledger's error columns; one that was not foreseen keeps its traceback."""
     if isinstance(error, SlideError):
         return {"error_code": error.cause.value, "error": readable(str(error)), "traceback": None}
+    trace = readable("".join(traceback.format_exception(error)))
     if isinstance(error, OSError):
         message = f"{where}: {error.strerror or error}; mend the storage, or make room on it, and label again"
-        return {
-            "error_code": Cause.STORAGE.value,
-            "error": readable(message),
-            "traceback": readable(traceback.format_exc()),
-        }
-    return {
-        "error_code": Cause.INTERNAL.value,
-        "error": readable(f"{where}: {type(error).__name__}: {error}; please report this with the traceback"),
-        "traceback": readable(traceback.format_exc()),
-    }
+        return {"error_code": Cause.STORAGE.value, "error": readable(message), "traceback": trace}
+    message = f"{where}: {type(error).__name__}: {error}; please report this with the traceback"
+    return {"error_code": Cause.INTERNAL.value, "error": readable(message), "traceback": trace}

@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from configparser import ConfigParser
 from configparser import Error as ConfigParserError
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
 
-from histo.errors import UsageError
+from histo.errors import Cause, SlideError, UsageError
 
 SLIDE_EXTENSIONS = frozenset(
     ".svs .tif .tiff .ndpi .mrxs .vms .vmu .scn .bif .svslide .czi .dcm".split()  # noqa: SIM905 -- reads as a list
@@ -220,21 +221,65 @@ def _safe_component(part: str) -> str:
     return f"{encoded[: _LONGEST_NAME - 20].decode(errors='ignore')}~{digest}"
 
 
-def content_id(files: Iterable[str]) -> str:
-    """Identify what a slide's files hold, without reading all of it.
+def file_state(files: Iterable[str]) -> tuple[int, int]:
+    """Return the size of a slide's files in bytes, and the latest time at which one was changed, ns since 1970.
 
-    Returns:
-        sha256 over each file's size and 64 sampled blocks of 64 KiB, the first and the last among them.
+    Raises:
+        SlideError: If one is not there, or may not be looked at.
     """
-    digest = hashlib.sha256()
+    stats = []
     for name in files:
-        size = Path(name).stat().st_size
-        digest.update(size.to_bytes(8, "big"))
-        with Path(name).open("rb") as file:
+        with _readable_file(name):
+            stats.append(Path(name).stat())
+    return sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)
+
+
+@contextmanager
+def _readable_file(name: str) -> Iterator[None]:
+    """Turn what the system says about a slide's file into an error of the slide."""
+    try:
+        yield
+    except OSError as error:
+        raise SlideError(
+            Cause.NO_ACCESS, f"{name}: {error.strerror or error}; make the file readable and label again, or remove it"
+        ) from error
+
+
+def digest(blocks: Iterable[bytes]) -> str:
+    """Return the sha256 of blocks."""
+    total = hashlib.sha256()
+    for block in blocks:
+        total.update(block)
+    return total.hexdigest()
+
+
+def sampled_blocks(files: Iterable[str]) -> Iterator[bytes]:
+    """Yield each file's size and 64 sampled blocks of 64 KiB, the first and the last among them.
+
+    Their `digest` is the `content_id`: it identifies what a slide's files hold, without reading all of it.
+
+    Raises:
+        SlideError: If a file cannot be read.
+    """
+    for name in files:
+        with _readable_file(name), Path(name).open("rb") as file:
+            size = Path(name).stat().st_size
+            yield size.to_bytes(8, "big")
             for offset in _sample_offsets(size):
                 file.seek(offset)
-                digest.update(file.read(_BLOCK))
-    return digest.hexdigest()
+                yield file.read(_BLOCK)
+
+
+def all_blocks(files: Iterable[str]) -> Iterator[bytes]:
+    """Yield all bytes of all files, in blocks.
+
+    Raises:
+        SlideError: If a file cannot be read.
+    """
+    for name in files:
+        with _readable_file(name), Path(name).open("rb") as file:
+            while block := file.read(_SAMPLES * _BLOCK):
+                yield block
 
 
 def _sample_offsets(size: int) -> list[int]:

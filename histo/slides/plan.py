@@ -11,7 +11,7 @@ from pydantic import Field
 from histo.errors import Cause, ReadError, SlideError
 from histo.slides.grid import Grid, Indices, Region, cut_regions, keep_tissue
 from histo.slides.resolution import Sampling, choose_sampling
-from histo.slides.slide import Slide, open_slide
+from histo.slides.slide import Reader, Slide
 from histo.slides.tissue import find_tissue
 from histo.spec import Spec
 
@@ -71,42 +71,36 @@ class SlidePlan:
 
 
 def plan_slide(
-    path: str,
-    size_px: int,
-    mpp: float,
-    tiling: TilingSpec,
-    tissue: TissueSpec,
-    mpp_if_missing: float | None = None,
+    slide: Slide, reader: Reader, size_px: int, mpp: float, tiling: TilingSpec, tissue: TissueSpec
 ) -> SlidePlan:
-    """Open a slide, find its tissue, and lay the grid.
+    """Find the tissue of an open slide, and lay the grid.
 
     Args:
-        path: The slide's file.
+        slide: Its description.
+        reader: Decodes its pixels.
         size_px: Edge of a tile, target pixels.
         mpp: Requested resolution, µm per target pixel.
         tiling: Stride and tolerance.
         tissue: What counts as tissue.
-        mpp_if_missing: µm per level-0 pixel for a slide that names none.
 
     Raises:
         SlideError: If the slide cannot be used.
     """
-    slide, reader = open_slide(path, mpp_if_missing)
+    sampling = choose_sampling(slide, mpp, tiling.tolerance, tiling.allow_upsample)
     try:
-        sampling = choose_sampling(slide, mpp, tiling.tolerance, tiling.allow_upsample)
         mask = find_tissue(reader, slide, tissue.mpp, tissue.exclude_ink)
     except ReadError as error:
         raise SlideError(
             Cause.UNREADABLE,
-            f"{path}: opens, but its pixels cannot be read ({error}); the file is damaged, copy or export it again",
+            f"{slide.path}: opens, but its pixels cannot be read ({error}); the file is damaged, copy or export it "
+            "again",
         ) from error
-    finally:
-        reader.close()
     grid = Grid(slide.width, slide.height, size_px, tiling.stride_px or size_px, sampling.scale_x, sampling.scale_y)
     if grid.columns * grid.rows > MOST_TILES:
         raise SlideError(
             Cause.TOO_MANY_TILES,
-            f"{path}: its grid has {grid.columns} x {grid.rows} tiles, more than can be numbered; use a larger stride",
+            f"{slide.path}: its grid has {grid.columns} x {grid.rows} tiles, more than can be numbered; use a larger "
+            "stride",
         )
     tile_index, tissue_fraction = keep_tissue(grid, mask, tissue.min_fraction)
     area = mask.area_um2(slide.mpp_x, slide.mpp_y) / 1e6

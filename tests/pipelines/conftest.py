@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from label_loop import make_job
 
 from histo.cli import main
 from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import paint
+from histo.pipelines.work import LabelJob
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +22,12 @@ def pyramid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pyramid")
     write_pyramid(folder / "two textures.tif", image, mpp=0.25, quality=None)
     return folder
+
+
+@pytest.fixture
+def label_job(tiny_bundle: Path, tmp_path: Path) -> LabelJob:
+    """A label run with a network that takes no time."""
+    return make_job(tiny_bundle, tmp_path / "out")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import ray
 
 from histo.errors import UsageError
 from histo.pipelines.cluster import Placement, Resources, check_shared, place, session
-from histo.pipelines.label import worker_resources
+from histo.pipelines.pool import worker_resources
 
 LAPTOP = Resources(cpus=8, gpus=0, cpus_per_worker=None)
 GPU_NODE = Resources(cpus=32, gpus=4, cpus_per_worker=None)

@@ -4,62 +4,32 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tifffile
+from label_loop import found, label, make_job, plan, tasks
 from plain_loop import PlainLoop, assert_equal_to_plain_loop, rows_of
 
 from histo import tables
 from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import paint
-from histo.errors import Cause
-from histo.learn.bundle import bundle_hash, hash_file, read_bundle
+from histo.learn.bundle import hash_file
 from histo.pipelines import parts
 from histo.pipelines.ledger import Ledger
-from histo.pipelines.region import RegionLabeler, plan_regions
-from histo.pipelines.work import LabelJob, Row, parse_region
-from histo.slides.collection import Collection, FoundSlide, find_slides
-from histo.slides.plan import TilingSpec, TissueSpec
+from histo.pipelines.region import RegionLabeler
+from histo.pipelines.resume import find_work
+from histo.pipelines.work import LabelJob, SlideWork, Summary
+from histo.slides.collection import Collection, find_slides
+from histo.slides.grid import Region
 
 CLASSES = ("MUS", "STR", "TUM")
 
 
 @pytest.fixture
 def job(bundle: Path, tmp_path: Path) -> LabelJob:
-    return LabelJob(
-        out=tmp_path / "out",
-        model=bundle,
-        model_hash=bundle_hash(bundle),
-        weights_sha256=read_bundle(bundle).weights_sha256,
-        classes=CLASSES,
-        size_px=224,
-        stride_px=224,
-        mpp=0.5,
-        tiling=TilingSpec().model_dump(mode="json"),
-        tissue=TissueSpec().model_dump(mode="json"),
-        mpp_if_missing=None,
-        max_failed_fraction=0.1,
-        device="cpu",
-        threads=1,
-        batch_size=16,
-        versions={},
-    )
-
-
-def plan(job: LabelJob, path: Path) -> list[Row]:
-    return list(plan_regions({"slide_id": path.name, "files": [os.fsencode(path)]}, job))
-
-
-def finish(job: LabelJob, path: Path, summaries: list[Row]) -> dict[str, Any]:
-    """Enter summaries as the driver does, and return the slide's ledger row."""
-    ledger = Ledger(job.out, Collection((FoundSlide(path.name, str(path), (str(path),)),), {}), CLASSES)
-    assert [ledger.add(summary) for summary in summaries] == [False] * (len(summaries) - 1) + [True]
-    ledger.settle(job, path.name)
-    ledger.write(force=True)
-    return rows_of(job.out / "slides.parquet")[0]
+    return make_job(bundle, tmp_path / "out")
 
 
 def damage(path: Path, share: float) -> None:
@@ -82,60 +52,70 @@ def jpeg_slide(tmp_path: Path) -> Path:
 
 def test_rows_in_a_plain_loop_equal_the_plainest_loop(job: LabelJob, pyramid: Path, bundle: Path) -> None:
     path = pyramid / "two textures.tif"
-    regions, work = plan(job, path), RegionLabeler(job)
 
-    summaries = [work(region) for region in regions]
-    row = finish(job, path, summaries)
-    parts.merge_slide(job, path.name, summaries[0]["fingerprint"], row["n_tiles"])
+    row = label(job, found(path))
 
     rows = rows_of(job.out / row["tiles_path"])
-    assert len(regions) == 2
+    assert len(tasks(replace(job, out=job.out / "other"), found(path))) == 2
     assert (row["status"], row["n_ok"], row["n_failed"]) == ("ok", len(rows), 0)
     assert [r["tile_index"] for r in rows] == sorted({r["tile_index"] for r in rows})
     assert_equal_to_plain_loop(rows, PlainLoop(path, block=2), bundle)
 
 
 def test_the_rows_that_travel_have_the_columns_that_are_declared(job: LabelJob, jpeg_slide: Path) -> None:
-    (region,) = plan(job, jpeg_slide)
+    to_read = plan(job, found(jpeg_slide))
     jpeg_slide.write_text("not a slide any more")
-    (settled,) = plan(job, jpeg_slide)
-    work = RegionLabeler(job)
+    not_usable = plan(job, found(jpeg_slide))
+    (slide,) = find_work(job, [found(jpeg_slide)], Ledger(job, Collection((found(jpeg_slide),), {})), False).slides
 
-    assert [list(region), list(settled)] == [[column.name for column in tables.REGIONS]] * 2
-    assert [list(work(region)), list(work(settled))] == [[column.name for column in tables.SUMMARIES]] * 2
+    assert [list(to_read), list(not_usable)] == [[column.name for column in tables.PLANS]] * 2
+    assert list(slide) == [column.name for column in tables.FOUND]
+
+
+def test_what_a_worker_needs_survives_the_way_to_it(job: LabelJob, jpeg_slide: Path) -> None:
+    (task,) = tasks(job, found(jpeg_slide))
+
+    assert SlideWork.from_json(task.work.to_json()) == task.work
 
 
 def test_a_second_attempt_overwrites_its_own_part_and_nothing_else(job: LabelJob, pyramid: Path) -> None:
-    first, second = plan(job, pyramid / "two textures.tif")
+    first, second = tasks(job, found(pyramid / "two textures.tif"))
     work = RegionLabeler(job)
-    work(first)
-    before = {path: path.read_bytes() for path in (job.out / "staging" / "parts").rglob("*.parquet")}
+    work(first.region, first.work)
+    (part,) = staged(job)
+    part.write_bytes(b"of a worker that was killed by a disk")
 
-    again = work(first)
-    work(second)
+    again = work(first.region, first.work)
+    before = {path: path.read_bytes() for path in staged(job)}
+    work(second.region, second.work)
 
-    after = {path: path.read_bytes() for path in (job.out / "staging" / "parts").rglob("*.parquet")}
-    assert again["n_ok"] == len(first["tile_index"])
-    assert len(before) == 1
-    assert len(after) == 2
+    after = {path: path.read_bytes() for path in staged(job)}
+    assert again.counts is not None
+    assert again.counts.n_ok == len(first.region.tile_index)
+    assert (len(before), len(after)) == (1, 2)
     assert before.items() <= after.items()
 
 
-def test_the_footer_says_what_made_the_file(job: LabelJob, jpeg_slide: Path) -> None:
-    (region,) = plan(job, jpeg_slide)
-    summary = RegionLabeler(job)(region)
+def staged(job: LabelJob) -> list[Path]:
+    return sorted((job.out / "staging" / "parts").rglob("*.parquet"))
 
-    footer = pq.read_schema(parts.tiles_file(job.out, jpeg_slide.name)).metadata
 
-    assert footer[b"histo.fingerprint"].decode() == summary["fingerprint"]
+@pytest.mark.parametrize("name", ["tissue.tif", "two textures.tif"])
+def test_the_footer_says_what_made_the_file(job: LabelJob, jpeg_slide: Path, pyramid: Path, name: str) -> None:
+    row = label(job, found((jpeg_slide.parent if name == jpeg_slide.name else pyramid) / name))
+
+    footer = pq.read_schema(job.out / row["tiles_path"]).metadata
+    slide = json.loads(footer[b"histo.slide"])
+
+    assert footer[b"histo.fingerprint"].decode() == row["fingerprint"]
     assert json.loads(footer[b"histo.classes"]) == list(CLASSES)
     assert json.loads(footer[b"histo.tiling"])["effective_mpp"] == [0.5, 0.5]
     assert footer[b"histo.model_sha256"].decode() == hash_file(job.model / "model.safetensors")
+    assert {name: row[name] for name in slide} == slide
 
 
 def test_the_derived_columns_follow_from_the_probabilities(job: LabelJob, jpeg_slide: Path) -> None:
-    (region,) = plan(job, jpeg_slide)
-    RegionLabeler(job)(region)
+    label(job, found(jpeg_slide))
 
     for row in rows_of(parts.tiles_file(job.out, jpeg_slide.name)):
         probabilities = np.array([row[f"prob_{name}"] for name in CLASSES])
@@ -148,9 +128,8 @@ def test_the_derived_columns_follow_from_the_probabilities(job: LabelJob, jpeg_s
 def test_an_unreadable_tile_keeps_its_place_and_has_nulls(job: LabelJob, jpeg_slide: Path) -> None:
     damage(jpeg_slide, share=0.001)
     job = replace(job, max_failed_fraction=0.5)
-    (region,) = plan(job, jpeg_slide)
 
-    row = finish(job, jpeg_slide, [RegionLabeler(job)(region)])
+    row = label(job, found(jpeg_slide))
 
     rows = rows_of(job.out / row["tiles_path"])
     bad = [r for r in rows if r["status"] == "read_error"]
@@ -164,9 +143,8 @@ def test_an_unreadable_tile_keeps_its_place_and_has_nulls(job: LabelJob, jpeg_sl
 
 def test_a_slide_with_too_many_unreadable_tiles_is_failed_and_has_no_table(job: LabelJob, jpeg_slide: Path) -> None:
     damage(jpeg_slide, share=0.3)
-    (region,) = plan(job, jpeg_slide)
 
-    row = finish(job, jpeg_slide, [RegionLabeler(job)(region)])
+    row = label(job, found(jpeg_slide))
 
     assert (row["status"], row["error_code"], row["tiles_path"]) == ("failed", "bad_tiles", None)
     assert "--max-failed-fraction 0.1" in row["error"]
@@ -176,19 +154,17 @@ def test_a_slide_with_too_many_unreadable_tiles_is_failed_and_has_no_table(job: 
 def test_a_slide_without_tissue_is_empty_and_has_a_table_without_rows(job: LabelJob, tmp_path: Path) -> None:
     path = tmp_path / "glass.tif"
     write_pyramid(path, np.full((900, 900, 3), 244, np.uint8), mpp=0.25, downsamples=(1,))
-    (region,) = plan(job, path)
 
-    row = finish(job, path, [RegionLabeler(job)(region)])
+    row = label(job, found(path))
 
     assert (row["status"], row["n_tiles"], row["fraction_TUM"], row["area_mm2_TUM"]) == ("empty", 0, None, 0)
     assert rows_of(job.out / row["tiles_path"]) == []
 
 
 def test_areas_do_not_count_overlap_twice(job: LabelJob, jpeg_slide: Path) -> None:
-    job = replace(job, stride_px=112)
-    (region,) = plan(replace(job, tiling=job.tiling | {"stride_px": 112}), jpeg_slide)
+    job = replace(job, stride_px=112, tiling=job.tiling | {"stride_px": 112})
 
-    row = finish(job, jpeg_slide, [RegionLabeler(job)(region)])
+    row = label(job, found(jpeg_slide))
 
     area = sum(row[f"area_mm2_{name}"] for name in CLASSES)
     assert area == pytest.approx(row["n_ok"] * (112 * 0.5) ** 2 / 1e6)
@@ -196,23 +172,13 @@ def test_areas_do_not_count_overlap_twice(job: LabelJob, jpeg_slide: Path) -> No
     assert sum(row[f"fraction_{name}"] for name in CLASSES) == pytest.approx(1)
 
 
-def test_work_that_took_two_workers_with_it_is_not_tried_again(job: LabelJob, jpeg_slide: Path) -> None:
-    (region,) = plan(job, jpeg_slide)
-    marker = job.out / "staging" / "attempts" / jpeg_slide.name / region["region"]
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.write_bytes(b"..")
-
-    row = finish(job, jpeg_slide, [RegionLabeler(job)(region)])
-
-    assert (row["status"], row["error_code"]) == ("failed", Cause.WORKER_LOST)
-    assert "2 workers were lost" in row["error"]
-
-
 def test_a_failure_that_nobody_foresaw_keeps_its_traceback(job: LabelJob, jpeg_slide: Path) -> None:
-    (region,) = plan(job, jpeg_slide)
     labeler = RegionLabeler(job)
 
-    row = finish(job, jpeg_slide, [labeler(region | {"tissue_fraction": [0.5]})])
+    def broken(region: Region, work: SlideWork) -> Summary:
+        return labeler(replace(region, tissue_fraction=region.tissue_fraction[:1]), work)
+
+    row = label(job, found(jpeg_slide), broken)
 
     assert (row["status"], row["error_code"]) == ("failed", "internal")
     assert "please report this" in row["error"]
@@ -220,15 +186,25 @@ def test_a_failure_that_nobody_foresaw_keeps_its_traceback(job: LabelJob, jpeg_s
 
 
 def test_a_slide_that_vanishes_is_failed_by_name(job: LabelJob, jpeg_slide: Path) -> None:
-    (region,) = plan(job, jpeg_slide)
-    jpeg_slide.unlink()
+    while_read = label(job, found(jpeg_slide), between=jpeg_slide.unlink)
+    before = label(job, found(jpeg_slide))
 
-    row = finish(job, jpeg_slide, [RegionLabeler(job)(region)])
-    late = finish(job, jpeg_slide, [RegionLabeler(job)(plan(job, jpeg_slide)[0])])
+    for row in (while_read, before):
+        assert (row["status"], row["error_code"]) == ("failed", "no_access")
+        assert row["error"].startswith(f"{jpeg_slide}: No such file or directory; ")
 
-    assert (row["status"], row["error_code"]) == ("failed", "not_a_slide")
-    assert (late["status"], late["error_code"]) == ("failed", "unreadable")
-    assert "No such file" in late["error"]
+
+def test_a_slide_that_changes_while_it_is_read_is_failed_and_leaves_nothing(job: LabelJob, jpeg_slide: Path) -> None:
+    def change() -> None:
+        with jpeg_slide.open("ab") as file:
+            file.write(b"more")
+
+    row = label(job, found(jpeg_slide), between=change)
+    again = label(job, found(jpeg_slide))
+
+    assert (row["status"], row["error_code"], row["tiles_path"]) == ("failed", "changed", None)
+    assert "label again when it is complete" in row["error"]
+    assert (again["status"], again["attempts"]) == ("ok", 2)
 
 
 @pytest.mark.parametrize("good", [True, False])
@@ -239,54 +215,41 @@ def test_a_name_that_is_not_utf8_is_labelled_and_reported_like_any_other(
     jpeg_slide.rename(path)
     if not good:
         path.write_text("not a slide")
-    (found,) = find_slides(path.parent).slides
-    (region,) = plan_regions({"slide_id": found.slide_id, "files": [os.fsencode(found.path)]}, job)
-    ledger = Ledger(job.out, Collection((found,), {}), CLASSES)
+    (slide,) = find_slides(path.parent).slides
 
-    ledger.add(RegionLabeler(job)(region))
-    status = ledger.settle(job, found.slide_id)
-    ledger.write(force=True)
+    row = label(job, slide)
 
-    assert status == ("ok" if good else "failed")
-    assert rows_of(job.out / "slides.parquet")[0]["slide_id"].startswith("caf%E9.tif~")
-
-
-def test_slides_of_an_earlier_run_keep_their_rows(job: LabelJob, jpeg_slide: Path) -> None:
-    for name in ("a.tif", "b.tif"):
-        Ledger(job.out, Collection((FoundSlide(name, name, (name,)),), {}), CLASSES).write(force=True)
-
-    assert [(row["slide_id"], row["status"]) for row in rows_of(job.out / "slides.parquet")] == [
-        ("a.tif", "absent"),
-        ("b.tif", "pending"),
-    ]
+    assert row["status"] == ("ok" if good else "failed")
+    assert row["slide_id"].startswith("caf%E9.tif~")
 
 
 def test_no_more_tiles_are_read_ahead_than_two_batches(job: LabelJob, jpeg_slide: Path) -> None:
     job = replace(job, batch_size=2)
-    (region,) = plan(job, jpeg_slide)
+    (task,) = tasks(job, found(jpeg_slide))
     labeler = RegionLabeler(job)
     started: list[int] = []
     read = labeler._read
     labeler._read = lambda index, work: started.append(index) or read(index, work)  # type: ignore[method-assign, func-returns-value]
 
-    first = next(iter(labeler._read_ahead(*parse_region(region))))
+    first = next(iter(labeler._read_ahead(task.region, task.work)))
 
     assert first is not None
-    assert len(started) <= 2 * job.batch_size + job.threads + 1 < len(region["tile_index"])
+    assert len(started) <= 2 * job.batch_size + job.threads + 1 < len(task.region.tile_index)
 
 
-def test_the_fingerprint_follows_what_the_rows_depend_on(job: LabelJob, jpeg_slide: Path) -> None:
+def test_the_fingerprint_follows_what_the_rows_depend_on(job: LabelJob) -> None:
     def fingerprint(job: LabelJob) -> str:
-        return str(json.loads(plan(job, jpeg_slide)[0]["work"])["fingerprint"])
-
-    base = fingerprint(job)
+        return job.fingerprint("content", 0.25, 0.25)
 
     same = [replace(job, batch_size=3), replace(job, threads=7), replace(job, out=job.out / "elsewhere")]
+    same += [replace(job, mpp_if_missing=0.3), replace(job, read_timeout_s=1), replace(job, verify=True)]
     other = [
         replace(job, model_hash="x"),
         replace(job, mpp=0.4),
         replace(job, tissue=job.tissue | {"min_fraction": 0.3}),
         replace(job, stride_px=112),
     ]
+    base = fingerprint(job)
     assert {fingerprint(j) for j in same} == {base}
-    assert len({base, *(fingerprint(j) for j in other)}) == 5
+    assert len({base, *(fingerprint(j) for j in other), job.fingerprint("other", 0.25, 0.25)}) == 6
+    assert job.fingerprint("content", 0.25, 0.26) != base

@@ -8,7 +8,8 @@ import numpy.typing as npt
 import tifffile
 
 from histo.resample import Pixels
-from histo.slides.slide import Level, Slide
+from histo.slides.plan import SlidePlan, TilingSpec, TissueSpec, plan_slide
+from histo.slides.slide import Level, Slide, open_slide
 
 Places = npt.NDArray[np.float64]
 Paint = Callable[[int, Places, Places], npt.NDArray[np.generic]]
@@ -75,6 +76,17 @@ def write_tiff(path: Path, levels: Sequence[Pixels], mpp: float | None = 0.25) -
                 **resolution,
             )
     return str(path)
+
+
+def plan_file(
+    path: str, size_px: int, mpp: float, tiling: TilingSpec, tissue: TissueSpec, mpp_if_missing: float | None = None
+) -> SlidePlan:
+    """Open a slide, plan it, and close it."""
+    slide, reader = open_slide(path, mpp_if_missing)
+    try:
+        return plan_slide(slide, reader, size_px, mpp, tiling, tissue)
+    finally:
+        reader.close()
 
 
 def damage_block(path: str, level: int, block: int) -> None:

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from slides.fakes import damage_block, write_tiff
+from slides.fakes import damage_block, plan_file, write_tiff
 
 from histo.errors import Cause, SlideError
-from histo.slides.plan import SlidePlan, TilingSpec, TissueSpec, plan_slide
+from histo.slides.plan import SlidePlan, TilingSpec, TissueSpec
 
 
 def plan(path: str, tiling: TilingSpec | None = None, tissue: TissueSpec | None = None) -> SlidePlan:
     """Plan tiles of 32 px at 4 µm/px, 64 level-0 pixels of the fabricated slide."""
-    return plan_slide(path, 32, 4.0, tiling or TilingSpec(), tissue or TissueSpec())
+    return plan_file(path, 32, 4.0, tiling or TilingSpec(), tissue or TissueSpec())
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_a_slide_of_glass_has_no_tiles_and_no_regions(tmp_path: Path) -> None:
 
 def test_a_slide_that_is_too_coarse_cannot_be_planned(island: str) -> None:
     with pytest.raises(SlideError) as caught:
-        plan_slide(island, 32, 0.5, TilingSpec(), TissueSpec())
+        plan_file(island, 32, 0.5, TilingSpec(), TissueSpec())
 
     assert caught.value.cause is Cause.TOO_COARSE
 
@@ -105,7 +105,7 @@ def test_a_setting_out_of_range_is_refused(spec: type[TilingSpec | TissueSpec], 
 
 @pytest.mark.realdata
 def test_a_real_slide_has_the_grid_of_its_size(shared: Path) -> None:
-    planned = plan_slide(
+    planned = plan_file(
         str(shared / "slides" / "CMU-1-Small-Region.svs"), 224, 0.5, TilingSpec(), TissueSpec(), mpp_if_missing=None
     )
 

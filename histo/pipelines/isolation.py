@@ -1,0 +1,191 @@
+"""Work that takes its process with it: how it is noticed, and how it is proven.
+
+A mark on disk counts the workers that began a piece of work and never came back from it. Work that was lost twice is
+done in a process of its own, which a worker starts, watches and buries. Only what dies there three times is blamed on
+the slide; being killed from outside, together with the worker or with the whole node, proves nothing.
+"""
+
+import faulthandler
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from histo.errors import Cause, SlideError
+from histo.pipelines.work import LabelJob
+from histo.slides.collection import safe_path
+
+LOST_BEFORE_ISOLATION = 2
+DEATHS = 3
+_LOST_AT_MOST = 12
+"""A piece of work may be lost that often, alone or not, before a run leaves it to the next run."""
+
+_TIMED_OUT = "Timeout ("
+"""What faulthandler writes when the time is up, before it ends the process."""
+
+T = TypeVar("T")
+
+
+def guarded(
+    job: LabelJob, slide_id: str, name: str, here: Callable[[], T], alone: Callable[..., T], *arguments: Any
+) -> T:
+    """Do a piece of work here, or in a process of its own if it was lost with its worker before.
+
+    Args:
+        job: The run.
+        slide_id: The slide that it reads.
+        name: Of the piece, unique within the slide.
+        here: Does it in this process.
+        alone: Does the same in another one: a function of a module, called with the job and the arguments.
+        arguments: What is picklable.
+
+    Raises:
+        SlideError: If the work ends a process that does nothing else, every time.
+    """
+    with _attempt(job, slide_id, name) as lost:
+        if lost < LOST_BEFORE_ISOLATION:
+            return here()
+        if lost >= _LOST_AT_MOST:
+            raise SlideError(
+                Cause.WORKER_LOST,
+                f"{slide_id}: {lost} workers were lost while they read it ({name}); give workers more memory, or use "
+                "fewer of them, and label again",
+            )
+        return _alone(job, slide_id, name, alone, *arguments)
+
+
+@contextmanager
+def _attempt(job: LabelJob, slide_id: str, name: str) -> Iterator[int]:
+    """Mark that a piece of work has begun; yields how many workers were lost with it so far."""
+    mark = job.out / "staging" / "attempts" / safe_path(slide_id) / name
+    lost = mark.stat().st_size if mark.exists() else 0
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    with mark.open("ab") as file:
+        file.write(b".")
+    try:
+        yield lost
+    finally:  # not reached by a process that dies
+        mark.unlink(missing_ok=True)
+
+
+def _alone(job: LabelJob, slide_id: str, name: str, work: Callable[..., T], *arguments: Any) -> T:
+    for _ in range(DEATHS):
+        code, answer, log = _disposable_process((work, job, *arguments))
+        if code == 0:
+            result: T = pickle.loads(answer)  # noqa: S301 -- from our own child
+            return result
+        timed_out = code == 1 and _TIMED_OUT in log
+        if code > 0 and not timed_out:
+            raise RuntimeError(f"an isolated process failed: {log[-2000:]}")
+    raise _blame(slide_id, name, code, job.read_timeout_s)
+
+
+def _disposable_process(task: tuple[Any, ...]) -> tuple[int, bytes, str]:
+    """Run a task in a process that dies with this one; returns its exit code, its answer, and its log."""
+    command = [sys.executable, "-m", "histo.pipelines.isolation"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with tempfile.TemporaryFile() as log:
+        with subprocess.Popen(  # noqa: S603 -- this module itself
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment
+        ) as process:
+            assert process.stdin is not None, "it is a pipe"
+            assert process.stdout is not None, "it is a pipe"
+            try:
+                process.stdin.write(pickle.dumps(task))
+                process.stdin.flush()
+                answer = process.stdout.read()  # ends when the process does; its input stays open for as long
+            except BrokenPipeError:  # it died before it read its task
+                answer = b""
+            code = process.wait()
+        log.seek(0)
+        return code, answer, log.read().decode(errors="replace")
+
+
+def _blame(slide_id: str, name: str, code: int, timeout_s: float) -> SlideError:
+    where = f"{slide_id} ({name})"
+    if code > 0:
+        return SlideError(
+            Cause.TIMEOUT,
+            f"{where}: nothing could be read for {timeout_s:g} s, nor in {DEATHS} attempts alone; look after the "
+            "storage, or raise --read-timeout-s, and label again",
+        )
+    if code == -signal.SIGKILL:
+        return SlideError(
+            Cause.OUT_OF_MEMORY,
+            f"{where}: the process that reads it was killed, also in {DEATHS} attempts alone, most likely for want of "
+            "memory; use fewer --workers or a smaller --batch-size, and label again",
+        )
+    return SlideError(
+        Cause.CRASH,
+        f"{where}: reading it ends the process ({signal.Signals(-code).name}), also in {DEATHS} attempts alone; the "
+        "file crashes its decoder: convert or export it again, or remove it",
+    )
+
+
+class Watchdog:
+    """Ends this process if one read takes too long: a thread that hangs in a decoder can be ended in no other way.
+
+    Args:
+        seconds: That a read may take.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Watch what happens in the block."""
+        faulthandler.dump_traceback_later(self._seconds, exit=True, file=2)  # standard error, whatever stands for it
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def each(self, items: Iterator[T]) -> Iterator[T]:
+        """Yield the items, and watch the making of each."""
+        while True:
+            with self.guard():
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+            yield item
+
+
+def _main() -> None:
+    """Do the task that comes in, and answer; what the task prints goes to the log."""
+    answer = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    _die_first()
+    try:
+        work, *arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 -- from our own parent
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        answer.write(pickle.dumps(work(*arguments)))
+        answer.flush()
+    except Exception:  # noqa: BLE001 -- whatever it is, the parent says it
+        faulthandler.cancel_dump_traceback_later()
+        sys.excepthook(*sys.exc_info())
+        os._exit(1)
+    os._exit(0)
+
+
+def _die_first() -> None:
+    """Ask the system, where it can be asked, to kill this process rather than its worker if memory runs out."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,147 @@
+"""The driver of a label run: slides go to be planned, their regions to workers, and what comes back to the ledger.
+
+The driver holds the regions of a few slides at a time, and never a pixel.
+"""
+
+import json
+import signal
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import ray
+import ray.exceptions
+
+from histo.errors import Cause, HistoError, SlideError
+from histo.pipelines import parts
+from histo.pipelines.cluster import Placement, root_cause
+from histo.pipelines.ledger import Ledger
+from histo.pipelines.plans import Plans
+from histo.pipelines.pool import Pool, Task
+from histo.pipelines.progress import Progress
+from histo.pipelines.work import LabelJob, Row, SlideWork, Summary, describe_failure
+from histo.slides.grid import cut_regions
+
+_WAIT_S = 0.2
+
+
+def label_slides(job: LabelJob, slides: Sequence[Row], ledger: Ledger, placement: Placement) -> None:
+    """Label slides, given as rows of `tables.FOUND`, and enter each of them into the ledger.
+
+    Raises:
+        HistoError: If the run cannot go on: the output cannot be written, or no worker lives.
+    """
+    with _stopped_by_sigterm(), Plans(job, slides) as plans, Pool(job, placement) as pool:
+        run = _Run(job, ledger, plans, pool)
+        try:
+            run.to_its_end()
+        except ray.exceptions.RayError as error:
+            raise HistoError(f"{job.out}: the run was broken off: {root_cause(error)}") from error
+        finally:
+            ledger.write(force=True)
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM, which `ray job stop` and batch systems send, do what Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Run:
+    def __init__(self, job: LabelJob, ledger: Ledger, plans: Plans, pool: Pool) -> None:
+        self._job, self._ledger, self._plans, self._pool = job, ledger, plans, pool
+        self._waiting: deque[Task] = deque()
+        self._merges: dict[ray.ObjectRef[None], str] = {}
+        self._progress = Progress(sum(ledger.counts().values()))
+
+    def to_its_end(self) -> None:
+        self._ledger.write(force=True)
+        while self._plans.has_more or self._waiting or self._pool.is_busy:
+            self._take_plans()
+            while self._waiting and self._pool.has_room():
+                self._pool.give(self._waiting.popleft())
+            done, lost = self._pool.collect(_WAIT_S)
+            self._waiting.extendleft(task for task in lost if self._ledger.is_open(task.slide_id))
+            for task, summary in done:
+                self._enter(task, summary)
+            self._end_merges()
+            self._ledger.write()
+            self._progress.show(self._ledger.settled, self._ledger.tiles_done, self._ledger.tiles_expected())
+        self._end_merges(wait=True)
+        self._progress.end(self._ledger.tiles_done)
+
+    def _take_plans(self) -> None:
+        """Take slides until there is work for every worker and as much again."""
+        while len(self._waiting) < 2 * self._pool.size:
+            plan = self._plans.take(wait_s=0 if self._waiting or self._pool.is_busy else _WAIT_S)
+            if plan is None:
+                return
+            self._waiting.extend(self._begin(plan))
+
+    def _begin(self, plan: Row) -> list[Task]:
+        """Enter a row of `tables.PLANS`, and return the regions that are to be labelled."""
+        columns = json.loads(plan["columns"])
+        if columns.get("error_code") == Cause.STORAGE:
+            self._fail(plan["slide_id"], columns)
+        if not plan["work"]:
+            self._ledger.begin(plan["slide_id"], columns, n_regions=0)
+            self._settle(plan["slide_id"])
+            return []
+        work = SlideWork.from_json(plan["work"])
+        tiles = np.asarray(plan["tile_index"], np.int64), np.asarray(plan["tissue_fraction"], np.float32)
+        regions = list(cut_regions(work.grid, *tiles))
+        self._ledger.begin(work.slide_id, columns, len(regions))
+        return [Task(region, work) for region in regions]
+
+    def _enter(self, task: Task, summary: Summary) -> None:
+        slide_id = task.slide_id
+        if not self._ledger.is_open(slide_id):  # another region has failed the slide meanwhile
+            return
+        if summary.failure is not None:
+            self._fail(slide_id, summary.failure)
+        elif self._ledger.add(slide_id, task.region.name, summary):
+            if task.work.n_regions > 1 and self._ledger.has_result(slide_id):
+                self._merge(task.work)
+            else:
+                self._settle(slide_id)
+
+    def _settle(self, slide_id: str) -> None:
+        if self._ledger.settle(slide_id) == "failed":
+            parts.discard_slide(self._job, slide_id)
+
+    def _fail(self, slide_id: str, failure: Row) -> None:
+        """Fail a slide, and forget its other regions; if it is the output's fault, break the run off instead."""
+        if failure["error_code"] == Cause.STORAGE:
+            raise HistoError(f"--out {self._job.out}: {failure['error']}; what is finished stays")
+        self._ledger.fail(slide_id, failure)
+        parts.discard_slide(self._job, slide_id)
+        self._waiting = deque(task for task in self._waiting if task.slide_id != slide_id)
+
+    def _merge(self, work: SlideWork) -> None:
+        """Have a slide's parts joined: a task that reserves no CPU, since a full pool leaves none."""
+        merge = ray.remote(num_cpus=0, max_retries=3)(parts.merge_slide)
+        self._merges[merge.remote(self._job, work.slide_id, work.fingerprint, work.columns["n_tiles"])] = work.slide_id
+
+    def _end_merges(self, wait: bool = False) -> None:
+        """Settle the slides whose merges have ended."""
+        while self._merges:
+            ended, _ = ray.wait(list(self._merges), num_returns=1, timeout=None if wait else 0)
+            if not ended:
+                return
+            slide_id = self._merges.pop(ended[0])
+            try:
+                ray.get(ended[0])
+            except ray.exceptions.RayTaskError as error:  # a merge fails its slide, not the run
+                self._fail(slide_id, describe_failure(error.cause, slide_id))
+            except ray.exceptions.RayError as error:
+                lost = SlideError(
+                    Cause.WORKER_LOST, f"{slide_id}: its parts could not be joined ({error}); label again"
+                )
+                self._fail(slide_id, describe_failure(lost, slide_id))
+            else:
+                self._settle(slide_id)

@@ -1,0 +1,38 @@
+"""The settings of a label job, as a person writes them."""
+
+from pydantic import Field
+
+from histo.pipelines.cluster import Device
+from histo.slides.plan import TilingSpec, TissueSpec
+from histo.spec import AbsolutePath, Spec
+
+
+class LabelSpec(Spec):
+    """Write the class probabilities of every tile of every slide in a folder to Parquet tables."""
+
+    slides: AbsolutePath
+    """Folder of slides, searched in depth; or one slide."""
+    model: AbsolutePath
+    """Model bundle (a folder), or a training run, of which the best bundle is taken."""
+    out: AbsolutePath
+    """Folder of the results; what is finished there is not done again."""
+    workers: int | None = Field(None, ge=1)
+    """Workers that read and classify; default: one for each GPU, or for each CPU without GPUs."""
+    device: Device = "auto"
+    """Where to compute; auto takes GPUs where there are some."""
+    mpp_if_missing: float | None = Field(None, ge=0.05, le=20)
+    """Resolution of level 0 (µm/px) for slides that name none."""
+    max_failed_fraction: float = Field(0.1, ge=0, le=1)
+    """Share of unreadable tiles (0 to 1) above which a slide is failed, not partial."""
+    batch_size: int = Field(16, ge=1)
+    """Tiles per forward pass."""
+    read_timeout_s: float = Field(300.0, gt=0)
+    """Seconds without a single tile or window read after which a worker is ended, and what it read is tried alone."""
+    retry_failed: bool = False
+    """Label failed and partial slides again, also where that was the slide's own fault."""
+    overwrite: bool = False
+    """Remove all results in the output folder first, also those of a bundle with other classes."""
+    verify: bool = False
+    """Hash whole slide files, also where size and time say that they are unchanged."""
+    tiling: TilingSpec = TilingSpec()
+    tissue: TissueSpec = TissueSpec()

@@ -1,0 +1,70 @@
+"""One run at a time in one output folder."""
+
+import errno
+import fcntl
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from histo.errors import UsageError
+
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+@contextmanager
+def sole_run(out: Path) -> Iterator[None]:
+    """Hold the lock of an output folder.
+
+    The operating system holds it for this process (flock, on network file systems too) and gives it back when the
+    process dies in whatever way, so a dead run never blocks the next one.
+
+    Raises:
+        UsageError: If another run holds it.
+    """
+    path = out / ".lock"
+    file = _acquire(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def _acquire(path: Path) -> TextIO:
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _read_and_close(file)
+            raise UsageError(
+                f"--out {path.parent}: another run writes there ({holder}); wait for it or stop it, or give another "
+                "folder"
+            ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            print(f"note: {path.parent}: its file system has no locks; start no second run there", flush=True)
+        if _is_at(path, file):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+            return file
+        file.close()  # the run that held it before has just ended, and removed it
+
+
+def _read_and_close(file: TextIO) -> str:
+    with file:
+        file.seek(0)
+        return file.read().strip() or "it has just begun"
+
+
+def _is_at(path: Path, file: TextIO) -> bool:
+    """Whether an open file is still the one that a path names."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,130 @@
+"""The worker that plans a slide: what it is, where its tissue is, and which tiles are to be read."""
+
+import json
+import os
+import time
+from functools import partial
+
+from histo import tables
+from histo.pipelines import parts
+from histo.pipelines.isolation import Watchdog, guarded
+from histo.pipelines.work import LabelJob, Row, SlideWork, describe_failure
+from histo.resample import Pixels
+from histo.slides.collection import all_blocks, digest, file_state, sampled_blocks
+from histo.slides.plan import SlidePlan, TilingSpec, TissueSpec, plan_slide
+from histo.slides.slide import Level, Reader, open_slide
+
+
+def plan_row(row: Row, job: LabelJob) -> Row:
+    """Plan one slide: a row of `tables.FOUND` in, its row of `tables.PLANS` out.
+
+    A slide that is finished already, empty, or not usable has no work, and its columns say what became of it.
+    """
+    columns: Row = {}
+    try:
+        size_bytes, mtime_ns = file_state(_files(row))
+        columns |= {"size_bytes": size_bytes, "mtime_ns": mtime_ns}
+        here = partial(_plan, job, row, columns)
+        return guarded(job, row["slide_id"], "plan", here, _plan, row, columns)
+    except Exception as error:  # noqa: BLE001 -- a slide's plan is a boundary: anything becomes its ledger row
+        return _row(row, columns | describe_failure(error, row["slide_id"]))
+
+
+def _plan(job: LabelJob, row: Row, columns: Row) -> Row:
+    columns, start = dict(columns), time.perf_counter()
+    try:
+        plan = _look(job, row, columns)
+    except Exception as error:  # noqa: BLE001 -- likewise; the row keeps what is known of the slide
+        plan = None
+        columns |= describe_failure(error, row["slide_id"])
+    columns["seconds"] = time.perf_counter() - start
+    return _row(row, columns, plan)
+
+
+def _look(job: LabelJob, row: Row, columns: Row) -> tuple[SlidePlan, SlideWork] | None:
+    """Open the slide, and plan it unless it is finished; what is learnt on the way is put into `columns`."""
+    slide_id, files, watchdog = row["slide_id"], _files(row), Watchdog(job.read_timeout_s)
+    columns |= _identify(job, row, files, watchdog)
+    with watchdog.guard():
+        slide, reader = open_slide(files[0], job.mpp_if_missing)
+    try:
+        columns["fingerprint"] = job.fingerprint(columns["content_id"], slide.mpp_x, slide.mpp_y)
+        table = None if row["again"] else parts.finished_table(job, slide_id, columns["fingerprint"])
+        if table is not None:
+            columns |= parts.slide_columns(table) | columns | parts.count(table, job.classes)._asdict()
+            return None
+        tiling, tissue = TilingSpec.model_validate(job.tiling), TissueSpec.model_validate(job.tissue)
+        plan = plan_slide(slide, _Watched(reader, watchdog), job.size_px, job.mpp, tiling, tissue)
+    finally:
+        reader.close()
+    columns |= _plan_columns(plan)
+    n_regions, state = len(list(plan.regions())), (columns["size_bytes"], columns["mtime_ns"])
+    work = SlideWork(
+        slide_id, tuple(files), state, slide, plan.sampling, plan.grid, n_regions, columns["fingerprint"], dict(columns)
+    )
+    if not n_regions:
+        tables.write_table(parts.tiles_file(job.out, slide_id), parts.tile_schema(job, work).empty_table())
+        return None
+    return plan, work
+
+
+def _files(row: Row) -> list[str]:
+    return [os.fsdecode(file) for file in row["files"]]
+
+
+def _row(row: Row, columns: Row, plan: tuple[SlidePlan, SlideWork] | None = None) -> Row:
+    """Make a row of `tables.PLANS`; without a plan no tile of the slide is to be read."""
+    return {
+        "slide_id": row["slide_id"],
+        "columns": json.dumps(columns),
+        "work": plan[1].to_json() if plan else "",
+        "tile_index": plan[0].tile_index.tolist() if plan else [],
+        "tissue_fraction": plan[0].tissue_fraction.tolist() if plan else [],
+    }
+
+
+def _identify(job: LabelJob, row: Row, files: list[str], watchdog: Watchdog) -> Row:
+    """Return `content_id`, and `sha256` if asked for, which takes its place once it alone shows that a slide changed."""
+    content = digest(watchdog.each(sampled_blocks(files)))
+    if not job.verify:
+        return {"content_id": content}
+    whole = digest(watchdog.each(all_blocks(files)))
+    known = row["sha256"]
+    trusted = known in ("", whole) and not (known and known == row["content_id"])
+    return {"content_id": content if trusted else whole, "sha256": whole}
+
+
+def _plan_columns(plan: SlidePlan) -> Row:
+    """The columns of the ledger that planning knows."""
+    slide = plan.slide
+    return {
+        "vendor": slide.vendor,
+        "quickhash": slide.quickhash,
+        "reader": plan.reader,
+        "width": slide.width,
+        "height": slide.height,
+        "level": plan.sampling.level,
+        "mpp_x": slide.mpp_x,
+        "mpp_y": slide.mpp_y,
+        "mpp_source": slide.mpp_source,
+        "effective_mpp": plan.sampling.effective_mpp,
+        "objective_power": slide.objective_power,
+        "n_tiles": len(plan.tile_index),
+        "tissue_mm2": plan.tissue_mm2,
+    }
+
+
+class _Watched:
+    """A reader whose every read is watched."""
+
+    def __init__(self, reader: Reader, watchdog: Watchdog) -> None:
+        self._reader, self._watchdog = reader, watchdog
+
+    def read(self, level: Level, x: int, y: int, width: int, height: int) -> Pixels:
+        """See `Reader.read`."""
+        with self._watchdog.guard():
+            return self._reader.read(level, x, y, width, height)
+
+    def close(self) -> None:
+        """See `Reader.close`."""
+        self._reader.close()

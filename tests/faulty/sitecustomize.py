@@ -1,0 +1,46 @@
+"""Makes OpenSlide do to its process what a native decoder may do. Python imports it where this folder is on PYTHONPATH.
+
+A slide's name says what happens: `WHAT-WHERE...`, where WHERE is `tiles` or `mask`, and WHAT is `crash` (segmentation
+fault), `hang`, `killed` (as by a system without memory), `once` (killed the first time only) or `slow` (each read takes
+`SLOW_S` seconds).
+"""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import openslide
+
+TILE_PX = (192, 192)
+"""What a tile of 96 px at 0.5 µm per pixel is at 0.25."""
+
+_read_region = openslide.OpenSlide.read_region
+
+
+def read_region(slide: Any, location: tuple[int, int], level: int, size: tuple[int, int]) -> Any:
+    what, _, where = Path(slide._filename).name.partition("-")
+    if where.startswith("tiles" if size == TILE_PX else "mask"):
+        misbehave(what, Path(slide._filename))
+    return _read_region(slide, location, level, size)
+
+
+def misbehave(what: str, path: Path) -> None:
+    match what:
+        case "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hang":
+            time.sleep(10_000)
+        case "slow":
+            time.sleep(float(os.environ["SLOW_S"]))
+        case "once":
+            mark = Path(os.environ["FAULTS"]) / path.name
+            if not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+openslide.OpenSlide.read_region = read_region

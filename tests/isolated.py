@@ -1,0 +1,33 @@
+"""What tests have isolated processes do; a module, so that such a process can import it."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from histo.pipelines.isolation import Watchdog
+from histo.pipelines.work import LabelJob
+
+
+def wait(path: str) -> None:
+    """Leave the process's number, and wait for the end."""
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def pid(job: LabelJob) -> int:
+    """Return the process's number."""
+    return os.getpid()
+
+
+def end(job: LabelJob, how: str, log: str) -> None:
+    """Die in one of the ways that workers die, and leave a line."""
+    with Path(log).open("a") as file:
+        file.write(f"{os.getppid()}\n")
+    print("what a decoder prints")
+    if how == "hang":
+        with Watchdog(job.read_timeout_s).guard():
+            time.sleep(60)
+    if how == "error":
+        raise ValueError("it cannot be")
+    os.kill(os.getpid(), signal.Signals[how])

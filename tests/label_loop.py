@@ -1,0 +1,102 @@
+"""A label run in a plain loop: its workers are called one after the other, without Ray."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from plain_loop import rows_of
+
+from histo.learn.bundle import bundle_hash, read_bundle
+from histo.pipelines import parts
+from histo.pipelines.ledger import Ledger
+from histo.pipelines.planning import plan_row
+from histo.pipelines.pool import Task
+from histo.pipelines.region import RegionLabeler
+from histo.pipelines.resume import find_work
+from histo.pipelines.work import LabelJob, Row, SlideWork, Summary
+from histo.slides.collection import Collection, FoundSlide
+from histo.slides.grid import cut_regions
+from histo.slides.plan import TilingSpec, TissueSpec
+
+
+def make_job(bundle: Path, out: Path, **changes: Any) -> LabelJob:
+    """What `histo label` makes of its defaults, for tiles of the bundle's size at 0.5 µm/px."""
+    description = read_bundle(bundle)
+    job = LabelJob(
+        out=out,
+        model=bundle,
+        model_hash=bundle_hash(bundle),
+        weights_sha256=description.weights_sha256,
+        classes=description.classes,
+        size_px=description.input.size_px,
+        stride_px=description.input.size_px,
+        mpp=0.5,
+        tiling=TilingSpec().model_dump(mode="json"),
+        tissue=TissueSpec().model_dump(mode="json"),
+        mpp_if_missing=None,
+        max_failed_fraction=0.1,
+        read_timeout_s=60,
+        verify=False,
+        batch_size=16,
+        versions={},
+    )
+    return replace(job, **changes)
+
+
+def found(path: Path) -> FoundSlide:
+    """A slide of one file, alone in its folder."""
+    return FoundSlide(path.name, str(path), (str(path),))
+
+
+def plan(job: LabelJob, slide: FoundSlide, again: bool = False) -> Row:
+    """Plan a slide; a row of `tables.PLANS`."""
+    files = [os.fsencode(file) for file in slide.files]
+    return plan_row({"slide_id": slide.slide_id, "files": files, "again": again, "content_id": "", "sha256": ""}, job)
+
+
+def tasks(job: LabelJob, slide: FoundSlide) -> list[Task]:
+    """Plan a slide, and return its regions."""
+    row = plan(job, slide)
+    work = SlideWork.from_json(row["work"])
+    kept = np.asarray(row["tile_index"], np.int64), np.asarray(row["tissue_fraction"], np.float32)
+    return [Task(region, work) for region in cut_regions(work.grid, *kept)]
+
+
+def label(
+    job: LabelJob, slide: FoundSlide, worker: Callable[..., Summary] | None = None, between: Callable[[], Any] = bool
+) -> Row:
+    """Label a slide as the driver does, and return its row of the ledger; `between` is called after planning."""
+    ledger = Ledger(job, Collection((slide,), {}))
+    for todo in find_work(job, [slide], ledger, retry_failed=False).slides:
+        row = plan_row(todo, job)
+        between()
+        _enter(job, row, ledger, worker or RegionLabeler(job))
+    ledger.write(force=True)
+    return next(row for row in rows_of(job.out / "slides.parquet") if row["slide_id"] == slide.slide_id)
+
+
+def _enter(job: LabelJob, row: Row, ledger: Ledger, worker: Callable[..., Summary]) -> None:
+    if not row["work"]:
+        ledger.begin(row["slide_id"], json.loads(row["columns"]), n_regions=0)
+        ledger.settle(row["slide_id"])
+    else:
+        _label_regions(job, row, ledger, worker)
+
+
+def _label_regions(job: LabelJob, row: Row, ledger: Ledger, worker: Callable[..., Summary]) -> None:
+    work = SlideWork.from_json(row["work"])
+    kept = np.asarray(row["tile_index"], np.int64), np.asarray(row["tissue_fraction"], np.float32)
+    ledger.begin(work.slide_id, json.loads(row["columns"]), work.n_regions)
+    for region in cut_regions(work.grid, *kept):
+        summary = worker(region, work)
+        if summary.failure is not None:
+            ledger.fail(work.slide_id, summary.failure)
+            return
+        ledger.add(work.slide_id, region.name, summary)
+    if work.n_regions > 1 and ledger.has_result(work.slide_id):
+        parts.merge_slide(job, work.slide_id, work.fingerprint, work.columns["n_tiles"])
+    ledger.settle(work.slide_id)

@@ -1,0 +1,114 @@
+"""Work that ends its process: counted on disk, proven alone. The processes are real, the work is a stand-in."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from isolated import end, pid
+
+from histo.errors import Cause, SlideError
+from histo.pipelines.isolation import Watchdog, guarded
+from histo.pipelines.work import LabelJob
+
+
+@pytest.fixture
+def job(label_job: LabelJob) -> LabelJob:
+    return replace(label_job, read_timeout_s=1)
+
+
+def mark(job: LabelJob, lost: int) -> Path:
+    """Leave the mark of workers that were lost."""
+    path = job.out / "staging" / "attempts" / "s.svs" / "r0"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"." * lost)
+    return path
+
+
+def test_work_is_done_here_as_long_as_no_worker_was_lost_twice(job: LabelJob) -> None:
+    path = mark(job, lost=1)
+
+    assert guarded(job, "s.svs", "r0", os.getpid, pid) == os.getpid()
+    assert not path.exists()
+
+
+def test_work_that_took_two_workers_is_done_in_a_process_of_its_own(job: LabelJob) -> None:
+    path = mark(job, lost=2)
+
+    assert guarded(job, "s.svs", "r0", os.getpid, pid) not in (os.getpid(), 0)
+    assert not path.exists(), "it came back"
+
+
+@pytest.mark.parametrize(
+    ("how", "cause", "words"),
+    [
+        ("SIGSEGV", Cause.CRASH, "reading it ends the process (SIGSEGV), also in 3 attempts alone"),
+        ("SIGABRT", Cause.CRASH, "(SIGABRT)"),
+        ("SIGKILL", Cause.OUT_OF_MEMORY, "most likely for want of memory"),
+        ("hang", Cause.TIMEOUT, "nothing could be read for 1 s"),
+    ],
+)
+def test_what_dies_three_times_alone_is_blamed(
+    job: LabelJob, tmp_path: Path, how: str, cause: Cause, words: str
+) -> None:
+    mark(job, lost=2)
+    log = tmp_path / "log"
+
+    with pytest.raises(SlideError) as caught:
+        guarded(job, "s.svs", "r0", os.getpid, end, how, str(log))
+
+    assert caught.value.cause is cause
+    assert str(caught.value).startswith("s.svs (r0): ")
+    assert words in str(caught.value)
+    assert log.read_text().splitlines() == [str(os.getpid())] * 3
+
+
+def test_an_error_of_isolated_work_is_no_crash(job: LabelJob, tmp_path: Path) -> None:
+    mark(job, lost=2)
+
+    with pytest.raises(RuntimeError, match="ValueError: it cannot be"):
+        guarded(job, "s.svs", "r0", os.getpid, end, "error", str(tmp_path / "log"))
+
+
+def test_work_that_is_lost_again_and_again_is_left_to_the_next_run(job: LabelJob) -> None:
+    mark(job, lost=12)
+
+    with pytest.raises(SlideError, match="12 workers were lost") as caught:
+        guarded(job, "s.svs", "r0", os.getpid, pid)
+
+    assert caught.value.cause.transient
+
+
+def test_an_isolated_process_ends_with_its_worker(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from isolated import wait
+from histo.pipelines.isolation import _disposable_process
+_disposable_process((wait, {str(child)!r}))
+"""
+    with subprocess.Popen([sys.executable, "-c", code]) as worker:
+        deadline = time.monotonic() + 60
+        while not child.exists() or not child.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        worker.kill()
+    isolated = int(child.read_text())
+
+    while Path(f"/proc/{isolated}").exists() and "Z" not in Path(f"/proc/{isolated}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline, "it lives on"
+        time.sleep(0.05)
+
+
+def test_a_watchdog_lets_pass_what_comes_in_time() -> None:
+    dog = Watchdog(0.5)
+
+    for item in dog.each(iter(range(3))):
+        assert item in range(3)
+        time.sleep(0.3)  # only the making of an item is watched
+
+    time.sleep(0.6)

@@ -1,0 +1,243 @@
+"""What a second run does with what is there: it trusts fingerprints, and nothing else. No Ray."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from label_loop import found, label, tasks
+from label_process import write_slide
+from plain_loop import rows_of
+from slides.fakes import damage_block
+
+from histo.demo.fabricate import write_pyramid
+from histo.demo.textures import paint
+from histo.pipelines.ledger import Ledger
+from histo.pipelines.region import RegionLabeler
+from histo.pipelines.resume import find_work
+from histo.pipelines.work import LabelJob, Row, SlideWork, Summary
+from histo.slides.collection import Collection, FoundSlide
+from histo.slides.grid import Region
+
+
+@pytest.fixture
+def slide(tmp_path: Path) -> FoundSlide:
+    """A slide of two regions."""
+    return found(write_slide(tmp_path / "slides" / "s.tif", 3840, 576))
+
+
+def state(job: LabelJob, slide: FoundSlide, retry_failed: bool = False) -> str:
+    """What a run finds a slide to be."""
+    (name,) = find_work(job, [slide], Ledger(job, Collection((slide,), {})), retry_failed).states
+    return name
+
+
+def never(region: Region, work: SlideWork) -> Summary:
+    pytest.fail("a tile is read")
+
+
+class Counting:
+    """A worker that counts the tiles that it is asked to read."""
+
+    def __init__(self, job: LabelJob) -> None:
+        self._worker, self.read = RegionLabeler(job), 0
+        read = self._worker._read
+
+        def counted(index: int, work: SlideWork) -> object:
+            self.read += 1
+            return read(index, work)
+
+        self._worker._read = counted  # type: ignore[method-assign, assignment]
+
+    def __call__(self, region: Region, work: SlideWork) -> Summary:
+        return self._worker(region, work)
+
+
+def settled(row: Row) -> Row:
+    """A row of the ledger, but what differs from run to run."""
+    return {name: value for name, value in row.items() if name not in ("attempts", "seconds", "mtime_ns")}
+
+
+def test_a_finished_slide_is_done(label_job: LabelJob, slide: FoundSlide) -> None:
+    assert state(label_job, slide) == "new"
+    label(label_job, slide)
+
+    assert state(label_job, slide) == "done"
+    assert state(replace(label_job, batch_size=3, threads=2, read_timeout_s=5), slide) == "done"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda job: replace(job, model_hash="other weights"),
+        lambda job: replace(job, tissue=job.tissue | {"min_fraction": 0.5}),
+        lambda job: replace(job, mpp=1.0),
+        lambda job: replace(job, stride_px=48),
+    ],
+)
+def test_other_settings_or_weights_begin_a_slide_anew(
+    label_job: LabelJob, slide: FoundSlide, change: Callable[[LabelJob], LabelJob]
+) -> None:
+    before = label(label_job, slide)
+    changed = change(label_job)
+
+    assert state(changed, slide) == "settings"
+    after = label(changed, slide)
+
+    assert after["fingerprint"] != before["fingerprint"]
+    assert (after["status"], after["attempts"]) == ("ok", 2)
+    assert state(changed, slide) == "done"
+    assert state(label_job, slide) == "settings"
+
+
+def test_a_changed_file_begins_its_slide_anew(label_job: LabelJob, slide: FoundSlide) -> None:
+    before = label(label_job, slide)
+    write_slide(Path(slide.path), 1920, 576, seed=1)
+
+    assert state(label_job, slide) == "file"
+    after = label(label_job, slide)
+
+    assert (after["status"], after["n_tiles"]) == ("ok", before["n_tiles"] // 2)
+    assert after["content_id"] != before["content_id"]
+
+
+def test_a_file_that_was_only_copied_is_recognised_without_reading_a_tile(
+    label_job: LabelJob, slide: FoundSlide
+) -> None:
+    before = label(label_job, slide)
+    os.utime(slide.path, ns=(1, 1))
+
+    assert state(label_job, slide) == "file"
+    after = label(label_job, slide, never)
+
+    assert after["mtime_ns"] == 1
+    assert settled(after) == settled(before)
+    assert state(label_job, slide) == "done"
+
+
+def test_a_lost_ledger_is_made_again_from_the_tables(label_job: LabelJob, slide: FoundSlide) -> None:
+    before = label(label_job, slide)
+    (label_job.out / "slides.parquet").unlink()
+
+    assert state(label_job, slide) == "new"
+    assert settled(label(label_job, slide, never)) == settled(before)
+
+
+def test_a_lost_or_spoilt_table_is_made_again(label_job: LabelJob, slide: FoundSlide) -> None:
+    table = label_job.out / label(label_job, slide)["tiles_path"]
+    rows = rows_of(table)
+
+    for spoil in (table.unlink, lambda: table.write_bytes(b"PAR1 of another program PAR1")):
+        spoil()
+        assert state(label_job, slide) == "table"
+        label(label_job, slide)
+        assert rows_of(table) == rows
+
+
+def test_a_half_done_slide_goes_on_from_its_finished_regions(label_job: LabelJob, slide: FoundSlide) -> None:
+    first, second = tasks(label_job, slide)
+    RegionLabeler(label_job)(first.region, first.work)
+    worker = Counting(label_job)
+
+    row = label(label_job, slide, worker)
+
+    assert worker.read == len(second.region.tile_index)
+    assert (row["status"], row["n_ok"]) == ("ok", len(first.region.tile_index) + worker.read)
+    whole = label(replace(label_job, out=label_job.out / "whole"), slide)
+    assert rows_of(label_job.out / row["tiles_path"]) == rows_of(label_job.out / "whole" / whole["tiles_path"])
+
+
+def test_finished_regions_of_other_settings_are_not_used(label_job: LabelJob, slide: FoundSlide) -> None:
+    first, _ = tasks(label_job, slide)
+    RegionLabeler(label_job)(first.region, first.work)
+    changed = replace(label_job, model_hash="other weights")
+    worker = Counting(changed)
+
+    row = label(changed, slide, worker)
+
+    assert worker.read == row["n_tiles"]
+
+
+def test_a_failure_of_the_slides_own_stays_until_it_is_asked_for_or_something_changes(
+    label_job: LabelJob, tmp_path: Path
+) -> None:
+    slide = found(tmp_path / "s.svs")
+    Path(slide.path).write_text("not a slide")
+    label(label_job, slide)
+
+    assert state(label_job, slide) == "failed"
+    assert state(label_job, slide, retry_failed=True) == "asked"
+    assert state(replace(label_job, mpp_if_missing=0.25), slide) == "settings"
+    Path(slide.path).write_text("not a slide either")
+    assert state(label_job, slide) == "file"
+
+
+def test_a_failure_that_may_be_mended_is_tried_again(label_job: LabelJob, tmp_path: Path) -> None:
+    slide = found(tmp_path / "gone.svs")
+    row = label(label_job, slide)
+
+    assert (row["error_code"], state(label_job, slide)) == ("no_access", "failed_again")
+
+
+def test_a_partial_slide_is_done_and_is_labelled_again_only_if_asked(label_job: LabelJob, slide: FoundSlide) -> None:
+    damage_block(slide.path, level=0, block=5)
+    row = label(label_job, slide)
+
+    assert row["status"] == "partial"
+    assert state(label_job, slide) == "done"
+    assert state(label_job, slide, retry_failed=True) == "asked"
+    assert state(replace(label_job, max_failed_fraction=0), slide) != "done"
+    strict = label(replace(label_job, max_failed_fraction=0), slide, never)
+    assert (strict["status"], strict["error_code"]) == ("failed", "bad_tiles")
+
+
+def test_a_given_resolution_counts_where_the_slide_names_none_and_only_there(
+    label_job: LabelJob, slide: FoundSlide, tmp_path: Path
+) -> None:
+    nameless = found(tmp_path / "nameless.tif")
+    write_pyramid(tmp_path / "nameless.tif", paint("TUM", 400, 400, np.random.default_rng(0)), mpp=None)
+    given = replace(label_job, mpp_if_missing=0.25)
+
+    for each in (slide, nameless):
+        assert label(given, each)["status"] == "ok"
+
+    assert [state(job, slide) for job in (given, label_job)] == ["done", "done"]
+    assert [state(job, nameless) for job in (given, replace(given, mpp_if_missing=0.3))] == ["done", "settings"]
+
+
+def test_an_edit_that_the_samples_miss_is_found_by_verifying(label_job: LabelJob, slide: FoundSlide) -> None:
+    path = Path(slide.path)
+    with path.open("ab") as file:
+        file.truncate(100 * 2**20)  # large enough that samples leave gaps
+    careful = replace(label_job, verify=True)
+    first = label(careful, slide)
+    stat = path.stat()
+    with path.open("r+b") as file:
+        file.seek(50 * 2**20)
+        file.write(b"changed")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    assert state(label_job, slide) == "done"
+    assert state(careful, slide) == "verify"
+    second = label(careful, slide)
+
+    assert first["sha256"] != second["sha256"] == second["content_id"]
+    assert first["fingerprint"] != second["fingerprint"]
+    assert state(label_job, slide) == "done"
+    assert settled(label(careful, slide, never)) == settled(second)
+
+
+def test_slides_that_are_gone_keep_their_rows_only_if_they_have_a_table(
+    label_job: LabelJob, slide: FoundSlide, tmp_path: Path
+) -> None:
+    bad = found(tmp_path / "bad.svs")
+    Path(bad.path).write_text("not a slide")
+    label(label_job, slide)
+    label(label_job, bad)
+    label(label_job, found(write_slide(tmp_path / "other.tif", 400, 400)))
+
+    rows = {row["slide_id"]: row["status"] for row in rows_of(label_job.out / "slides.parquet")}
+    assert rows == {"s.tif": "absent", "other.tif": "ok"}
+    assert state(label_job, slide) == "done", "it is back, as it was"
