@@ -29,6 +29,7 @@ class Cause(StrEnum):
     UNREADABLE = "unreadable"
     BAD_TILES = "bad_tiles"
     TOO_MANY_TILES = "too_many_tiles"
+    MASK_TOO_LARGE = "mask_too_large"
     WORKER_LOST = "worker_lost"
     STORAGE = "storage"
     INTERNAL = "internal"

@@ -1,6 +1,6 @@
 """Fabricate slides of any size in a moment: all blocks of a file point to the same few compressed ones.
 
-Such a file is a few MB, opens and reads like any tiled TIFF, and every block of it has to be decoded as if it were its own.
+Such a file is a few MB and reads like any tiled TIFF: every block has to be decoded, as if no other had the same bytes.
 """
 
 import struct
@@ -87,7 +87,7 @@ def _blocks(
     table[:] = np.reshape(store(_compress(glass)), (2, 1, 1))
     for column, row in np.unique(places // step, axis=0):
         block, edge = glass.copy(), tile_px // step
-        for number in np.flatnonzero((places // step == (column, row)).all(axis=1)):
+        for number in np.flatnonzero((places // step == (column, row)).all(axis=1)).tolist():
             left, top = places[number] % step * edge
             block[top : top + edge, left : left + edge] = resize(textures[number % len(textures)], edge)
         table[:, row, column] = store(_compress(block))
