@@ -31,7 +31,7 @@ LEAF_PX = 128
 MOST_FAILURES = 1000
 """Reads of one slide that may fail; each of them opens the file again, which takes time."""
 MOST_CELLS = 2**26
-"""Greatest number of pixels of the mask; each takes about 15 bytes while the tissue is sought."""
+"""Greatest number of pixels of the mask; each takes about 12 bytes while the tissue is sought, 24 if all is ink."""
 STRIP_CELLS = 2**20
 """Pixels of the mask of which the absorbance is computed at a time."""
 
@@ -224,7 +224,7 @@ def _split(columns: Window, rows: Window) -> list[tuple[Window, Window]]:
 
 
 def stained(thumbnail: Thumbnail) -> tuple[Mask, Mask]:
-    """Decide for each pixel whether it is stained tissue, and whether it is ink; what is unknown is neither."""
+    """Decide for each pixel whether it is stained tissue, and whether it is ink; unknown ones, white, are neither."""
     glass = glass_colour(_sample(thumbnail))
     tissue, ink = np.empty((2, *thumbnail.unknown.shape), np.bool_)
     step = max(1, STRIP_CELLS // tissue.shape[1])
@@ -234,7 +234,7 @@ def stained(thumbnail: Thumbnail) -> tuple[Mask, Mask]:
         red, green, blue = np.moveaxis(density, -1, 0)
         tissue[rows] = green - np.minimum(red, blue) >= STAINED
         ink[rows] = (density.max(axis=-1) >= DENSE) & ((red > INK_RED * green) | (blue > INK_BLUE * green))
-    return tissue & ~thumbnail.unknown, ink & ~thumbnail.unknown
+    return tissue, ink
 
 
 def _sample(thumbnail: Thumbnail) -> Pixels:
