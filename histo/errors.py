@@ -29,6 +29,7 @@ class Cause(StrEnum):
     UNREADABLE = "unreadable"
     BAD_TILES = "bad_tiles"
     TOO_MANY_TILES = "too_many_tiles"
+    MASK_TOO_LARGE = "mask_too_large"
     CRASH = "crash"
     NO_ACCESS = "no_access"
     CHANGED = "changed"

@@ -24,6 +24,8 @@ _REBUILD_S = 5.0
 _REBUILD_SHARE = 0.05
 """Share of a run's time that rebuilding may take, however long the ledger is."""
 _APPEND_S = 1.0
+_UNPACKED = 1000
+"""Rows that are unpacked at a time, which take four times the memory of packed ones."""
 _ORDER = ("ok", "partial", "empty", "failed", "pending")
 
 
@@ -62,11 +64,12 @@ class Ledger:
         self._found: Counter[str] = Counter()
         self._accounts: dict[str, _Account] = {}
         self._unsaved: list[Row] = []
-        self._absent = [
-            _packed(row | {"status": "absent"})
+        found = {slide.slide_id for slide in collection.slides}
+        self._absent = {
+            slide_id: _packed(row | {"status": "absent"})
             for slide_id, row in earlier.items()
-            if row["tiles_path"] and slide_id not in {slide.slide_id for slide in collection.slides}
-        ]
+            if row["tiles_path"] and slide_id not in found
+        }
         for slide in collection.slides:
             row = earlier.get(slide.slide_id) or {"slide_id": slide.slide_id, "status": "pending", "attempts": 0}
             self._put(row | {"uri": readable(slide.path), "status": _back(row)})
@@ -187,10 +190,13 @@ class Ledger:
             self._unsaved, self._appended = [], time.monotonic()
 
     def _rebuild(self) -> None:
-        packed = sorted([*self._absent, *self._rows.values()], key=lambda row: json.loads(row)["slide_id"])
         layout = tables.schema(tables.SLIDES, self._job.classes, {"schema_version": str(tables.SCHEMA_VERSION)})
-        rows = [json.loads(row) for row in packed]
-        tables.write_table(self._job.out / FILE, tables.rows_table(rows, layout))
+        packed = [row for _, row in sorted((self._rows | self._absent).items())]
+        pieces = [
+            tables.rows_table([json.loads(row) for row in packed[first : first + _UNPACKED]], layout)
+            for first in range(0, len(packed), _UNPACKED)
+        ]
+        tables.write_table(self._job.out / FILE, pa.concat_tables(pieces))
         store.remove(_lines(self._job.out))
         self._unsaved = []
 

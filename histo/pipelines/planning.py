@@ -84,7 +84,7 @@ def _row(row: Row, columns: Row, plan: tuple[SlidePlan, SlideWork] | None = None
 
 
 def _identify(job: LabelJob, row: Row, files: list[str], watchdog: Watchdog) -> Row:
-    """Return `content_id`, and `sha256` if asked for, which takes its place once it alone shows that a slide changed."""
+    """Return `content_id`, and `sha256` if asked for, which takes its place once it alone shows a change."""
     content = digest(watchdog.each(sampled_blocks(files)))
     if not job.verify:
         return {"content_id": content}

@@ -46,7 +46,7 @@ def draw_overlay(slide_path: Path, tiles: pa.Table, classes: Sequence[str], mpp:
     slide, reader = open_slide(str(slide_path), mpp)
     try:
         extent_um = max(slide.width * slide.mpp_x, slide.height * slide.mpp_y)
-        thumbnail, _, _ = read_thumbnail(reader, slide, extent_um / THUMBNAIL_PX)
+        thumbnail = read_thumbnail(reader, slide, extent_um / THUMBNAIL_PX).pixels
     finally:
         reader.close()
     figure = Figure(figsize=(13, 1.2 + 5.4 * slide.height / slide.width), layout="constrained")

@@ -87,6 +87,7 @@ def plan_slide(
         SlideError: If the slide cannot be used.
     """
     sampling = choose_sampling(slide, mpp, tiling.tolerance, tiling.allow_upsample)
+    grid = _lay_grid(slide, sampling, size_px, tiling.stride_px or size_px)
     try:
         mask = find_tissue(reader, slide, tissue.mpp, tissue.exclude_ink)
     except ReadError as error:
@@ -95,13 +96,17 @@ def plan_slide(
             f"{slide.path}: opens, but its pixels cannot be read ({error}); the file is damaged, copy or export it "
             "again",
         ) from error
-    grid = Grid(slide.width, slide.height, size_px, tiling.stride_px or size_px, sampling.scale_x, sampling.scale_y)
+    tile_index, tissue_fraction = keep_tissue(grid, mask, tissue.min_fraction)
+    area = mask.area_um2(slide.mpp_x, slide.mpp_y) / 1e6
+    return SlidePlan(slide, sampling, grid, tile_index, tissue_fraction, area)
+
+
+def _lay_grid(slide: Slide, sampling: Sampling, size_px: int, stride_px: int) -> Grid:
+    grid = Grid(slide.width, slide.height, size_px, stride_px, sampling.scale_x, sampling.scale_y)
     if grid.columns * grid.rows > MOST_TILES:
         raise SlideError(
             Cause.TOO_MANY_TILES,
             f"{slide.path}: its grid has {grid.columns} x {grid.rows} tiles, more than can be numbered; use a larger "
             "stride",
         )
-    tile_index, tissue_fraction = keep_tissue(grid, mask, tissue.min_fraction)
-    area = mask.area_um2(slide.mpp_x, slide.mpp_y) / 1e6
-    return SlidePlan(slide, sampling, grid, tile_index, tissue_fraction, area)
+    return grid

@@ -8,14 +8,16 @@ absorbs blue as much as green.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from histo.errors import Cause, ReadError, SlideError
 from histo.resample import Pixels, Window
 from histo.slides.slide import Level, Reader, Slide
 from histo.slides.window import read_window
@@ -24,6 +26,14 @@ Mask = npt.NDArray[np.bool_]
 
 WINDOW_PX = 2048
 """Edge of the windows in which the level under the mask is read, so that memory does not grow with the slide."""
+LEAF_PX = 128
+"""Edge to which a window that cannot be read is split, in pixels of the level; what then cannot be read is unknown."""
+MOST_FAILURES = 1000
+"""Reads of one slide that may fail; each of them opens the file again, which takes time."""
+MOST_CELLS = 2**26
+"""Greatest number of pixels of the mask; each takes about 12 bytes while the tissue is sought, 24 if all is ink."""
+STRIP_CELLS = 2**20
+"""Pixels of the mask of which the absorbance is computed at a time."""
 
 STAINED = 0.035
 """Least green absorbance above the least absorbed channel; about 20 grey levels of 255 on white glass."""
@@ -64,8 +74,10 @@ class TissueMask:
     cell_height: float
 
     def __post_init__(self) -> None:
-        integral = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1))
-        np.cumsum(np.cumsum(self.mask, axis=0, dtype=np.float64), axis=1, out=integral[1:, 1:])
+        integral = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1), np.int32)
+        integral[1:, 1:] = self.mask
+        for axis in (0, 1):
+            np.cumsum(integral, axis=axis, out=integral)
         object.__setattr__(self, "_integral", integral)
 
     def fraction(self, x: npt.NDArray[np.float64], y: float, width: float, height: float) -> npt.NDArray[np.float64]:
@@ -101,38 +113,93 @@ class TissueMask:
         return float(self.mask.sum()) * self.cell_width * mpp_x * self.cell_height * mpp_y
 
 
+@dataclass(frozen=True)
+class Thumbnail:
+    """A whole slide on few pixels.
+
+    Attributes:
+        pixels: `(H, W, 3)`, white where unknown.
+        unknown: `(H, W)`, true where the slide cannot be decoded.
+        cell_width: Level-0 pixels per pixel of it along x.
+        cell_height: Likewise along y.
+    """
+
+    pixels: Pixels
+    unknown: Mask
+    cell_width: float
+    cell_height: float
+
+
 def find_tissue(reader: Reader, slide: Slide, mpp: float = 8.0, exclude_ink: bool = True) -> TissueMask:
     """Find the tissue of a slide on a thumbnail of about `mpp` µm per pixel.
 
+    What cannot be decoded counts as tissue, so that its tiles are tried; it is tissue for its neighbours too, whence
+    damage never makes the mask smaller.
+
     Raises:
-        ReadError: If the level under the thumbnail cannot be decoded.
+        SlideError: If the mask would have more than `MOST_CELLS` pixels.
+        ReadError: If the level under the thumbnail cannot be decoded anywhere, or in too many places.
     """
-    thumbnail, cell_width, cell_height = read_thumbnail(reader, slide, mpp)
-    cell_um = (cell_width * slide.mpp_x, cell_height * slide.mpp_y)
+    thumbnail = read_thumbnail(reader, slide, mpp)
+    cell_um = (thumbnail.cell_width * slide.mpp_x, thumbnail.cell_height * slide.mpp_y)
     mask, ink = stained(thumbnail)
     if exclude_ink:
         strokes = _strokes(ink, cell_um[0] * cell_um[1])
-        mask = _smooth(mask & ~ink & ~strokes, cell_um[0]) & ~strokes
+        mask = _smooth(mask & ~ink & ~strokes | thumbnail.unknown, cell_um[0]) & ~strokes
     else:
-        mask = _smooth(mask, cell_um[0])
-    return TissueMask(mask, cell_width, cell_height)
+        mask = _smooth(mask | thumbnail.unknown, cell_um[0])
+    return TissueMask(mask | thumbnail.unknown, thumbnail.cell_width, thumbnail.cell_height)
 
 
-def read_thumbnail(reader: Reader, slide: Slide, mpp: float) -> tuple[Pixels, float, float]:
-    """Read the whole slide at about `mpp` µm per pixel, in windows.
+def read_thumbnail(reader: Reader, slide: Slide, mpp: float) -> Thumbnail:
+    """Read the whole slide at about `mpp` µm per pixel, in windows; one that cannot be decoded is split.
 
-    Returns:
-        The thumbnail, `(H, W, 3)`, and the level-0 pixels per pixel of it along x and y.
+    Raises:
+        SlideError: If the thumbnail would have more than `MOST_CELLS` pixels.
+        ReadError: If nothing can be decoded, or more than `MOST_FAILURES` reads have failed.
     """
+    level, ratio_x, ratio_y = _reduction(slide, mpp)
+    thumbnail = _blank(slide, level, ratio_x, ratio_y)
+    waiting, failures = [*_windows(level, ratio_x, ratio_y)][::-1], 0
+    while waiting:
+        columns, rows = waiting.pop()
+        place = np.s_[rows.start : rows.start + rows.count, columns.start : columns.start + columns.count]
+        try:
+            thumbnail.pixels[place] = read_window(reader, slide, level.index, columns, rows)
+        except ReadError:
+            parts = _split(columns, rows)
+            thumbnail.unknown[place] = not parts
+            waiting += parts
+            failures += 1
+            if failures > MOST_FAILURES or thumbnail.unknown.all():
+                raise
+    return thumbnail
+
+
+def _reduction(slide: Slide, mpp: float) -> tuple[Level, int, int]:
+    """Choose the level under a thumbnail, and its pixels per pixel of the thumbnail along x and y."""
     usable = [level for level in slide.levels if level.downsample * max(slide.mpp_x, slide.mpp_y) <= mpp]
     level = max(usable, key=lambda level: level.downsample, default=slide.levels[0])
-    ratio_x = max(1, round(mpp / (slide.mpp_x * level.downsample)))
-    ratio_y = max(1, round(mpp / (slide.mpp_y * level.downsample)))
-    thumbnail = np.empty((ceil(level.height / ratio_y), ceil(level.width / ratio_x), 3), np.uint8)
-    for columns, rows in _windows(level, ratio_x, ratio_y):
-        place = np.s_[rows.start : rows.start + rows.count, columns.start : columns.start + columns.count]
-        thumbnail[place] = read_window(reader, slide, level.index, columns, rows)
-    return thumbnail, ratio_x * level.downsample, ratio_y * level.downsample
+    ratio_x, ratio_y = (
+        min(WINDOW_PX, max(1, round(mpp / (level_0 * level.downsample)))) for level_0 in (slide.mpp_x, slide.mpp_y)
+    )
+    return level, ratio_x, ratio_y
+
+
+def _blank(slide: Slide, level: Level, ratio_x: int, ratio_y: int) -> Thumbnail:
+    height, width = ceil(level.height / ratio_y), ceil(level.width / ratio_x)
+    if height * width > MOST_CELLS:
+        raise SlideError(
+            Cause.MASK_TOO_LARGE,
+            f"{slide.path}: its {slide.width} x {slide.height} px need a tissue mask of {width} x {height} px, more "
+            f"than {MOST_CELLS} px; raise --tissue.mpp",
+        )
+    return Thumbnail(
+        np.full((height, width, 3), 255, np.uint8),
+        np.zeros((height, width), np.bool_),
+        ratio_x * level.downsample,
+        ratio_y * level.downsample,
+    )
 
 
 def _windows(level: Level, ratio_x: int, ratio_y: int) -> Iterator[tuple[Window, Window]]:
@@ -143,31 +210,56 @@ def _windows(level: Level, ratio_x: int, ratio_y: int) -> Iterator[tuple[Window,
     return product(along(level.width, ratio_x), along(level.height, ratio_y))
 
 
-def stained(thumbnail: Pixels) -> tuple[Mask, Mask]:
-    """Decide for each pixel of `(H, W, 3)` whether it is stained tissue, and whether it is ink."""
-    glass = glass_colour(thumbnail)
-    tissue, ink = np.empty((2, *thumbnail.shape[:2]), np.bool_)
-    for start in range(0, len(tissue), 256):
-        rows = np.s_[start : start + 256]
-        density = np.log10((glass + 1) / (thumbnail[rows].astype(np.float32) + 1))
+def _split(columns: Window, rows: Window) -> list[tuple[Window, Window]]:
+    """Quarter a window, along the axes where it is longer than a leaf; nothing if it is a leaf."""
+
+    def halves(window: Window) -> list[Window]:
+        half = window.count // 2
+        if half == 0 or window.count * window.ratio <= LEAF_PX:
+            return [window]
+        return [replace(window, count=half), replace(window, start=window.start + half, count=window.count - half)]
+
+    parts = [*product(halves(columns), halves(rows))]
+    return parts if len(parts) > 1 else []
+
+
+def stained(thumbnail: Thumbnail) -> tuple[Mask, Mask]:
+    """Decide for each pixel whether it is stained tissue, and whether it is ink; unknown ones, white, are neither."""
+    glass = glass_colour(_sample(thumbnail))
+    tissue, ink = np.empty((2, *thumbnail.unknown.shape), np.bool_)
+    step = max(1, STRIP_CELLS // tissue.shape[1])
+    for start in range(0, len(tissue), step):
+        rows = np.s_[start : start + step]
+        density = np.log10((glass + 1) / (thumbnail.pixels[rows].astype(np.float32) + 1))
         red, green, blue = np.moveaxis(density, -1, 0)
         tissue[rows] = green - np.minimum(red, blue) >= STAINED
         ink[rows] = (density.max(axis=-1) >= DENSE) & ((red > INK_RED * green) | (blue > INK_BLUE * green))
     return tissue, ink
 
 
+def _sample(thumbnail: Thumbnail) -> Pixels:
+    """Take about a million of the pixels that are known, `(n, 3)`."""
+    step = max(1, thumbnail.unknown.size // 1_000_000)
+    return thumbnail.pixels.reshape(-1, 3)[::step][~thumbnail.unknown.ravel()[::step]]
+
+
 def _strokes(ink: Mask, cell_um2: float) -> Mask:
     """Keep what is large enough for a stroke of a pen, and add its rim, whose mixed pixels look like tissue."""
     numbers, _ = ndimage.label(ink, structure=np.ones((3, 3)))
-    large = np.bincount(numbers.ravel()) * cell_um2 >= STROKE_UM2
-    large[0] = False
-    rim: Mask = ndimage.binary_dilation(large[numbers], _disk(2 * RIM_UM / cell_um2**0.5))
+    inked = numbers[ink]
+    strokes = np.zeros_like(ink)
+    strokes[ink] = (np.bincount(inked) * cell_um2 >= STROKE_UM2)[inked]
+    rim: Mask = ndimage.binary_dilation(strokes, _disk(2 * RIM_UM / cell_um2**0.5))
     return rim
 
 
-def glass_colour(thumbnail: Pixels) -> npt.NDArray[np.float32]:
-    """Estimate the colour of empty glass, `(3,)`: the most frequent bright grey, or white where there is none."""
-    pixels = thumbnail.reshape(-1, 3)[:: max(1, thumbnail.size // 3_000_000)].astype(np.int16)
+def glass_colour(pixels: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+    """Estimate the colour of empty glass, `(3,)`: the most frequent bright grey, or white where there is none.
+
+    Args:
+        pixels: Of the whole slide, or a sample of them, `(..., 3)`.
+    """
+    pixels = pixels.reshape(-1, 3).astype(np.int16)
     low, high = pixels.min(axis=1), pixels.max(axis=1)
     grey = pixels[(low >= GLASS_LEVEL) & (high - low <= GLASS_CHROMA * high)]
     if len(grey) < max(1, GLASS_SHARE * len(pixels)):

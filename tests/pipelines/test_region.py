@@ -141,6 +141,18 @@ def test_an_unreadable_tile_keeps_its_place_and_has_nulls(job: LabelJob, jpeg_sl
         assert {r[name] for name in ("pred", "label", "confidence", "entropy", "prob_TUM")} == {None}
 
 
+def test_a_block_that_is_damaged_under_the_tissue_mask_costs_its_own_tiles_only(job: LabelJob, tmp_path: Path) -> None:
+    path = tmp_path / "one level.tif"
+    write_pyramid(path, paint("TUM", 1792, 1792, np.random.default_rng(0)), mpp=0.25, downsamples=(1,))
+    damage(path, share=0.001)
+    job = replace(job, max_failed_fraction=0.5)
+
+    row = label(job, found(path))
+
+    assert (row["status"], row["n_tiles"], row["n_ok"] + row["n_failed"]) == ("partial", 16, 16)
+    assert 1 <= row["n_failed"] <= 4, "one block touches four tiles at most"
+
+
 def test_a_slide_with_too_many_unreadable_tiles_is_failed_and_has_no_table(job: LabelJob, jpeg_slide: Path) -> None:
     damage(jpeg_slide, share=0.3)
 

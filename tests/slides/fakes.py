@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
+from histo.errors import ReadError
 from histo.resample import Pixels
 from histo.slides.plan import SlidePlan, TilingSpec, TissueSpec, plan_slide
 from histo.slides.slide import Level, Slide, open_slide
@@ -47,14 +48,36 @@ class FakeReader:
         pass
 
 
-def array_slide(pixels: Pixels, mpp: float | tuple[float, float] = 0.25) -> tuple[Slide, FakeReader]:
-    """Make a slide of one level, which is the array."""
+class DamagedReader(FakeReader):
+    """Fails where a read touches a damaged rectangle `(x, y, width, height)`, pixels of any level.
+
+    Attributes:
+        failures: Number of reads that failed.
+    """
+
+    def __init__(self, paint: Paint, damage: Sequence[tuple[int, int, int, int]]) -> None:
+        super().__init__(paint)
+        self._damage = damage
+        self.failures = 0
+
+    def read(self, level: Level, x: int, y: int, width: int, height: int) -> Pixels:
+        for left, top, across, down in self._damage:
+            if left < x + width and x < left + across and top < y + height and y < top + down:
+                self.failures += 1
+                raise ReadError(f"level {level.index} at ({x}, {y}): damaged")
+        return super().read(level, x, y, width, height)
+
+
+def array_slide(
+    pixels: Pixels, mpp: float | tuple[float, float] = 0.25, damage: Sequence[tuple[int, int, int, int]] = ()
+) -> tuple[Slide, DamagedReader]:
+    """Make a slide of one level, which is the array, with damaged rectangles."""
     height, width = pixels.shape[:2]
 
     def paint(_: int, x: Places, y: Places) -> Pixels:
         return pixels[np.clip(y, 0, height - 1).astype(int), np.clip(x, 0, width - 1).astype(int)]
 
-    return fake_slide(width, height, mpp=mpp), FakeReader(paint)
+    return fake_slide(width, height, mpp=mpp), DamagedReader(paint, damage)
 
 
 def noise(width: int, height: int, seed: int = 0) -> Pixels:

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 from slides.fakes import damage_block, plan_file, write_tiff
 
+from histo.demo.huge import write_huge
 from histo.errors import Cause, SlideError
 from histo.slides.plan import SlidePlan, TilingSpec, TissueSpec
 
@@ -78,14 +79,57 @@ def test_a_slide_that_is_too_coarse_cannot_be_planned(island: str) -> None:
     assert caught.value.cause is Cause.TOO_COARSE
 
 
-def test_a_slide_whose_pixels_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_slide_of_which_no_pixel_can_be_read_is_refused_by_name(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "damaged.tif", [np.full((400, 700, 3), 244, np.uint8)], mpp=2.0)
-    damage_block(path, level=0, block=3)
+    for block in range(11 * 7):
+        damage_block(path, level=0, block=block)
 
     with pytest.raises(SlideError, match=r"damaged\.tif: opens, but its pixels cannot be read") as caught:
         plan(path)
 
     assert caught.value.cause is Cause.UNREADABLE
+
+
+@pytest.mark.parametrize("block", [(11, 11), (25, 27)], ids=["in the tissue", "in the glass"])
+def test_a_damaged_block_changes_no_tile_beside_its_leaf_and_loses_none(tmp_path: Path, block: tuple[int, int]) -> None:
+    pixels = np.full((2048, 2048, 3), 244, np.uint8)
+    pixels[512:1024, 512:1088] = (225, 150, 190)
+    path = write_tiff(tmp_path / "one level.tif", [pixels], mpp=1.0)
+    whole = plan_file(path, 32, 2.0, TilingSpec(), TissueSpec())
+    column, row = block
+    damage_block(path, level=0, block=row * 32 + column)
+
+    damaged = plan_file(path, 32, 2.0, TilingSpec(), TissueSpec())
+
+    leaf = {y * 32 + x for x in (column // 2 * 2, column // 2 * 2 + 1) for y in (row // 2 * 2, row // 2 * 2 + 1)}
+    assert fractions(damaged) == fractions(whole) | dict.fromkeys(leaf, 1.0)
+
+
+def fractions(planned: SlidePlan) -> dict[int, float]:
+    return dict(zip(planned.tile_index.tolist(), planned.tissue_fraction.tolist(), strict=True))
+
+
+def test_a_pyramid_whose_coarse_level_is_damaged_is_planned(tmp_path: Path) -> None:
+    pixels = np.full((2048, 2048, 3), 244, np.uint8)
+    pixels[640:1152, 640:1152] = (225, 150, 190)
+    path = write_tiff(tmp_path / "pyramid.tif", [pixels, pixels[::4, ::4]], mpp=2.0)
+    whole = plan(path)
+    damage_block(path, level=1, block=0)
+    damage_block(path, level=1, block=7 * 8 + 7)
+
+    damaged = plan(path)
+
+    in_leaves = {y * 32 + x for start in (0, 24) for x in range(start, start + 8) for y in range(start, start + 8)}
+    assert fractions(damaged) == fractions(whole) | dict.fromkeys(in_leaves, 1.0)
+
+
+def test_a_grid_that_cannot_be_numbered_is_refused_before_the_tissue_is_sought(tmp_path: Path) -> None:
+    path = write_huge(tmp_path / "huge.tif", 100_000, 100_000, [])
+
+    with pytest.raises(SlideError, match=r"100000 x 100000 tiles.* use a larger stride") as caught:
+        plan_file(str(path), 224, 0.25, TilingSpec(stride_px=1), TissueSpec())
+
+    assert caught.value.cause is Cause.TOO_MANY_TILES
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slides.fakes import FakeReader, array_slide, fake_slide
 
+from histo.errors import Cause, SlideError
 from histo.resample import Pixels
 from histo.slides.slide import Level
 from histo.slides.tissue import WINDOW_PX, Mask, TissueMask, _windows, find_tissue, glass_colour, read_thumbnail
@@ -230,20 +231,20 @@ def test_the_mask_lies_where_the_tissue_is() -> None:
 def test_cells_have_the_same_length_along_both_axes(mpp: tuple[float, float], shape: tuple[int, int]) -> None:
     slide, reader = array_slide(empty(cells=(1200, 1600)), mpp)
 
-    thumbnail, cell_width, cell_height = read_thumbnail(reader, slide, 8.0)
+    thumbnail = read_thumbnail(reader, slide, 8.0)
 
-    assert thumbnail.shape[:2] == shape
-    assert (cell_width * mpp[0], cell_height * mpp[1]) == (8, 8)
+    assert thumbnail.pixels.shape[:2] == shape
+    assert (thumbnail.cell_width * mpp[0], thumbnail.cell_height * mpp[1]) == (8, 8)
 
 
 def test_the_mask_is_read_from_the_coarsest_level_that_is_fine_enough() -> None:
     slide = fake_slide(6400, 4800, (1, 4, 16, 64), mpp=0.25)
     reader = FakeReader(lambda level, *_: np.full((1, 1, 3), 60 * level))
 
-    thumbnail, cell_width, _ = read_thumbnail(reader, slide, 8.0)
+    thumbnail = read_thumbnail(reader, slide, 8.0)
 
-    assert (thumbnail == 2 * 60).all()
-    assert (thumbnail.shape, cell_width) == ((150, 200, 3), 32)
+    assert (thumbnail.pixels == 2 * 60).all()
+    assert (thumbnail.pixels.shape, thumbnail.cell_width) == ((150, 200, 3), 32)
 
 
 def test_memory_is_bounded_however_large_the_slide_is() -> None:
@@ -254,6 +255,26 @@ def test_memory_is_bounded_however_large_the_slide_is() -> None:
     assert mask.mask.shape == (141, 157)
     assert max(reader.areas) <= WINDOW_PX**2
     assert sum(reader.areas) <= 1.02 * 5000 * 4500
+
+
+def test_a_cell_is_never_larger_than_a_window() -> None:
+    slide, reader = fake_slide(6000, 3000), FakeReader(lambda *_: np.full((1, 1, 3), 245))
+
+    thumbnail = read_thumbnail(reader, slide, mpp=0.25 * 5000)
+
+    assert (thumbnail.pixels.shape, thumbnail.cell_width) == ((2, 3, 3), WINDOW_PX)
+    assert max(reader.areas) <= WINDOW_PX**2
+
+
+@pytest.mark.parametrize(("width", "height"), [(2**18, 2**18 + 32), (2**26 * 32 + 1, 1)])
+def test_a_mask_that_is_too_large_is_refused_before_anything_is_read(width: int, height: int) -> None:
+    reader = FakeReader(lambda *_: np.full((1, 1, 3), 245))
+
+    with pytest.raises(SlideError, match=rf"its {width} x {height} px need .* raise --tissue\.mpp") as caught:
+        find_tissue(reader, fake_slide(width, height))
+
+    assert caught.value.cause is Cause.MASK_TOO_LARGE
+    assert reader.areas == []
 
 
 def cells_of_windows(level: Level, ratio_x: int, ratio_y: int) -> Iterator[tuple[int, int]]:
