@@ -1,4 +1,4 @@
-"""Read rectangles of slides once more with OpenSlide alone, in processes of their own: what the tables are held against.
+"""Read rectangles of slides with OpenSlide alone, in processes of their own: what the tables are held against.
 
 A damaged slide may crash its decoder, which must not take the tests with it.
 """

@@ -52,6 +52,7 @@ def label(folder: Path, bundle: Path, out: Path, *flags: str) -> Labelled:
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         timeout=LONGEST_RUN_S,
+        check=False,
     )
     slides = {row["slide_id"]: row for row in rows_of(out / "slides.parquet")}
     tables = {name: rows_of(out / row["tiles_path"]) for name, row in slides.items() if row["tiles_path"]}

@@ -205,11 +205,11 @@ TIFF_KINDS: dict[str, Kind] = {
     "zero_half_block": partial(_zero_blocks, share=0, part=0.5),
     "zero_many_blocks": partial(_zero_blocks, share=0.3),
     "zero_half_of_many_blocks": partial(_zero_blocks, share=0.2, part=0.5),
-    "length_0": partial(_edit_table, name="TileByteCounts", change=lambda _, random: 0),
-    "length_1": partial(_edit_table, name="TileByteCounts", change=lambda _, random: 1),
-    "length_short": partial(_edit_table, name="TileByteCounts", change=lambda old, random: old // 2),
-    "length_absurd": partial(_edit_table, name="TileByteCounts", change=lambda _, random: ABSURD),
-    "offset_0": partial(_edit_table, name="TileOffsets", change=lambda _, random: 0),
+    "length_0": partial(_edit_table, name="TileByteCounts", change=lambda *_: 0),
+    "length_1": partial(_edit_table, name="TileByteCounts", change=lambda *_: 1),
+    "length_short": partial(_edit_table, name="TileByteCounts", change=lambda old, _: old // 2),
+    "length_absurd": partial(_edit_table, name="TileByteCounts", change=lambda *_: ABSURD),
+    "offset_0": partial(_edit_table, name="TileOffsets", change=lambda *_: 0),
     "offset_shifted": partial(_edit_table, name="TileOffsets", change=lambda old, random: old + random.randint(-9, 9)),
     "offset_beyond_end": partial(
         _edit_table, name="TileOffsets", change=lambda _, random: 2**31 + random.randint(0, 9)
