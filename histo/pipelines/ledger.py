@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from histo import tables
 from histo.errors import Cause
-from histo.pipelines.work import LabelJob, Row
+from histo.pipelines.work import LabelJob, Row, one_line
 from histo.slides.collection import Collection, readable, table_path
 
 _REWRITE_S = 5.0
@@ -152,6 +152,8 @@ def _status(columns: Row) -> str:
 def _too_many_failed(columns: Row, limit: float) -> Row:
     return {
         "error_code": Cause.BAD_TILES.value,
-        "error": f"{columns['slide_id']}: {columns['n_failed']} of {columns['n_tiles']} tiles cannot be read, more "
-        f"than --max-failed-fraction {limit:g} admits; the file is damaged, copy or export it again",
+        "error": one_line(
+            f"{columns['slide_id']}: {columns['n_failed']} of {columns['n_tiles']} tiles cannot be read, more than "
+            f"--max-failed-fraction {limit:g} admits; the file is damaged, copy or export it again"
+        ),
     }

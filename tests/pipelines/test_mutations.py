@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from plain_loop import rows_of
 from rereads import Rectangles, readable
-from slides.mutations import fabricated, mutated
+from slides.mutations import KINDS, fabricated, mutated
 
 from histo.errors import Cause
 from histo.slides.collection import find_slides
@@ -68,11 +68,11 @@ def labelled(
     """Five damaged copies of each kind from fabricated slides, one of each kind from real ones."""
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "fabricated":
-        mutated(fabricated(folder / "sources"), folder / "slides", count=325, seed=1)
+        mutated(fabricated(folder / "sources"), folder / "slides", count=5 * len(KINDS), seed=1)
         return label(folder / "slides", tiny_bundle, folder / "out")
     real = shared / "slides"
     sources = [*sorted((real / "format").iterdir()), *sorted(real.glob("*.svs"))]
-    mutated(sources, folder / "slides", count=65, seed=1)
+    mutated(sources, folder / "slides", count=len(KINDS), seed=1)
     return label(folder / "slides", tiny_bundle, folder / "out", "--mpp-if-missing", "0.5")
 
 
@@ -89,6 +89,13 @@ def test_every_failed_slide_says_in_one_line_where_and_what_to_do(labelled: Labe
     assert [row["error"] for name, row in failed.items() if name not in row["error"]] == []
     assert [row["error"] for row in failed.values() if "\n" in row["error"]] == []
     assert [row["error"] for row in failed.values() if not REMEDY.search(row["error"])] == []
+
+
+def test_a_slide_that_is_only_called_otherwise_does_not_fail_because_others_crash(labelled: Labelled) -> None:
+    unharmed = [row for name, row in labelled.slides.items() if "_named_" in name]
+
+    assert len(unharmed) >= 11
+    assert {row["error_code"] for row in unharmed} <= {None, Cause.IMPLAUSIBLE_MPP}, "one source has an absurd mpp"
 
 
 def test_every_tile_that_was_planned_is_counted_once(labelled: Labelled) -> None:

@@ -113,7 +113,7 @@ def _edit(path: Path, random: Random, name: str, values: Sequence[Any], dtype: s
     with tifffile.TiffFile(path, mode="r+b") as file:
         tag = _page(file, random).tags.get(name)
         if tag is not None:
-            tag.overwrite(random.choice(values), dtype=dtype)
+            tag.overwrite(random.choice([value for value in values if value != tag.value]), dtype=dtype)
 
 
 def _flip_directory(path: Path, random: Random, bits: int) -> None:
@@ -164,8 +164,8 @@ def _swap_places(path: Path, random: Random) -> None:
     with tifffile.TiffFile(path, mode="r+b") as file:
         tag = _page(file, random).tags["TileOffsets"]
         values = list(tag.value)
-        a, b = random.randrange(len(values)), random.randrange(len(values))
-        values[a], values[b] = values[b], values[a]
+        first, last = random.sample(range(len(values)), 2) if len(values) > 1 else (0, 0)
+        values[first], values[last] = values[last], values[first]
         tag.overwrite(values, dtype="I")
 
 
@@ -210,7 +210,9 @@ TIFF_KINDS: dict[str, Kind] = {
     "length_short": partial(_edit_table, name="TileByteCounts", change=lambda old, _: old // 2),
     "length_absurd": partial(_edit_table, name="TileByteCounts", change=lambda *_: ABSURD),
     "offset_0": partial(_edit_table, name="TileOffsets", change=lambda *_: 0),
-    "offset_shifted": partial(_edit_table, name="TileOffsets", change=lambda old, random: old + random.randint(-9, 9)),
+    "offset_shifted": partial(
+        _edit_table, name="TileOffsets", change=lambda old, random: old + random.choice((-9, -1, 1, 9))
+    ),
     "offset_beyond_end": partial(
         _edit_table, name="TileOffsets", change=lambda _, random: 2**31 + random.randint(0, 9)
     ),
@@ -223,6 +225,7 @@ TIFF_KINDS: dict[str, Kind] = {
     "height_absurd": partial(_edit, name="ImageLength", values=[2**31 - 1, 2**31, ABSURD], dtype="I"),
     "block_width": partial(_edit, name="TileWidth", values=[0, 1, 17, 128, 512, 2**20, 2**31, ABSURD], dtype="I"),
     "block_height": partial(_edit, name="TileLength", values=[0, 1, 17, 128, 512, 2**20, 2**31, ABSURD], dtype="I"),
+    "block_huge": partial(_edit, name="TileWidth", values=[2**30], dtype="I"),
     "compression": partial(_edit, name="Compression", values=[0, 1, 5, 6, 7, 8, 33003, 33005, 34712, 65535], dtype="H"),
     "photometric": partial(_edit, name="PhotometricInterpretation", values=[0, 1, 3, 5, 6, 8, 32803, 65535], dtype="H"),
     "samples": partial(_edit, name="SamplesPerPixel", values=[0, 1, 2, 4, 255, 65535], dtype="H"),
