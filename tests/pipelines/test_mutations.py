@@ -20,7 +20,7 @@ from histo.slides.collection import find_slides
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
-LONGEST_RUN_S = 400
+LONGEST_RUN_S = 540
 OWN_FAULT = {Cause.INTERNAL, Cause.STORAGE}
 REMEDY = re.compile(r"copy or export|convert|correct|rescan|--mpp-if-missing|--tiling|--max-failed-fraction")
 
