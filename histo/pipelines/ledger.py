@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from histo import store, tables
 from histo.errors import Cause, UsageError
-from histo.pipelines.work import LabelJob, Row, Summary
+from histo.pipelines.work import LabelJob, Row, Summary, one_line
 from histo.slides.collection import Collection, readable, table_path
 
 FILE = "slides.parquet"
@@ -241,6 +241,8 @@ def _status(columns: Row) -> str:
 def _too_many_failed(columns: Row, limit: float) -> Row:
     return {
         "error_code": Cause.BAD_TILES.value,
-        "error": f"{columns['slide_id']}: {columns['n_failed']} of {columns['n_tiles']} tiles cannot be read, more "
-        f"than --max-failed-fraction {limit:g} admits; the file is damaged, copy or export it again",
+        "error": one_line(
+            f"{columns['slide_id']}: {columns['n_failed']} of {columns['n_tiles']} tiles cannot be read, more than "
+            f"--max-failed-fraction {limit:g} admits; the file is damaged, copy or export it again"
+        ),
     }

@@ -167,10 +167,20 @@ class Summary:
 def describe_failure(error: BaseException, where: str) -> Row:
     """Turn an exception into the ledger's error columns; one that was not foreseen keeps its traceback."""
     if isinstance(error, SlideError):
-        return {"error_code": error.cause.value, "error": readable(str(error)), "traceback": None}
+        return {"error_code": error.cause.value, "error": one_line(str(error)), "traceback": None}
     trace = readable("".join(traceback.format_exception(error)))
     if isinstance(error, OSError):
         message = f"{where}: {error.strerror or error}; mend the storage, or make room on it, and label again"
-        return {"error_code": Cause.STORAGE.value, "error": readable(message), "traceback": trace}
+        return {"error_code": Cause.STORAGE.value, "error": one_line(message), "traceback": trace}
     message = f"{where}: {type(error).__name__}: {error}; please report this with the traceback"
-    return {"error_code": Cause.INTERNAL.value, "error": readable(message), "traceback": trace}
+    return {"error_code": Cause.INTERNAL.value, "error": one_line(message), "traceback": trace}
+
+
+def one_line(message: str) -> str:
+    r"""Make a message valid UTF-8 of a single line: a line break, as a file's name may have, becomes `%0A`.
+
+    Examples:
+        >>> one_line("new\nline.svs: not a slide")
+        'new%0Aline.svs: not a slide'
+    """
+    return "%0A".join(readable(message).splitlines())

@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import tifffile
 from label_loop import found, label, make_job, plan, tasks
 from plain_loop import PlainLoop, assert_equal_to_plain_loop, rows_of
+from slides.fakes import damage_block
 
 from histo import tables
 from histo.demo.fabricate import write_pyramid
@@ -151,6 +153,29 @@ def test_a_block_that_is_damaged_under_the_tissue_mask_costs_its_own_tiles_only(
 
     assert (row["status"], row["n_tiles"], row["n_ok"] + row["n_failed"]) == ("partial", 16, 16)
     assert 1 <= row["n_failed"] <= 4, "one block touches four tiles at most"
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("blocks", [(0,), (1,), (8,), (48,), (8, 24, 40)])
+def test_damaged_blocks_cost_the_tiles_whose_pixels_they_hold_and_no_others(
+    job: LabelJob, jpeg_slide: Path, blocks: tuple[int, ...], threads: int
+) -> None:
+    for block in blocks:
+        damage_block(str(jpeg_slide), level=0, block=block)
+    job = replace(job, threads=threads, max_failed_fraction=0.9)
+
+    row = label(job, found(jpeg_slide))
+
+    rows = rows_of(job.out / row["tiles_path"])
+    bad = {(r["grid_x"], r["grid_y"]) for r in rows if r["status"] == "read_error"}
+    assert bad == {tile for block in blocks for tile in tiles_over(block)}
+    assert (row["status"], row["n_ok"], row["n_failed"]) == ("partial", 16 - len(bad), len(bad))
+
+
+def tiles_over(block: int) -> set[tuple[int, int]]:
+    """Which of the tiles of 448 level-0 pixels share pixels with one of the file's 7 x 7 blocks of 256."""
+    left, top = 256 * (block % 7), 256 * (block // 7)
+    return set(product(range(left // 448, (left + 255) // 448 + 1), range(top // 448, (top + 255) // 448 + 1)))
 
 
 def test_a_slide_with_too_many_unreadable_tiles_is_failed_and_has_no_table(job: LabelJob, jpeg_slide: Path) -> None:
