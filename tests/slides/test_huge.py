@@ -65,7 +65,7 @@ def test_a_large_slide_is_planned_in_bounded_memory(tmp_path: Path, edge: int, d
     plan = planned(path)
 
     assert plan["places"] == tissue
-    assert plan["mb"] < 250
+    assert plan["mb"] < 300
 
 
 @linux
@@ -75,7 +75,7 @@ def test_memory_grows_with_the_mask_alone(tmp_path: Path) -> None:
     plan = planned(path)
 
     assert plan["places"] == tissue
-    assert plan["mb"] < 600, "a mask of 6250 x 6250 px"
+    assert plan["mb"] < 700, "a mask of 6250 x 6250 px"
 
 
 def test_a_slide_of_one_pixel_is_planned(tmp_path: Path) -> None:
