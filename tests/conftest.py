@@ -4,11 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from histo.learn.bundle import Architecture, Bundle, TileInput
-from histo.learn.checkpoint import Position, extract_bundle, write_checkpoint
-from histo.learn.model import Network, Normalisation, create_backbone, pretrained_network
+from histo.demo.bundle import random_bundle
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -30,36 +28,13 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default network with three classes, 224 px at 0.5 µm/px, and a random head of visible contrast."""
-    torch.manual_seed(0)
-    network = pretrained_network(Architecture(backbone="tf_efficientnet_lite0"), 3)
-    return write_bundle(tmp_path_factory.mktemp("bundle"), network, "tf_efficientnet_lite0", size_px=224)
+    return random_bundle(tmp_path_factory.mktemp("bundle"), "tf_efficientnet_lite0", size_px=224)
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network of a third of a megabyte with random weights, for tests where the labels do not matter."""
-    torch.manual_seed(0)
-    normalisation = Normalisation((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
-    network = Network(create_backbone("test_efficientnet"), normalisation, classes=3, dropout=0.2)
-    return write_bundle(tmp_path_factory.mktemp("tiny"), network, "test_efficientnet", size_px=96)
-
-
-def write_bundle(root: Path, network: Network, backbone: str, size_px: int) -> Path:
-    """Write a network with a random head as a bundle of the classes MUS, STR and TUM at 0.5 µm/px."""
-    torch.nn.init.normal_(network.eval().head.linear.weight, std=0.1)
-    normalisation = network.normalisation
-    description = Bundle(
-        architecture=Architecture(backbone=backbone),
-        classes=("MUS", "STR", "TUM"),
-        input=TileInput(size_px=size_px, mpp=0.5, mean=normalisation.mean, std=normalisation.std),
-        origin={},
-        weights_sha256="",
-    )
-    optimizer = torch.optim.SGD(network.head.parameters())
-    position = Position("head", epoch=1, step=1, seed=0)
-    write_checkpoint(root / "checkpoint", network, description, optimizer, position, np.zeros((1, 3)))
-    extract_bundle(root / "checkpoint", root / "model")
-    return root / "model"
+    return random_bundle(tmp_path_factory.mktemp("tiny"), "test_efficientnet", size_px=96)
 
 
 @pytest.fixture(scope="session")

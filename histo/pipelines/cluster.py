@@ -4,13 +4,14 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
 import ray
+import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from histo.errors import HistoError, UsageError
@@ -176,11 +177,12 @@ def check_shared(out: Path, *inputs: Path) -> None:
         for node in (node for node in ray.nodes() if node["Alive"]):  # type: ignore[no-untyped-call] # Ray's own
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             look = ray.remote(_missing).options(num_cpus=0, scheduling_strategy=here)
-            for path in ray.get(look.remote([marker, *inputs])):
-                seen = path if path != marker else out
-                raise UsageError(
-                    f"{seen}: not visible on node {node['NodeManagerHostname']}; it must be a shared folder"
-                )
+            with suppress(ray.exceptions.RayError):  # the node has just been lost, and does no work either
+                for path in ray.get(look.remote([marker, *inputs])):
+                    seen = path if path != marker else out
+                    raise UsageError(
+                        f"{seen}: not visible on node {node['NodeManagerHostname']}; it must be a shared folder"
+                    )
     finally:
         remove(marker)
 
