@@ -4,13 +4,14 @@
 # make check   what CI runs: format, lint, types, import rule, tests
 # make bench   timings of the parts
 # make bench-train  training beside a plain torchrun script
+# make chaos   label runs whose workers, node and driver are killed, on twelve schedules
 # make check-gpu  train and label on a GPU, and compare with the CPU
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check lint bench bench-train check-gpu
+.PHONY: setup demo test check lint bench bench-train chaos check-gpu
 
 setup: $(VENV)/installed
 
@@ -40,6 +41,9 @@ bench: setup
 
 bench-train: setup
 	$(BIN)/python benchmarks/train.py
+
+chaos: setup
+	$(BIN)/python -m pytest -q -s -m 'chaos or not chaos' tests/chaos
 
 check-gpu: setup
 	$(BIN)/python -m pytest -q -m gpu

@@ -1,8 +1,8 @@
 """`python benchmarks/label_runs.py [many] [memory]`: what whole label runs take in time and memory. Linux only.
 
-`many`: ten thousand slides of one tile: when the first table is there, the driver's unshared memory over the run, and the
-time of a second run, which finds nothing to do. `memory`: unshared memory of the driver and its workers together, at its
-greatest after the first 40 tables or half a slide, of a run of one slide and of one of thirty such slides.
+`many`: ten thousand slides of one tile: when the first table is there, the driver's unshared memory over the run, and
+the time of a second run, which finds nothing to do. `memory`: the greatest unshared memory of the driver and its
+workers together, of a run of one slide and of one of thirty such slides.
 """
 
 import argparse

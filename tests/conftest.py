@@ -7,7 +7,6 @@ import pytest
 
 from histo.demo.bundle import random_bundle
 
-
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from histo import tables
+from histo.errors import Cause
 from histo.pipelines.evaluate import EvaluateSpec
 from histo.pipelines.label import LabelSpec
 from histo.pipelines.prepare_tiles import PrepareTilesSpec
@@ -56,3 +57,11 @@ def test_the_readme_lists_the_flags_that_exist() -> None:
     }
 
     assert {name.replace("--no-", "--") for name in named} <= known
+
+
+def test_the_page_on_reliability_lists_every_cause_and_whether_it_is_tried_again() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+
+    listed = re.findall(r"^\| `(\w+)` \| (again|asked) \| ", page, flags=re.MULTILINE)
+
+    assert listed == [(cause.value, "again" if cause.transient else "asked") for cause in Cause]

@@ -8,10 +8,10 @@ import pytest
 from histo import tables
 from histo.tables import (
     CASES,
+    FOUND,
+    PLANS,
     PREDICTIONS,
-    REGIONS,
     SLIDES,
-    SUMMARIES,
     TILE_IMAGES,
     TILES,
     Column,
@@ -23,7 +23,7 @@ from histo.tables import (
 CLASSES = ("TUM", "ADI", "STR")
 
 
-@pytest.mark.parametrize("columns", [TILES, SLIDES, CASES, PREDICTIONS, TILE_IMAGES, REGIONS, SUMMARIES])
+@pytest.mark.parametrize("columns", [TILES, SLIDES, CASES, PREDICTIONS, TILE_IMAGES, FOUND, PLANS])
 def test_no_table_has_two_columns_of_one_name(columns: Iterable[Column]) -> None:
     names = schema(columns, CLASSES).names
 

@@ -5,6 +5,7 @@ The driver holds the regions of a few slides at a time, and never a pixel.
 
 import json
 import signal
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from histo.pipelines.work import LabelJob, Row, SlideWork, Summary, describe_fai
 from histo.slides.grid import cut_regions
 
 _WAIT_S = 0.2
+_LONELY_S = 60.0
+"""Time without any worker after which a run says that it waits."""
 
 
 def label_slides(job: LabelJob, slides: Sequence[Row], ledger: Ledger, placement: Placement) -> None:
@@ -38,6 +41,9 @@ def label_slides(job: LabelJob, slides: Sequence[Row], ledger: Ledger, placement
             run.to_its_end()
         except ray.exceptions.RayError as error:
             raise HistoError(f"{job.out}: the run was broken off: {root_cause(error)}") from error
+        except KeyboardInterrupt:
+            print("stopping; the same command goes on from here", flush=True)
+            raise
         finally:
             ledger.write(force=True)
 
@@ -58,6 +64,7 @@ class _Run:
         self._waiting: deque[Task] = deque()
         self._merges: dict[ray.ObjectRef[None], str] = {}
         self._progress = Progress(sum(ledger.counts().values()))
+        self._alive_at = time.monotonic()
 
     def to_its_end(self) -> None:
         self._ledger.write(force=True)
@@ -72,8 +79,17 @@ class _Run:
             self._end_merges()
             self._ledger.write()
             self._progress.show(self._ledger.settled, self._ledger.tiles_done, self._ledger.tiles_expected())
+            self._notice_an_empty_cluster()
         self._end_merges(wait=True)
         self._progress.end(self._ledger.tiles_done)
+
+    def _notice_an_empty_cluster(self) -> None:
+        now = time.monotonic()
+        if self._pool.is_alive:
+            self._alive_at = now
+        elif now - self._alive_at >= _LONELY_S:
+            self._progress.say("no worker is ready; waiting for a place in the cluster")
+            self._alive_at = now
 
     def _take_plans(self) -> None:
         """Take slides until there is work for every worker and as much again."""

@@ -1,8 +1,7 @@
 """The workers of a label run: which of them are ready, what each of them has in hand, and what is lost with one.
 
-Ray Data has pools of actors, too. This one is our own because a block of Ray Data costs the driver 10 ms and some
-kilobytes for good, which a run of a million regions cannot pay, and because the pool has to know a worker that is lost
-from one that waits (`docs/decisions/0010-own-pool.md`).
+Ray Data has pools of actors, too; `docs/decisions/0002-slides-by-ray-data-regions-by-a-pool.md` says with figures why
+this one is our own.
 """
 
 from dataclasses import dataclass
@@ -74,6 +73,11 @@ class Pool:
     def _start(self) -> None:
         worker = self._worker.remote(self._job)
         self._starting[worker.ready.remote()] = worker  # type: ignore[attr-defined] # Ray adds it
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a worker is ready."""
+        return bool(self._in_hand)
 
     @property
     def is_busy(self) -> bool:

@@ -60,6 +60,10 @@ class Progress:
         left = duration((tiles_expected - tiles_done) / rate) if rate else "unknown time"
         self._line.show(f"{slides_done}/{self._slides} slides  {tiles_done} tiles  {rate:.1f} tiles/s  {left} left")
 
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        self._line.say(text)
+
     def _rate(self, now: float, tiles_done: int) -> float:
         """Tiles per second since the first tile, so that the start of Ray does not count."""
         if self._first is None or now <= self._first[0]:

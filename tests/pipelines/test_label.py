@@ -73,7 +73,7 @@ def test_a_slide_without_resolution_is_ok_with_the_one_given(shared: Path, bundl
     assert_equal_to_plain_loop(rows[:10], PlainLoop(path, block=1), bundle)
 
 
-def test_a_second_run_replaces_the_tables_and_a_refused_one_changes_nothing(
+def test_a_refused_run_changes_nothing_and_one_that_overwrites_leaves_nothing_of_before(
     bundle: Path, pyramid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     renamed = tmp_path / "renamed"
@@ -89,6 +89,11 @@ def test_a_second_run_replaces_the_tables_and_a_refused_one_changes_nothing(
     assert "holds results of a bundle with other classes" in capsys.readouterr().err
     assert label(pyramid, bundle, tmp_path / "out", "--device", "gpu", "--workers", "999") == 2
     assert records == {name: (tmp_path / "out" / name).read_bytes() for name in records}
-    assert label(pyramid, bundle, tmp_path / "out", *strict) == 0
-
     assert rows_of(tmp_path / "out" / "tiles" / "two textures.tif.parquet") == first
+
+    assert label(pyramid, renamed, tmp_path / "out", *strict, "--overwrite") == 0
+
+    again = rows_of(tmp_path / "out" / "tiles" / "two textures.tif.parquet")
+    assert [row["prob_LYM"] for row in again] == pytest.approx([row["prob_TUM"] for row in first], abs=1e-6)
+    (slide,) = rows_of(tmp_path / "out" / "slides.parquet")
+    assert (slide["status"], slide["attempts"], "fraction_TUM" in slide) == ("ok", 1, False)

@@ -1,0 +1,68 @@
+"""The pool of workers on a private Ray: workers that cannot start, and that are lost."""
+
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+from label_loop import found, tasks
+from label_process import write_slide
+
+from histo.errors import HistoError
+from histo.pipelines.cluster import Placement, session
+from histo.pipelines.pool import Pool, Task
+from histo.pipelines.work import LabelJob, Summary
+
+pytestmark = pytest.mark.ray
+
+
+def collect(pool: Pool, count: int) -> tuple[list[tuple[Task, Summary]], list[Task]]:
+    """Wait until so many regions are done or lost."""
+    done, lost, deadline = [], [], time.monotonic() + 120
+    while len(done) + len(lost) < count:
+        assert time.monotonic() < deadline
+        more, gone = pool.collect(1)
+        done += more
+        lost += gone
+    return done, lost
+
+
+def wait_for_room(pool: Pool) -> None:
+    deadline = time.monotonic() + 120
+    while not pool.has_room():
+        assert time.monotonic() < deadline
+        pool.collect(1)
+
+
+def test_a_worker_that_cannot_start_ends_the_run_with_its_reason(label_job: LabelJob, tmp_path: Path) -> None:
+    job, one = replace(label_job, model=tmp_path / "nowhere"), Placement(workers=1, gpus=0, cpus=1)
+    reason = pytest.raises(HistoError, match=r"no worker can start: .*nowhere: no such folder")
+
+    with session(1), Pool(job, one) as pool, reason:
+        wait_for_room(pool)
+
+
+def test_what_a_lost_worker_had_in_hand_comes_back_and_another_one_does_it(label_job: LabelJob, tmp_path: Path) -> None:
+    regions = tasks(label_job, found(write_slide(tmp_path / "slides" / "s.tif", 3840, 576)))
+    with session(1), Pool(label_job, Placement(workers=1, gpus=0, cpus=1)) as pool:
+        wait_for_room(pool)
+        (worker,) = pool._in_hand
+        pid = ray.get(worker.__ray_call__.remote(lambda _: os.getpid()))
+        os.kill(pid, signal.SIGSTOP)  # so that it has both in hand
+        for task in regions:
+            pool.give(task)
+        has_room = pool.has_room()
+        os.kill(pid, signal.SIGKILL)
+        none_done, lost = collect(pool, 2)
+        wait_for_room(pool)
+        for task in lost:
+            pool.give(task)
+        done, none_lost = collect(pool, 2)
+
+    assert not has_room
+    assert (none_done, none_lost) == ([], [])
+    assert {task.region.name for task in lost} == {task.region.name for task, _ in done} == {"r0000_0000", "r0000_0001"}
+    assert all(summary.counts and summary.counts.n_failed == 0 for _, summary in done)
