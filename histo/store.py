@@ -90,6 +90,12 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def move(source: Path, target: Path) -> None:
+    """Put a file in another place in one step; both lie on one file system."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.replace(target)
+
+
 def replace_folder(source: Path, target: Path) -> None:
     """Put a complete folder at `target`; what stood there is gone. Both lie on one file system."""
     if target.exists():

@@ -16,7 +16,7 @@ from histo.pipelines.ledger import Ledger
 from histo.pipelines.planning import plan_row
 from histo.pipelines.pool import Task
 from histo.pipelines.region import RegionLabeler
-from histo.pipelines.resume import find_work
+from histo.pipelines.resume import find_work, is_transient
 from histo.pipelines.work import LabelJob, Row, SlideWork, Summary
 from histo.slides.collection import Collection, FoundSlide
 from histo.slides.grid import cut_regions
@@ -75,6 +75,8 @@ def label(
         row = plan_row(todo, job)
         between()
         _enter(job, row, ledger, worker or RegionLabeler(job))
+        if (settled := ledger.row(slide.slide_id))["status"] == "failed":
+            parts.discard_slide(job, slide.slide_id, for_good=not is_transient(settled["error_code"]))
     ledger.write(force=True)
     return next(row for row in rows_of(job.out / "slides.parquet") if row["slide_id"] == slide.slide_id)
 

@@ -21,6 +21,7 @@ from histo.pipelines.ledger import Ledger
 from histo.pipelines.plans import Plans
 from histo.pipelines.pool import Pool, Task
 from histo.pipelines.progress import Progress
+from histo.pipelines.resume import is_transient
 from histo.pipelines.work import LabelJob, Row, SlideWork, Summary, describe_failure
 from histo.slides.grid import cut_regions
 
@@ -128,15 +129,19 @@ class _Run:
 
     def _settle(self, slide_id: str) -> None:
         if self._ledger.settle(slide_id) == "failed":
-            parts.discard_slide(self._job, slide_id)
+            self._discard(slide_id)
 
     def _fail(self, slide_id: str, failure: Row) -> None:
         """Fail a slide, and forget its other regions; if it is the output's fault, break the run off instead."""
         if failure["error_code"] == Cause.STORAGE:
             raise HistoError(f"--out {self._job.out}: {failure['error']}; what is finished stays")
         self._ledger.fail(slide_id, failure)
-        parts.discard_slide(self._job, slide_id)
+        self._discard(slide_id)
         self._waiting = deque(task for task in self._waiting if task.slide_id != slide_id)
+
+    def _discard(self, slide_id: str) -> None:
+        """A failed slide has no table, though one that it had before may be good again when the cause is gone."""
+        parts.discard_slide(self._job, slide_id, for_good=not is_transient(self._ledger.row(slide_id)["error_code"]))
 
     def _merge(self, work: SlideWork) -> None:
         """Have a slide's parts joined: a task that reserves no CPU, since a full pool leaves none."""

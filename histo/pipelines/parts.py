@@ -19,6 +19,9 @@ from histo.pipelines.work import Counts, LabelJob, Row, SlideWork
 from histo.slides.collection import safe_path, table_path
 from histo.slides.grid import Region
 
+_ASIDE = "finished.table"
+"""Name of a table that is set aside among the parts of its slide."""
+
 
 def tiles_file(out: Path, slide_id: str) -> Path:
     """Where the finished table of a slide stands."""
@@ -118,16 +121,20 @@ def staged_part(job: LabelJob, region: Region, work: SlideWork) -> pa.Table | No
 
 
 def finished_table(job: LabelJob, slide_id: str, fingerprint: str) -> pa.Table | None:
-    """Return a slide's table if it is there and has this fingerprint, by which alone work counts as done."""
-    return _read(tiles_file(job.out, slide_id), fingerprint)
+    """Return a slide's table if it has this fingerprint, by which alone work counts as done; also one set aside."""
+    path, aside = tiles_file(job.out, slide_id), parts_folder(job.out, slide_id, fingerprint) / _ASIDE
+    table = _read(path, fingerprint)
+    if table is None and (table := _read(aside, fingerprint)) is not None:
+        store.move(aside, path)
+    return table
 
 
 def _read(path: Path, fingerprint: str) -> pa.Table | None:
     try:
-        table = pq.ParquetFile(path).read()
+        with pq.ParquetFile(path) as file:
+            return file.read() if _fingerprint(file.schema_arrow) == fingerprint else None
     except (OSError, pa.ArrowException):
         return None
-    return table if _fingerprint(table.schema) == fingerprint else None
 
 
 def is_finished(out: Path, slide_id: str, fingerprint: str, n_tiles: int) -> bool:
@@ -170,9 +177,20 @@ def merge_slide(job: LabelJob, slide_id: str, fingerprint: str, n_tiles: int) ->
     store.remove(folder)
 
 
-def discard_slide(job: LabelJob, slide_id: str) -> None:
-    """Remove the table that stands there of a slide that turned out to have no result."""
-    store.remove(tiles_file(job.out, slide_id))
+def discard_slide(job: LabelJob, slide_id: str, for_good: bool) -> None:
+    """Take away the table that stands there of a slide that has no result now.
+
+    Unless it is for good, the table is only set aside: what a lost drive makes fail today may be as it was tomorrow.
+    """
+    path = tiles_file(job.out, slide_id)
+    try:
+        fingerprint = "" if for_good else _fingerprint(pq.read_schema(path))
+    except (OSError, pa.ArrowException):
+        fingerprint = ""
+    if fingerprint:
+        store.move(path, parts_folder(job.out, slide_id, fingerprint) / _ASIDE)
+    else:
+        store.remove(path)
 
 
 def sweep(out: Path, keep: Iterable[str]) -> None:

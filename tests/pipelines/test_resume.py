@@ -14,6 +14,7 @@ from slides.fakes import damage_block
 
 from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import paint
+from histo.pipelines import parts
 from histo.pipelines.ledger import Ledger
 from histo.pipelines.region import RegionLabeler
 from histo.pipelines.resume import find_work
@@ -179,6 +180,32 @@ def test_a_failure_that_may_be_mended_is_tried_again(label_job: LabelJob, tmp_pa
     row = label(label_job, slide)
 
     assert (row["error_code"], state(label_job, slide)) == ("no_access", "failed_again")
+
+
+def test_a_table_is_back_when_the_drive_that_its_slide_is_on_is_back(label_job: LabelJob, slide: FoundSlide) -> None:
+    before = label(label_job, slide)
+    table, hidden = label_job.out / before["tiles_path"], Path(slide.path).with_suffix(".hidden")
+    Path(slide.path).rename(hidden)
+
+    assert state(label_job, slide) == "file"
+    assert label(label_job, slide)["error_code"] == "no_access"
+    assert not table.exists()
+    parts.sweep(label_job.out, keep=[slide.slide_id])
+    hidden.rename(slide.path)
+
+    assert settled(label(label_job, slide, never)) == settled(before)
+    assert table.exists()
+    parts.sweep(label_job.out, keep=[])
+    assert not (label_job.out / "staging").exists()
+
+
+def test_a_table_of_a_slide_that_is_no_slide_any_more_is_removed(label_job: LabelJob, slide: FoundSlide) -> None:
+    table = label_job.out / label(label_job, slide)["tiles_path"]
+    Path(slide.path).write_text("not a slide")
+
+    assert label(label_job, slide)["status"] == "failed"
+    assert not table.exists()
+    assert list((label_job.out / "staging").rglob("*.table")) == []
 
 
 def test_a_partial_slide_is_done_and_is_labelled_again_only_if_asked(label_job: LabelJob, slide: FoundSlide) -> None:
