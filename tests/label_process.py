@@ -15,16 +15,17 @@ from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import paint
 
 ROOT = Path(__file__).resolve().parents[1]
-FAULTY = ROOT / "tests" / "faulty"
+FAULTY = os.pathsep.join([str(ROOT / "tests" / "faulty"), str(ROOT)])
+"""PYTHONPATH of processes whose slides misbehave; they run this tree, wherever histo is installed from."""
 
 
 def start(slides: Path, bundle: Path, out: Path, *flags: str, **environment: str) -> subprocess.Popen[str]:
     """Start `jobs/label.py`; where FAULTS or SLOW_S is set, slides misbehave as their names say."""
     command = [sys.executable, str(ROOT / "jobs" / "label.py"), "--slides", str(slides), "--model", str(bundle)]
-    faults = {"PYTHONPATH": str(FAULTY)} if environment else {}
+    path = {"PYTHONPATH": FAULTY if environment else str(ROOT)}
     return subprocess.Popen(
         [*command, "--out", str(out), *flags],
-        env=os.environ | faults | environment,
+        env=os.environ | path | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -63,7 +63,7 @@ def start_s(tiny_bundle: Path) -> float:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """Three nodes of one CPU each, whose workers read slowly; the first one is the head."""
-    monkeypatch.setenv("PYTHONPATH", str(FAULTY))
+    monkeypatch.setenv("PYTHONPATH", FAULTY)
     monkeypatch.setenv("SLOW_S", SLOW_S)
     nodes = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args=nodes)
