@@ -14,7 +14,7 @@ Read the modules in the order of the data:
   `curves`, `evaluation`, `baseline`
 - `histo.report`: pictures of the results
 - `histo.pipelines`: `train` (with `train_spec`, `train_data`, `train_checks`, `train_run`, `train_worker`), `crossval`,
-  `label` (with `region`, `work`, `parts`, `ledger`), `evaluate` (with `predict_cases`, `past_run`), `prepare_tiles`;
-  only these import ray
+  `label` (with `label_spec`, `lock`, `resume`, `label_run`, `plans`, `planning`, `pool`, `region`, `isolation`, `work`,
+  `parts`, `ledger`), `evaluate` (with `predict_cases`, `past_run`), `prepare_tiles`; only these import ray
 - beneath them: `resample`, `tables`, `store`, `spec`, `errors`
 """

@@ -7,6 +7,8 @@ import pytest
 
 from histo.demo.bundle import random_bundle
 
+collect_ignore = ["faulty"]
+"""What it does to OpenSlide it does where it is imported; only processes that tests start may do so."""
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -1,16 +1,13 @@
 """The label job on hundreds of damaged slides: it ends, knows what became of each, and labels no damaged pixels."""
 
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from plain_loop import rows_of
+from label_process import ledger, run, tables
 from rereads import Rectangles, readable
 from slides.mutations import KINDS, fabricated, mutated
 
@@ -19,8 +16,6 @@ from histo.slides.collection import find_slides
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-ROOT = Path(__file__).resolve().parents[2]
-LONGEST_RUN_S = 540
 OWN_FAULT = {Cause.INTERNAL, Cause.STORAGE}
 REMEDY = re.compile(r"copy or export|convert|correct|rescan|--mpp-if-missing|--tiling|--max-failed-fraction")
 
@@ -46,19 +41,9 @@ class Labelled:
 
 def label(folder: Path, bundle: Path, out: Path, *flags: str) -> Labelled:
     """Run the job as a person does, in a process that a crash or a hang cannot take with it."""
-    command = [sys.executable, "jobs/label.py", "--slides", str(folder), "--model", str(bundle), "--out", str(out)]
-    ended = subprocess.run(
-        [*command, "--workers", "2", "--max-failed-fraction", "0.5", *flags],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        timeout=LONGEST_RUN_S,
-        check=False,
-    )
-    slides = {row["slide_id"]: row for row in rows_of(out / "slides.parquet")}
-    tables = {name: rows_of(out / row["tiles_path"]) for name, row in slides.items() if row["tiles_path"]}
-    return Labelled(
-        out, {s.slide_id: Path(s.path) for s in find_slides(folder).slides}, ended.returncode, slides, tables
-    )
+    code, _ = run(folder, bundle, out, "--workers", "2", "--max-failed-fraction", "0.5", *flags)
+    paths = {slide.slide_id: Path(slide.path) for slide in find_slides(folder).slides}
+    return Labelled(out, paths, code, ledger(out), tables(out))
 
 
 @pytest.fixture(scope="module", params=["fabricated", pytest.param("real", marks=pytest.mark.realdata)])
