@@ -1,7 +1,6 @@
 """A label job that is stopped, killed, started twice, or that cannot write: it can always be continued."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -9,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from label_process import ROOT, assert_same_tables, end, ledger, run, start, wait_until, write_slide
+from label_process import OWN_MOUNTS, ROOT, assert_same_tables, end, ledger, run, start, wait_until, write_slide
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -110,6 +109,7 @@ cp -r {out}/. {copy}
 """
 
 
+@pytest.mark.mounts
 @pytest.mark.parametrize(
     ("script", "first", "words"),
     [(FULL, 1, "No space left on device"), (READ_ONLY, 2, "cannot be written (Read-only file system)")],
@@ -121,10 +121,9 @@ def test_an_output_that_cannot_be_written_is_said_and_the_run_goes_on_when_it_ca
     out.mkdir()
     copy.mkdir()
     command = f"{sys.executable} {ROOT}/jobs/label.py --slides '{slides}' --model {tiny_bundle} --out {out}"
-    namespace = ["unshare", "--mount", *([] if os.getuid() == 0 else ["--user", "--map-root-user"])]
 
     ended = subprocess.run(
-        [*namespace, "sh", "-c", script.format(command=command, out=out, copy=copy)],
+        [*OWN_MOUNTS, "sh", "-c", script.format(command=command, out=out, copy=copy)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -45,6 +45,20 @@ def test_a_worker_that_cannot_start_ends_the_run_with_its_reason(label_job: Labe
         wait_for_room(pool)
 
 
+def test_the_regions_of_one_slide_spread_over_all_workers(label_job: LabelJob, tmp_path: Path) -> None:
+    regions = tasks(label_job, found(write_slide(tmp_path / "slides" / "s.tif", 3840, 576)))
+    with session(2), Pool(label_job, Placement(workers=2, gpus=0, cpus=1)) as pool:
+        while len(pool._in_hand) < 2:
+            pool.collect(1)
+        for task in regions:
+            pool.give(task)
+        in_hand = list(pool._in_hand.values())
+        done, _ = collect(pool, 2)
+
+    assert in_hand == [1, 1]
+    assert len(done) == 2
+
+
 def test_what_a_lost_worker_had_in_hand_comes_back_and_another_one_does_it(label_job: LabelJob, tmp_path: Path) -> None:
     regions = tasks(label_job, found(write_slide(tmp_path / "slides" / "s.tif", 3840, 576)))
     with session(1), Pool(label_job, Placement(workers=1, gpus=0, cpus=1)) as pool:
