@@ -59,8 +59,8 @@ def plan(job: LabelJob, slide: FoundSlide, again: bool = False) -> Row:
 
 
 def tasks(job: LabelJob, slide: FoundSlide) -> list[Task]:
-    """Plan a slide, and return its regions."""
-    row = plan(job, slide)
+    """Plan a slide, even if it is finished, and return its regions."""
+    row = plan(job, slide, again=True)
     work = SlideWork.from_json(row["work"])
     kept = np.asarray(row["tile_index"], np.int64), np.asarray(row["tissue_fraction"], np.float32)
     return [Task(region, work) for region in cut_regions(work.grid, *kept)]
@@ -100,5 +100,6 @@ def _label_regions(job: LabelJob, row: Row, ledger: Ledger, worker: Callable[...
             return
         ledger.add(work.slide_id, region.name, summary)
     if work.n_regions > 1 and ledger.has_result(work.slide_id):
-        parts.merge_slide(job, work.slide_id, work.fingerprint, work.columns["n_tiles"])
+        names = ledger.regions(work.slide_id)
+        parts.merge_slide(job, work.slide_id, work.fingerprint, names, work.columns["n_tiles"])
     ledger.settle(work.slide_id)

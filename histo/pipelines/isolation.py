@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -76,15 +77,31 @@ def _attempt(job: LabelJob, slide_id: str, name: str) -> Iterator[int]:
 
 
 def _alone(job: LabelJob, slide_id: str, name: str, work: Callable[..., T], *arguments: Any) -> T:
+    causes = []
     for _ in range(DEATHS):
         code, answer, log = _disposable_process((work, job, *arguments))
         if code == 0:
-            result: T = pickle.loads(answer)  # noqa: S301 -- from our own child
+            result: T = _unpack(answer)
             return result
-        timed_out = code == 1 and _TIMED_OUT in log
-        if code > 0 and not timed_out:
+        if code > 0 and _TIMED_OUT not in log:
             raise RuntimeError(f"an isolated process failed: {log[-2000:]}")
-    raise _blame(slide_id, name, code, job.read_timeout_s)
+        causes.append(_cause(code))
+    mendable = [cause for cause in causes if cause.transient]
+    raise _blame(mendable[0] if mendable else Cause.CRASH, f"{slide_id} ({name})", code, job.read_timeout_s)
+
+
+def _cause(code: int) -> Cause:
+    if code > 0:
+        return Cause.TIMEOUT
+    return Cause.OUT_OF_MEMORY if code == -signal.SIGKILL else Cause.CRASH
+
+
+def _unpack(answer: bytes) -> Any:
+    """Return what the work returned, or raise what it raised."""
+    result = pickle.loads(answer)  # noqa: S301 -- from our own child
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def _disposable_process(task: tuple[Any, ...]) -> tuple[int, bytes, str]:
@@ -108,25 +125,23 @@ def _disposable_process(task: tuple[Any, ...]) -> tuple[int, bytes, str]:
         return code, answer, log.read().decode(errors="replace")
 
 
-def _blame(slide_id: str, name: str, code: int, timeout_s: float) -> SlideError:
-    where = f"{slide_id} ({name})"
-    if code > 0:
-        return SlideError(
-            Cause.TIMEOUT,
-            f"{where}: nothing could be read for {timeout_s:g} s, nor in {DEATHS} attempts alone; look after the "
-            "storage, or raise --read-timeout-s, and label again",
+def _blame(cause: Cause, where: str, code: int, timeout_s: float) -> SlideError:
+    if cause is Cause.TIMEOUT:
+        message = (
+            f"nothing could be read for {timeout_s:g} s, nor in {DEATHS} attempts alone; look after the storage, or "
+            "raise --read-timeout-s, and label again"
         )
-    if code == -signal.SIGKILL:
-        return SlideError(
-            Cause.OUT_OF_MEMORY,
-            f"{where}: the process that reads it was killed, also in {DEATHS} attempts alone, most likely for want of "
-            "memory; use fewer --workers or a smaller --batch-size, and label again",
+    elif cause is Cause.OUT_OF_MEMORY:
+        message = (
+            f"the process that reads it was killed, also in {DEATHS} attempts alone, most likely for want of memory; "
+            "use fewer --workers or a smaller --batch-size, and label again"
         )
-    return SlideError(
-        Cause.CRASH,
-        f"{where}: reading it ends the process ({signal.Signals(-code).name}), also in {DEATHS} attempts alone; the "
-        "file crashes its decoder: convert or export it again, or remove it",
-    )
+    else:
+        message = (
+            f"reading it ends the process ({signal.Signals(-code).name}), also in {DEATHS} attempts alone; the file "
+            "crashes its decoder: convert or export it again, or remove it"
+        )
+    return SlideError(cause, f"{where}: {message}")
 
 
 class Watchdog:
@@ -164,15 +179,15 @@ def _main() -> None:
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     _die_first()
+    work, *arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 -- from our own parent
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        work, *arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 -- from our own parent
-        threading.Thread(target=_end_with_parent, daemon=True).start()
-        answer.write(pickle.dumps(work(*arguments)))
-        answer.flush()
-    except Exception:  # noqa: BLE001 -- whatever it is, the parent says it
-        faulthandler.cancel_dump_traceback_later()
-        sys.excepthook(*sys.exc_info())
-        os._exit(1)
+        result = pickle.dumps(work(*arguments))
+    except Exception as error:  # noqa: BLE001 -- the parent raises it, whatever it is
+        error.add_note(traceback.format_exc())
+        result = pickle.dumps(error)
+    answer.write(result)
+    answer.flush()
     os._exit(0)
 
 

@@ -4,11 +4,9 @@ collection -> slide -> tissue mask -> grid -> regions -> tiles -> probabilities 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-
-import pyarrow.parquet as pq
 
 from histo import store
 from histo.errors import HistoError, UsageError
@@ -17,7 +15,7 @@ from histo.pipelines import parts
 from histo.pipelines.cluster import check_shared, describe, place, session
 from histo.pipelines.label_run import label_slides
 from histo.pipelines.label_spec import LabelSpec
-from histo.pipelines.ledger import FILE, Ledger
+from histo.pipelines.ledger import FILE, Ledger, read_ledger
 from histo.pipelines.lock import sole_run
 from histo.pipelines.record import RunRecord, check_job, claim_output, past_record, versions
 from histo.pipelines.resume import Todo, find_work, is_transient
@@ -40,20 +38,21 @@ def label(spec: LabelSpec) -> int:
     job = _job(spec, bundle)
     collection = find_slides(spec.slides)
     claim_output(spec.out)
-    with sole_run(spec.out), _storage_errors(spec.out):
+    with sole_run(spec.out), _storage_errors(spec.out), _marks_removed(spec.out):
         check_job(spec.out, "label")
-        if not spec.overwrite:
+        fresh = spec.overwrite and not _is_begun(spec)
+        if not fresh:
             _check_classes(spec, bundle)
-        ledger = Ledger(job, collection, fresh=spec.overwrite)
+        ledger = Ledger(job, collection, fresh)
         todo = find_work(job, collection.slides, ledger, spec.retry_failed)
         print(f"{_found(collection)}: {todo.describe()}", flush=True)
-        code = _label(spec, job, collection, ledger, todo)
+        code = _label(spec, job, collection, ledger, todo, fresh)
     _report(spec, ledger)
     return code
 
 
-def _label(spec: LabelSpec, job: LabelJob, collection: Collection, ledger: Ledger, todo: Todo) -> int:
-    earlier = None if spec.overwrite else past_record(spec.out)
+def _label(spec: LabelSpec, job: LabelJob, collection: Collection, ledger: Ledger, todo: Todo, fresh: bool) -> int:
+    earlier = None if fresh else past_record(spec.out)
     facts = {"other_files": collection.others, "found": dict(todo.states), "earlier": earlier}
     if not todo.slides:
         with RunRecord(spec.out, "label", spec, **facts) as run:
@@ -62,9 +61,9 @@ def _label(spec: LabelSpec, job: LabelJob, collection: Collection, ledger: Ledge
         placement = place(spec.workers, spec.device, resources, cpu_workers=max(1, int(resources.cpus)))
         check_shared(spec.out, spec.slides, spec.model)
         job = replace(job, device=placement.torch_device, threads=placement.cpus)
+        if fresh:
+            _clear(spec.out)
         with RunRecord(spec.out, "label", spec, **facts, **describe(placement)) as run:
-            if spec.overwrite:
-                _clear(spec.out)
             label_slides(job, todo.slides, ledger, placement)
             return _finish(spec, collection, ledger, run)
 
@@ -88,6 +87,16 @@ def _report(spec: LabelSpec, ledger: Ledger) -> None:
 
 
 @contextmanager
+def _marks_removed(out: Path) -> Iterator[None]:
+    """Remove the marks of attempts when Ray has ended: workers that the run itself stops are not lost."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # if the output is what failed
+            store.remove(out / "staging" / "attempts")
+
+
+@contextmanager
 def _storage_errors(out: Path) -> Iterator[None]:
     """Say what to do when the output cannot be written; every file there is whole, since files appear whole."""
     try:
@@ -98,6 +107,12 @@ def _storage_errors(out: Path) -> Iterator[None]:
         ) from error
 
 
+def _is_begun(spec: LabelSpec) -> bool:
+    """Whether the run before had the same settings, `overwrite` among them, and did not come to its end."""
+    before = past_record(spec.out)
+    return before is not None and before["exit_code"] in (None, 1) and before["spec"] == spec.model_dump(mode="json")
+
+
 def _clear(out: Path) -> None:
     for name in (FILE, "tiles", "staging"):
         store.remove(out / name)
@@ -105,8 +120,8 @@ def _clear(out: Path) -> None:
 
 def _check_classes(spec: LabelSpec, bundle: Bundle) -> None:
     """Refuse a folder that holds results of other classes."""
-    if (spec.out / FILE).exists():
-        before = [name for name in pq.read_schema(spec.out / FILE).names if name.startswith("fraction_")]
+    if (table := read_ledger(spec.out)) is not None:
+        before = [name for name in table.schema.names if name.startswith("fraction_")]
         if before != [f"fraction_{name}" for name in bundle.classes]:
             raise UsageError(
                 f"--out {spec.out}: holds results of a bundle with other classes; give another folder, or remove them "

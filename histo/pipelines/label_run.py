@@ -146,7 +146,8 @@ class _Run:
     def _merge(self, work: SlideWork) -> None:
         """Have a slide's parts joined: a task that reserves no CPU, since a full pool leaves none."""
         merge = ray.remote(num_cpus=0, max_retries=3)(parts.merge_slide)
-        self._merges[merge.remote(self._job, work.slide_id, work.fingerprint, work.columns["n_tiles"])] = work.slide_id
+        regions, n_tiles = self._ledger.regions(work.slide_id), work.columns["n_tiles"]
+        self._merges[merge.remote(self._job, work.slide_id, work.fingerprint, regions, n_tiles)] = work.slide_id
 
     def _end_merges(self, wait: bool = False) -> None:
         """Settle the slides whose merges have ended."""

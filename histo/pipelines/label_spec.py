@@ -26,7 +26,7 @@ class LabelSpec(Spec):
     """Share of unreadable tiles (0 to 1) above which a slide is failed, not partial."""
     batch_size: int = Field(16, ge=1)
     """Tiles per forward pass."""
-    read_timeout_s: float = Field(300.0, gt=0)
+    read_timeout_s: float = Field(300.0, gt=0, le=86_400)
     """Seconds without a single tile or window read after which a worker is ended, and what it read is tried alone."""
     retry_failed: bool = False
     """Label failed and partial slides again, also where that was the slide's own fault."""

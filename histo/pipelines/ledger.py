@@ -95,17 +95,19 @@ class Ledger:
         (row,) = self._table.slice(self._places[slide_id], 1).to_pylist()
         return dict(row)
 
-    def reset(self, slide_id: str) -> None:
-        """Make a slide `pending` that is to be done again; how often it was begun stays, and what identifies it."""
-        row = self.row(slide_id)
-        kept = ("slide_id", "uri", "attempts", "content_id", "sha256")
-        self._put({name: row.get(name) for name in kept} | {"status": "pending"})
+    def expect(self, slide_id: str) -> None:
+        """Count a slide as `pending` that is to be done; its row stays true, as its table does, until it is settled."""
+        self._found.subtract([self._states[slide_id]])
+        self._found.update(["pending"])
+        self._states[slide_id] = "pending"
 
     def begin(self, slide_id: str, columns: Row, n_regions: int) -> None:
         """Enter what planning found out about a slide, and expect its regions."""
         earlier = self.row(slide_id)
         begun: Row = {"slide_id": slide_id, "uri": earlier["uri"], "status": "pending", "n_ok": 0, "n_failed": 0}
-        begun |= columns | {"attempts": (earlier.get("attempts") or 0) + 1}
+        attempts = {"attempts": (earlier.get("attempts") or 0) + 1}
+        self._changed[slide_id] = earlier | attempts
+        begun |= columns | attempts
         class_counts = begun.pop("classes", None) or [0] * len(self._job.classes)
         self._accounts[slide_id] = _Account(begun, class_counts, n_regions)
         self._planned_slides += 1
@@ -122,6 +124,10 @@ class Ledger:
         account.class_counts = [a + b for a, b in zip(account.class_counts, summary.counts.classes, strict=True)]
         self.tiles_done += summary.counts.n_ok + summary.counts.n_failed
         return len(account.regions) == account.n_regions
+
+    def regions(self, slide_id: str) -> list[str]:
+        """Return the names of the regions of a slide that are in."""
+        return sorted(self._accounts[slide_id].regions)
 
     def is_open(self, slide_id: str) -> bool:
         """Whether a slide has begun and is not settled."""
@@ -218,15 +224,26 @@ def _lines(out: Path) -> Path:
 
 def _earlier(out: Path) -> Iterator[tuple[str, Row]]:
     """Yield the rows of the last ledger, and then those that were settled after it was rebuilt."""
-    if (out / FILE).exists():
-        try:
-            rows = pq.ParquetFile(out / FILE).read().to_pylist()
-        except (OSError, pa.ArrowException) as error:
-            raise UsageError(
-                f"{out / FILE}: cannot be read ({error}); remove it, and the tables are counted again"
-            ) from None
-        yield from ((row["slide_id"], row) for row in rows)
+    if (table := read_ledger(out)) is not None:
+        yield from ((row["slide_id"], row) for row in table.to_pylist())
     yield from ((row["slide_id"], {"tiles_path": None} | row) for row in store.read_json_lines(_lines(out)))
+
+
+def read_ledger(out: Path) -> pa.Table | None:
+    """Read the ledger as it was rebuilt last, if there is one.
+
+    Raises:
+        UsageError: If it cannot be read.
+    """
+    if not (out / FILE).exists():
+        return None
+    try:
+        return pq.ParquetFile(out / FILE).read()
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"{out / FILE}: cannot be read ({reason}); remove it, and the tables are counted again"
+        ) from None
 
 
 def _back(row: Row) -> str:
@@ -241,10 +258,9 @@ def _status(columns: Row) -> str:
 
 
 def _too_many_failed(columns: Row, limit: float) -> Row:
-    return {
-        "error_code": Cause.BAD_TILES.value,
-        "error": one_line(
-            f"{columns['slide_id']}: {columns['n_failed']} of {columns['n_tiles']} tiles cannot be read, more than "
-            f"--max-failed-fraction {limit:g} admits; the file is damaged, copy or export it again"
-        ),
-    }
+    share = (
+        f"{columns['n_failed']} of {columns['n_tiles']} tiles cannot be read, more than --max-failed-fraction {limit:g}"
+    )
+    which = f"{share} admits" if columns["n_ok"] else f"none of {columns['n_tiles']} tiles can be read"
+    message = f"{columns['slide_id']}: {which}; the file is damaged, copy or export it again"
+    return {"error_code": Cause.BAD_TILES.value, "error": one_line(message)}

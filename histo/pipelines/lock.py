@@ -5,7 +5,7 @@ import fcntl
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -29,13 +29,14 @@ def sole_run(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # the lock itself goes with the file's handle
+            path.unlink()
         file.close()
 
 
 def _acquire(path: Path) -> TextIO:
     while True:
-        file = path.open("a+", encoding="utf-8")
+        file = _open(path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -48,12 +49,21 @@ def _acquire(path: Path) -> TextIO:
             if error.errno not in _NO_LOCKS:
                 raise
             print(f"note: {path.parent}: its file system has no locks; start no second run there", flush=True)
-        if _is_at(path, file):
+        if not file.writable():  # of another user, whose run is dead
+            path.unlink(missing_ok=True)
+        elif _is_at(path, file):
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()}")
             file.flush()
             return file
         file.close()  # the run that held it before has just ended, and removed it
+
+
+def _open(path: Path) -> TextIO:
+    try:
+        return path.open("a+", encoding="utf-8")
+    except PermissionError:
+        return path.open(encoding="utf-8")
 
 
 def _read_and_close(file: TextIO) -> str:

@@ -6,7 +6,7 @@ and nothing else.
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +117,8 @@ def staged_part(job: LabelJob, region: Region, work: SlideWork) -> pa.Table | No
     if work.n_regions == 1:
         return None
     table = _read(part_file(job.out, region, work), work.fingerprint)
-    return table if table is not None and len(table) == len(region.tile_index) else None
+    same = table is not None and table["tile_index"].to_pylist() == region.tile_index.tolist()
+    return table if same else None
 
 
 def finished_table(job: LabelJob, slide_id: str, fingerprint: str) -> pa.Table | None:
@@ -163,11 +164,20 @@ def count(table: pa.Table, classes: tuple[str, ...]) -> Counts:
     return Counts(len(pred), len(table) - len(pred), np.bincount(pred, minlength=len(classes)).tolist())
 
 
-def merge_slide(job: LabelJob, slide_id: str, fingerprint: str, n_tiles: int) -> None:
-    """Join the parts of a slide into its one file, sorted by tile, and remove them; once more does no harm."""
+def merge_slide(job: LabelJob, slide_id: str, fingerprint: str, regions: Sequence[str], n_tiles: int) -> None:
+    """Join the parts of a slide into its one file, sorted by tile, and remove them; once more does no harm.
+
+    Args:
+        job: The run.
+        slide_id: The slide.
+        fingerprint: Of its result.
+        regions: Names of its regions; what else an earlier plan may have left is not used.
+        n_tiles: Number of its tiles.
+    """
     folder = parts_folder(job.out, slide_id, fingerprint)
-    staged = sorted(folder.glob("*.parquet"))
-    if not staged and is_finished(job.out, slide_id, fingerprint, n_tiles):
+    staged = [folder / f"{name}.parquet" for name in sorted(regions)]
+    if not all(part.exists() for part in staged) and is_finished(job.out, slide_id, fingerprint, n_tiles):
+        store.remove(folder)  # the task was lost while it did this
         return
     merged = pa.concat_tables(pq.ParquetFile(part).read() for part in staged).sort_by("tile_index")
     index = merged["tile_index"].to_numpy()
@@ -175,6 +185,12 @@ def merge_slide(job: LabelJob, slide_id: str, fingerprint: str, n_tiles: int) ->
     assert (np.diff(index) > 0).all(), f"{slide_id}: a tile is there twice"
     tables.write_table(tiles_file(job.out, slide_id), merged)
     store.remove(folder)
+
+
+def forget(out: Path, slide_id: str) -> None:
+    """Remove what is staged of a slide, of whatever fingerprint."""
+    for folder in (out / "staging" / "parts").glob("*"):
+        store.remove(folder / safe_path(slide_id))
 
 
 def discard_slide(job: LabelJob, slide_id: str, for_good: bool) -> None:
@@ -197,6 +213,8 @@ def sweep(out: Path, keep: Iterable[str]) -> None:
     """Remove what a run needed on its way, but the parts of slides that are to go on, given by `slide_id`."""
     kept = {safe_path(slide_id) for slide_id in keep}
     staging = out / "staging"
+    for left_over in (out / "tiles").rglob(f".*{store.TEMPORARY_SUFFIX}"):  # of processes that were killed
+        store.remove(left_over)
     store.remove(staging / "attempts")
     for name, _, files in os.walk(staging, topdown=False):
         folder = Path(name)

@@ -11,7 +11,7 @@ import ray
 import ray.exceptions
 
 from histo.errors import HistoError
-from histo.pipelines.cluster import Placement, root_cause
+from histo.pipelines.cluster import Placement
 from histo.pipelines.region import RegionLabeler
 from histo.pipelines.work import LabelJob, SlideWork, Summary
 from histo.slides.grid import Region
@@ -132,7 +132,7 @@ class Pool:
             failed = isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed
             self._false_starts += 1
             if failed or self._false_starts > _FALSE_STARTS * self.size:
-                raise HistoError(f"no worker can start: {root_cause(error)}") from error
+                raise HistoError(f"no worker can start: {_reason(error)}") from error
             self._start()
         else:
             self._false_starts = 0
@@ -147,3 +147,9 @@ class Pool:
             del self._tasks[ref]
         self._start()
         return list(lost.values())
+
+
+def _reason(error: Exception) -> str:
+    """Return what a worker raised when it was made: the last line of the traceback that Ray passes on as text."""
+    last = str(error).strip().splitlines()[-1]
+    return last.partition(": ")[2] if last.startswith("histo.errors.") else last

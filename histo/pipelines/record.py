@@ -43,7 +43,7 @@ def check_job(out: Path, command: str) -> None:
     Raises:
         UsageError: If it does.
     """
-    if (out / FILE).exists() and read_record(out)["command"] != command:
+    if (out / FILE).exists() and read_record(out).get("command") != command:
         raise UsageError(f"--out {out}: holds the results of another job; give another folder")
 
 

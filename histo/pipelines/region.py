@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from histo.errors import Cause, ReadError, SlideError
+from histo.errors import Cause, HistoError, ReadError, SlideError
+from histo.learn.bundle import bundle_hash
 from histo.pipelines import parts
 from histo.pipelines.isolation import Watchdog, guarded
 from histo.pipelines.work import Counts, LabelJob, SlideWork, Summary, describe_failure
 from histo.resample import Pixels
-from histo.slides.collection import file_state
+from histo.slides.collection import digest, file_state, sampled_blocks
 from histo.slides.grid import Region
 from histo.slides.slide import OpenSlideReader
 from histo.slides.tiles import read_tile
@@ -38,6 +39,8 @@ class RegionLabeler:
         torch.set_num_threads(job.threads)
         self._job = job
         self._predict = Predictor(job.model, job.device, job.batch_size)
+        if bundle_hash(job.model) != job.model_hash:
+            raise HistoError(f"{job.model}: the bundle was changed while the run went on; label again")
         self._reads = ThreadPoolExecutor(job.threads, thread_name_prefix="read")
         self._watchdog = Watchdog(job.read_timeout_s)
         self._local = threading.local()
@@ -49,8 +52,10 @@ class RegionLabeler:
         try:
             here = partial(self._label, region, work)
             counts = guarded(self._job, work.slide_id, region.name, here, _label_alone, region, work)
+        except FloatingPointError:  # the bundle's fault, not the slide's: the run ends
+            raise
         except Exception as error:  # noqa: BLE001 -- a region is the other boundary
-            failure = describe_failure(_changed(work) or error, f"{work.slide_id}, region {region.name}")
+            failure = describe_failure(_trouble(work) or error, f"{work.slide_id}, region {region.name}")
         return Summary(counts, time.perf_counter() - start, failure)
 
     def ready(self) -> None:
@@ -60,7 +65,7 @@ class RegionLabeler:
         table = parts.staged_part(self._job, region, work)
         if table is None:
             probabilities, bad = self._classify(region, work)
-            if (error := _changed(work)) is not None:
+            if (error := _trouble(work, look_inside=bool(bad.any()))) is not None:
                 raise error
             table = parts.tile_table(self._job, region, work, probabilities, bad)
             parts.write_region(self._job, region, work, table)
@@ -115,10 +120,16 @@ def _label_alone(job: LabelJob, region: Region, work: SlideWork) -> Counts:
     return RegionLabeler(job)._label(region, work)  # noqa: SLF001 -- the same, in a process of its own
 
 
-def _changed(work: SlideWork) -> SlideError | None:
-    """Say so if a slide's files are not those that were planned: its tiles would be of two slides, or of none."""
+def _trouble(work: SlideWork, look_inside: bool = True) -> SlideError | None:
+    """Say so if a slide's files are not those that were planned: its tiles would be of two slides, or of none.
+
+    Where something could not be decoded, the files are also read without a decoder (`look_inside`), since a lost drive
+    must not be taken for a damaged slide.
+    """
     try:
         state = file_state(work.files)
+        if look_inside:
+            digest(sampled_blocks(work.files))
     except SlideError as error:
         return error
     if state == work.state:

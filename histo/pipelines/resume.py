@@ -47,7 +47,7 @@ class Todo:
 
 
 def find_work(job: LabelJob, slides: Sequence[FoundSlide], ledger: Ledger, retry_failed: bool) -> Todo:
-    """Look at every slide's file, row and table, and make those `pending` in the ledger that are to be done.
+    """Look at every slide's file, row and table, and have the ledger expect those that are to be done.
 
     A slide is done if its file is as its row says, and its table has the fingerprint that a run would give it now.
     """
@@ -57,7 +57,9 @@ def find_work(job: LabelJob, slides: Sequence[FoundSlide], ledger: Ledger, retry
     todo = []
     for slide, row, state in zip(slides, rows, states, strict=True):
         if state not in _AT_REST:
-            ledger.reset(slide.slide_id)
+            ledger.expect(slide.slide_id)
+            if state == "asked":
+                parts.forget(job.out, slide.slide_id)
             todo.append(_found(slide, row, again=state == "asked"))
     return Todo(tuple(todo), Counter(states))
 
@@ -72,10 +74,10 @@ def _state(job: LabelJob, slide: FoundSlide, row: Row, retry_failed: bool) -> st
     failed = row["status"] == "failed"
     if row["status"] == "pending":
         state = "new"
-    elif retry_failed and (failed or row["status"] == "partial"):
-        state = "asked"
     elif failed and is_transient(row["error_code"]):
         state = "failed_again"
+    elif retry_failed and (failed or row["status"] == "partial"):
+        state = "asked"
     elif not _is_unchanged(slide, row):
         state = "file"
     elif job.verify and not failed:

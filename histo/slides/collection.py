@@ -93,7 +93,7 @@ def _group(base: Path, folder: Path, names: Iterable[str]) -> tuple[list[FoundSl
     rest: list[str] = []
     for name in names:
         path = folder / name
-        if path.exists() and not path.is_file():  # a pipe or a device; reading it could wait for ever
+        if _is_special(path):
             rest.append(name)
         elif is_dicom(path):
             series.setdefault(_series(path), []).append(path)
@@ -106,6 +106,14 @@ def _group(base: Path, folder: Path, names: Iterable[str]) -> tuple[list[FoundSl
         for paths in series.values()
     ]
     return slides, rest
+
+
+def _is_special(path: Path) -> bool:
+    """Tell a pipe or a device, which could keep a reader waiting for ever."""
+    try:
+        return path.exists() and not path.is_file()
+    except OSError:  # in a folder that may be listed and not entered; opening it says what is wrong
+        return False
 
 
 def is_dicom(path: Path) -> bool:

@@ -22,7 +22,7 @@ MOST_TILES = 2**31 - 1
 class TilingSpec(Spec):
     """Where tiles lie and at which resolution they are read."""
 
-    mpp: float | None = Field(None, gt=0)
+    mpp: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Requested resolution (µm/px); default: the bundle's."""
     stride_px: int | None = Field(None, gt=0)
     """Distance of neighbouring tile origins (px at the requested resolution); default: the tile's size, no overlap."""

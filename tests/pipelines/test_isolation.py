@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from isolated import end, pid
+from isolated import end, fail, pid
 
 from histo.errors import Cause, SlideError
 from histo.pipelines.isolation import Watchdog, guarded
@@ -66,11 +66,24 @@ def test_what_dies_three_times_alone_is_blamed(
     assert log.read_text().splitlines() == [str(os.getpid())] * 3
 
 
-def test_an_error_of_isolated_work_is_no_crash(job: LabelJob, tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [ValueError("odd"), SlideError(Cause.NO_MPP, "s.svs: no"), OSError(28, "full")])
+def test_what_isolated_work_raises_is_raised_here(job: LabelJob, error: Exception) -> None:
     mark(job, lost=2)
 
-    with pytest.raises(RuntimeError, match="ValueError: it cannot be"):
-        guarded(job, "s.svs", "r0", os.getpid, end, "error", str(tmp_path / "log"))
+    with pytest.raises(type(error)) as caught:
+        guarded(job, "s.svs", "r0", os.getpid, fail, error)
+
+    assert str(caught.value) == str(error)
+    assert getattr(caught.value, "cause", None) == getattr(error, "cause", None)
+
+
+def test_a_process_that_dies_in_different_ways_is_tried_again_by_the_next_run(job: LabelJob, tmp_path: Path) -> None:
+    mark(job, lost=2)
+
+    with pytest.raises(SlideError) as caught:
+        guarded(job, "s.svs", "r0", os.getpid, end, "SIGSEGV SIGKILL SIGSEGV", str(tmp_path / "log"))
+
+    assert caught.value.cause is Cause.OUT_OF_MEMORY
 
 
 def test_work_that_is_lost_again_and_again_is_left_to_the_next_run(job: LabelJob) -> None:

@@ -97,3 +97,9 @@ def test_a_refused_run_changes_nothing_and_one_that_overwrites_leaves_nothing_of
     assert [row["prob_LYM"] for row in again] == pytest.approx([row["prob_TUM"] for row in first], abs=1e-6)
     (slide,) = rows_of(tmp_path / "out" / "slides.parquet")
     assert (slide["status"], slide["attempts"], "fraction_TUM" in slide) == ("ok", 1, False)
+
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    (tmp_path / "out" / "run.json").write_text(json.dumps(record | {"exit_code": None}))
+    capsys.readouterr()
+    assert label(pyramid, renamed, tmp_path / "out", *strict, "--overwrite") == 0
+    assert "1 done before" in capsys.readouterr().out, "a run that was to overwrite, and was killed, goes on"

@@ -11,6 +11,7 @@ GOOD = ("good one.tif", "good two.tif", "once-tiles.tif", "once-mask.tif")
 BAD = {
     "crash-tiles.tif": ("crash", "SIGSEGV", "convert or export it again"),
     "crash-mask.tif": ("crash", "SIGSEGV", "convert or export it again"),
+    "hang-mask.tif": ("timeout", "(plan): nothing could be read for 4 s", "raise --read-timeout-s"),
     "hang-tiles.tif": ("timeout", "nothing could be read for 4 s", "raise --read-timeout-s"),
     "killed-tiles.tif": ("out_of_memory", "was killed", "fewer --workers"),
 }
@@ -46,7 +47,7 @@ def test_only_what_dies_alone_is_blamed_and_the_next_run_tries_what_may_be_mende
     code, log = run(slides, tiny_bundle, out)
 
     assert code == 3, log
-    assert "4 done before, 2 failed before, which --retry-failed tries again, 2 to label again" in log
+    assert "4 done before, 2 failed before, which --retry-failed tries again, 3 to label again" in log
     assert {name: row["status"] for name, row in ledger(out).items()} == {
         name: "failed" if name.startswith("crash") else "ok" for name in (*GOOD, *BAD)
     }

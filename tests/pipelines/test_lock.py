@@ -1,7 +1,9 @@
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,3 +48,19 @@ def test_a_run_that_was_killed_does_not_block_the_next(tmp_path: Path, how: sign
     assert (tmp_path / ".lock").exists()
     with sole_run(tmp_path):
         pass
+
+
+def test_a_dead_lock_of_another_user_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".lock").write_text("process 1 on another machine")
+    can_open = Path.open
+
+    def refuse(path: Path, mode: str = "r", **kwargs: Any) -> Any:  # root may write everything
+        if mode != "r" and path.exists():
+            raise PermissionError(13, "Permission denied", str(path))
+        return can_open(path, mode, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with sole_run(tmp_path), pytest.raises(UsageError, match=f"process {os.getpid()} on"), sole_run(tmp_path):
+        pass
+
+    assert list(tmp_path.iterdir()) == []

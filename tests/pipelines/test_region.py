@@ -5,6 +5,7 @@ import os
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ from slides.fakes import damage_block
 from histo import tables
 from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import paint
+from histo.errors import HistoError
 from histo.learn.bundle import hash_file
 from histo.pipelines import parts
 from histo.pipelines.ledger import Ledger
@@ -290,3 +292,25 @@ def test_the_fingerprint_follows_what_the_rows_depend_on(job: LabelJob) -> None:
     assert {fingerprint(j) for j in same} == {base}
     assert len({base, *(fingerprint(j) for j in other), job.fingerprint("other", 0.25, 0.25)}) == 6
     assert job.fingerprint("content", 0.25, 0.26) != base
+
+
+def test_a_bundle_that_changes_while_a_run_goes_on_is_refused_by_the_next_worker(job: LabelJob) -> None:
+    with pytest.raises(HistoError, match="the bundle was changed while the run went on; label again"):
+        RegionLabeler(replace(job, model_hash="as it was when the run began"))
+
+
+def test_a_drive_that_is_lost_is_not_blamed_on_the_slide(
+    job: LabelJob, jpeg_slide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage_block(str(jpeg_slide), level=0, block=8)
+    can_open = Path.open
+
+    def refuse(path: Path, *args: Any, **kwargs: Any) -> Any:
+        if path == jpeg_slide:
+            raise OSError(5, "Input/output error")
+        return can_open(path, *args, **kwargs)
+
+    row = label(job, found(jpeg_slide), between=lambda: monkeypatch.setattr(Path, "open", refuse))
+
+    assert (row["status"], row["error_code"]) == ("failed", "no_access")
+    assert "Input/output error; make the file readable" in row["error"]

@@ -1,6 +1,8 @@
 """What a second run does with what is there: it trusts fingerprints, and nothing else. No Ray."""
 
+import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,8 @@ from slides.fakes import damage_block
 
 from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import paint
+from histo.errors import UsageError
+from histo.learn.bundle import bundle_hash
 from histo.pipelines import parts
 from histo.pipelines.ledger import Ledger
 from histo.pipelines.region import RegionLabeler
@@ -33,6 +37,15 @@ def state(job: LabelJob, slide: FoundSlide, retry_failed: bool = False) -> str:
     """What a run finds a slide to be."""
     (name,) = find_work(job, [slide], Ledger(job, Collection((slide,), {})), retry_failed).states
     return name
+
+
+def of_other_bundle(job: LabelJob) -> LabelJob:
+    """Change the bundle a little."""
+    model = job.out.parent / "other model"
+    shutil.copytree(job.model, model)
+    document = json.loads((model / "model.json").read_text())
+    (model / "model.json").write_text(json.dumps(document | {"temperature": 2.0}))
+    return replace(job, model=model, model_hash=bundle_hash(model))
 
 
 def never(region: Region, work: SlideWork) -> Summary:
@@ -72,7 +85,7 @@ def test_a_finished_slide_is_done(label_job: LabelJob, slide: FoundSlide) -> Non
 @pytest.mark.parametrize(
     "change",
     [
-        lambda job: replace(job, model_hash="other weights"),
+        of_other_bundle,
         lambda job: replace(job, tissue=job.tissue | {"min_fraction": 0.5}),
         lambda job: replace(job, mpp=1.0),
         lambda job: replace(job, stride_px=48),
@@ -126,6 +139,14 @@ def test_a_lost_ledger_is_made_again_from_the_tables(label_job: LabelJob, slide:
     assert settled(label(label_job, slide, never)) == settled(before)
 
 
+def test_a_spoilt_ledger_is_refused_with_the_way_out(label_job: LabelJob, slide: FoundSlide) -> None:
+    label(label_job, slide)
+    (label_job.out / "slides.parquet").write_bytes(b"PAR1 of another program PAR1")
+
+    with pytest.raises(UsageError, match=r"slides\.parquet: cannot be read .*; remove it, and the tables are counted"):
+        Ledger(label_job, Collection((slide,), {}))
+
+
 def test_a_lost_or_spoilt_table_is_made_again(label_job: LabelJob, slide: FoundSlide) -> None:
     table = label_job.out / label(label_job, slide)["tiles_path"]
     rows = rows_of(table)
@@ -153,7 +174,7 @@ def test_a_half_done_slide_goes_on_from_its_finished_regions(label_job: LabelJob
 def test_finished_regions_of_other_settings_are_not_used(label_job: LabelJob, slide: FoundSlide) -> None:
     first, _ = tasks(label_job, slide)
     RegionLabeler(label_job)(first.region, first.work)
-    changed = replace(label_job, model_hash="other weights")
+    changed = of_other_bundle(label_job)
     worker = Counting(changed)
 
     row = label(changed, slide, worker)
@@ -218,6 +239,76 @@ def test_a_partial_slide_is_done_and_is_labelled_again_only_if_asked(label_job: 
     assert state(replace(label_job, max_failed_fraction=0), slide) != "done"
     strict = label(replace(label_job, max_failed_fraction=0), slide, never)
     assert (strict["status"], strict["error_code"]) == ("failed", "bad_tiles")
+
+
+def test_a_stopped_run_leaves_the_rows_that_it_did_not_come_to(label_job: LabelJob, slide: FoundSlide) -> None:
+    before = label(label_job, slide)
+    stopped = Ledger(replace(label_job, verify=True), Collection((slide,), {}))
+    find_work(replace(label_job, verify=True), [slide], stopped, retry_failed=False)
+    assert stopped.counts() == {"pending": 1}
+    stopped.write(force=True)
+
+    (row,) = rows_of(label_job.out / "slides.parquet")
+    assert row == before
+    assert state(label_job, slide) == "done"
+
+
+def test_a_stopped_retry_is_asked_for_again_by_the_same_command(label_job: LabelJob, slide: FoundSlide) -> None:
+    damage_block(slide.path, level=0, block=5)
+    label(label_job, slide)
+    stopped = Ledger(label_job, Collection((slide,), {}))
+    find_work(label_job, [slide], stopped, retry_failed=True)
+    stopped.write(force=True)
+
+    assert state(label_job, slide, retry_failed=True) == "asked"
+
+
+def test_a_retry_does_not_use_regions_that_an_earlier_attempt_could_not_read(
+    label_job: LabelJob, slide: FoundSlide
+) -> None:
+    damage_block(slide.path, level=0, block=5)
+    label(label_job, slide)
+    first, _ = tasks(label_job, slide)
+    RegionLabeler(label_job)(first.region, first.work)
+
+    assert list((label_job.out / "staging" / "parts").rglob("*.parquet"))
+    state(label_job, slide, retry_failed=True)
+
+    assert not list((label_job.out / "staging" / "parts").rglob("*.parquet"))
+
+
+def test_what_another_plan_left_among_the_parts_is_not_joined(label_job: LabelJob, slide: FoundSlide) -> None:
+    first, second = tasks(label_job, slide)
+    for task in (first, second):
+        RegionLabeler(label_job)(task.region, task.work)
+    folder = parts.parts_folder(label_job.out, slide.slide_id, first.work.fingerprint)
+    shutil.copy(folder / f"{first.region.name}.parquet", folder / "r0099_0099.parquet")
+    shutil.copy(folder / f"{first.region.name}.parquet", folder / f"{second.region.name}.parquet")
+    worker = Counting(label_job)
+
+    row = label(label_job, slide, worker)
+
+    assert (row["status"], worker.read) == ("ok", len(second.region.tile_index))
+
+
+def test_a_merge_that_was_killed_while_it_cleaned_up_is_ended(label_job: LabelJob, slide: FoundSlide) -> None:
+    first, second = tasks(label_job, slide)
+    row = label(label_job, slide)
+    RegionLabeler(label_job)(first.region, first.work)
+    names = [first.region.name, second.region.name]
+
+    parts.merge_slide(label_job, slide.slide_id, row["fingerprint"], names, row["n_tiles"])
+
+    assert len(rows_of(label_job.out / row["tiles_path"])) == row["n_tiles"]
+    assert not parts.parts_folder(label_job.out, slide.slide_id, row["fingerprint"]).exists()
+
+
+def test_attempts_count_how_often_a_slide_was_begun(label_job: LabelJob, slide: FoundSlide) -> None:
+    stopped = Ledger(label_job, Collection((slide,), {}))
+    stopped.begin(slide.slide_id, {"n_tiles": 7}, n_regions=2)
+    stopped.write(force=True)
+
+    assert label(label_job, slide)["attempts"] == 2
 
 
 def test_a_given_resolution_counts_where_the_slide_names_none_and_only_there(
