@@ -41,6 +41,9 @@ def make_job(bundle: Path, out: Path, **changes: Any) -> LabelJob:
         max_failed_fraction=0.1,
         read_timeout_s=60,
         verify=False,
+        reader="auto",
+        precision="float32",
+        agreement=None,
         batch_size=16,
         versions={},
     )

@@ -147,21 +147,34 @@ def _blame(cause: Cause, where: str, code: int, timeout_s: float) -> SlideError:
 class Watchdog:
     """Ends this process if one read takes too long: a thread that hangs in a decoder can be ended in no other way.
 
+    Several threads may be watched at once. The time begins anew whenever one of them comes to an end of a read, so a
+    hang is noticed once the others have nothing more to read.
+
     Args:
         seconds: That a read may take.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._lock = threading.Lock()
+        self._watched = 0
 
     @contextmanager
     def guard(self) -> Iterator[None]:
         """Watch what happens in the block."""
-        faulthandler.dump_traceback_later(self._seconds, exit=True, file=2)  # standard error, whatever stands for it
+        self._count(1)
         try:
             yield
         finally:
-            faulthandler.cancel_dump_traceback_later()
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._watched += change
+            if self._watched:
+                faulthandler.dump_traceback_later(self._seconds, exit=True, file=2)  # whatever stands for stderr
+            else:
+                faulthandler.cancel_dump_traceback_later()
 
     def each(self, items: Iterator[T]) -> Iterator[T]:
         """Yield the items, and watch the making of each."""

@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
 
 from histo import store
 from histo.errors import HistoError, UsageError
 from histo.learn.bundle import Bundle, bundle_hash, find_bundle, read_bundle
+from histo.learn.converted import FOLDER, read_conversion, require_precision
 from histo.pipelines import parts
 from histo.pipelines.cluster import check_shared, describe, place, session
 from histo.pipelines.label_run import label_slides
@@ -21,6 +25,9 @@ from histo.pipelines.record import RunRecord, check_job, claim_output, past_reco
 from histo.pipelines.resume import Todo, find_work, is_transient
 from histo.pipelines.work import LabelJob
 from histo.slides.collection import UNREADABLE_FOLDER, Collection, find_slides
+
+if TYPE_CHECKING:
+    from histo.learn.conversion import Form
 
 __all__ = ["LabelSpec", "label"]
 
@@ -64,17 +71,37 @@ def _label(spec: LabelSpec, job: LabelJob, collection: Collection, ledger: Ledge
         if fresh:
             _clear(spec.out)
         with RunRecord(spec.out, "label", spec, **facts, **describe(placement)) as run:
-            label_slides(job, todo.slides, ledger, placement)
-            return _finish(spec, collection, ledger, run)
+            if job.device == "cpu":
+                job = replace(job, converted=_converted(job))
+            waited = label_slides(job, todo.slides, ledger, placement)
+            return _finish(spec, collection, ledger, run, waiting_for_pixels=round(waited, 3))
 
 
-def _finish(spec: LabelSpec, collection: Collection, ledger: Ledger, run: RunRecord) -> int:
+def _converted(job: LabelJob) -> Path | None:
+    """Return where the bundle's form for CPUs is; it is made where there is none, once, by a task that loads torch."""
+    place = job.model / FOLDER
+    if read_conversion(place, job.model) is not None:
+        return place
+    print(f"{job.model}: converting the network for this kind of machine, once", flush=True)
+    form = ray.get(ray.remote(num_cpus=0)(_convert).remote(job.model, job.out / "staging"))
+    if form.folder is None:
+        print(f"{form.trouble}; it runs in torch, which takes longer", flush=True)
+    return form.folder
+
+
+def _convert(model: Path, fallback: Path) -> "Form":
+    from histo.learn.conversion import ensure_converted  # noqa: PLC0415 -- the driver must not load torch
+
+    return ensure_converted(model, fallback)
+
+
+def _finish(spec: LabelSpec, collection: Collection, ledger: Ledger, run: RunRecord, **facts: Any) -> int:
     counts = ledger.counts()
     assert not counts.get("pending"), "every slide was settled"
     ledger.write(force=True)
     parts.sweep(spec.out, keep=[row["slide_id"] for row in ledger.failures() if is_transient(row["error_code"])])
     bad = counts.get("failed") or counts.get("partial") or UNREADABLE_FOLDER in collection.others
-    return run.finish(3 if bad else 0, slides=counts)
+    return run.finish(3 if bad else 0, slides=counts, **facts)
 
 
 def _report(spec: LabelSpec, ledger: Ledger) -> None:
@@ -154,8 +181,26 @@ def _job(spec: LabelSpec, bundle: Bundle) -> LabelJob:
         tissue=spec.tissue.model_dump(mode="json"),
         mpp_if_missing=spec.mpp_if_missing,
         max_failed_fraction=spec.max_failed_fraction,
+        reader=spec.reader,
+        precision=spec.precision,
+        agreement=_agreement(spec),
         read_timeout_s=spec.read_timeout_s,
         verify=spec.verify,
         batch_size=spec.batch_size,
         versions=versions(),
     )
+
+
+def _agreement(spec: LabelSpec) -> dict[str, Any] | None:
+    """Return how far the precision that is asked for agrees with float32.
+
+    Raises:
+        UsageError: If that is unknown, or not far enough.
+    """
+    if spec.precision == "float32":
+        return None
+    conversion = read_conversion(spec.model / FOLDER, spec.model)
+    require_precision(spec.precision, conversion, spec.model)
+    assert conversion is not None, "it has been measured"
+    assert conversion.bf16 is not None, "it has been measured"
+    return conversion.bf16.model_dump()

@@ -30,8 +30,11 @@ _LONELY_S = 60.0
 """Time without any worker after which a run says that it waits."""
 
 
-def label_slides(job: LabelJob, slides: Sequence[Row], ledger: Ledger, placement: Placement) -> None:
+def label_slides(job: LabelJob, slides: Sequence[Row], ledger: Ledger, placement: Placement) -> float:
     """Label slides, given as rows of `tables.FOUND`, and enter each of them into the ledger.
+
+    Returns:
+        The share of the workers' time in which the network waited for pixels, 0 to 1.
 
     Raises:
         HistoError: If the run cannot go on: the output cannot be written, or no worker lives.
@@ -39,7 +42,7 @@ def label_slides(job: LabelJob, slides: Sequence[Row], ledger: Ledger, placement
     with _stopped_by_sigterm(), Plans(job, slides) as plans, Pool(job, placement) as pool:
         run = _Run(job, ledger, plans, pool)
         try:
-            run.to_its_end()
+            return run.to_its_end()
         except ray.exceptions.RayError as error:
             raise HistoError(f"{job.out}: the run was broken off: {root_cause(error)}") from error
         except KeyboardInterrupt:
@@ -66,8 +69,10 @@ class _Run:
         self._merges: dict[ray.ObjectRef[None], str] = {}
         self._progress = Progress(sum(ledger.counts().values()))
         self._alive_at = time.monotonic()
+        self._seconds = self._waited_s = 0.0
 
-    def to_its_end(self) -> None:
+    def to_its_end(self) -> float:
+        """Label all slides; returns the share of the workers' time in which the network waited for pixels."""
         self._ledger.write(force=True)
         while self._plans.has_more or self._waiting or self._pool.is_busy:
             self._take_plans()
@@ -76,6 +81,8 @@ class _Run:
             done, lost = self._pool.collect(_WAIT_S)
             self._waiting.extendleft(task for task in lost if self._ledger.is_open(task.slide_id))
             for task, summary in done:
+                self._seconds += summary.seconds
+                self._waited_s += summary.waited_s
                 self._enter(task, summary)
             self._end_merges()
             self._ledger.write()
@@ -83,6 +90,7 @@ class _Run:
             self._notice_an_empty_cluster()
         self._end_merges(wait=True)
         self._progress.end(self._ledger.tiles_done)
+        return self._waited_s / self._seconds if self._seconds else 0.0
 
     def _notice_an_empty_cluster(self) -> None:
         now = time.monotonic()
@@ -94,7 +102,7 @@ class _Run:
 
     def _take_plans(self) -> None:
         """Take slides until there is work for every worker and as much again."""
-        while len(self._waiting) < 2 * self._pool.size:
+        while len(self._waiting) < self._pool.in_hand * self._pool.size:
             plan = self._plans.take(wait_s=0 if self._waiting or self._pool.is_busy else _WAIT_S)
             if plan is None:
                 return

@@ -2,8 +2,10 @@
 
 from pydantic import Field
 
+from histo.learn.converted import InferencePrecision
 from histo.pipelines.cluster import Device
 from histo.slides.plan import TilingSpec, TissueSpec
+from histo.slides.slide import ReaderChoice
 from histo.spec import AbsolutePath, Spec
 
 
@@ -24,8 +26,12 @@ class LabelSpec(Spec):
     """Resolution of level 0 (µm/px) for slides that name none."""
     max_failed_fraction: float = Field(0.1, ge=0, le=1)
     """Share of unreadable tiles (0 to 1) above which a slide is failed, not partial."""
-    batch_size: int = Field(16, ge=1)
-    """Tiles per forward pass."""
+    reader: ReaderChoice = "auto"
+    """What decodes the slides: OpenSlide, the direct reader of tiled TIFF, or the latter where both agree."""
+    precision: InferencePrecision = "float32"
+    """Arithmetic of the network; bf16 is faster, and needs a bundle for which `histo convert` found it good enough."""
+    batch_size: int | None = Field(None, ge=1)
+    """Tiles per forward pass; default: 16 on a CPU, what is fastest on a GPU."""
     read_timeout_s: float = Field(300.0, gt=0, le=86_400)
     """Seconds without a single tile or window read after which a worker is ended, and what it read is tried alone."""
     retry_failed: bool = False

@@ -91,6 +91,7 @@ def tile_schema(job: LabelJob, work: SlideWork) -> pa.Schema:
                 "level": work.sampling.level,
             }
         ),
+        "precision": json.dumps({"precision": job.precision, "agreement": job.agreement}),
         "versions": json.dumps(job.versions),
         "slide": json.dumps(work.columns),
     }

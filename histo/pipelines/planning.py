@@ -46,7 +46,7 @@ def _look(job: LabelJob, row: Row, columns: Row) -> tuple[SlidePlan, SlideWork] 
     slide_id, files, watchdog = row["slide_id"], _files(row), Watchdog(job.read_timeout_s)
     columns |= _identify(job, row, files, watchdog)
     with watchdog.guard():
-        slide, reader = open_slide(files[0], job.mpp_if_missing)
+        slide, reader = open_slide(files[0], job.mpp_if_missing, job.reader)
     try:
         columns["fingerprint"] = job.fingerprint(columns["content_id"], slide.mpp_x, slide.mpp_y)
         table = None if row["again"] else parts.finished_table(job, slide_id, columns["fingerprint"])

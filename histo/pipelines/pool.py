@@ -19,8 +19,8 @@ from histo.slides.grid import Region
 PLAN_CPUS = 0.1
 """CPUs of a planning task. Workers leave as much free, or a full pool would keep planning waiting for ever."""
 
-_IN_HAND = 2
-"""Regions that a worker has at a time: one that it labels, and one to go on with."""
+_MORE_IN_HAND = 1
+"""Regions that a worker has beside those that it labels, to go on with."""
 _FALSE_STARTS = 5
 """Workers for each place that may be lost, one after the other, while none gets ready."""
 
@@ -50,12 +50,15 @@ class Pool:
 
     Attributes:
         size: Number of workers.
+        in_hand: Regions that a worker may have at a time.
     """
 
     def __init__(self, job: LabelJob, placement: Placement) -> None:
         self.size = placement.workers
+        self.in_hand = job.regions_at_once + _MORE_IN_HAND
         self._job = job
-        self._worker = ray.remote(max_restarts=0, max_task_retries=0, **worker_resources(placement))(RegionLabeler)
+        settings = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": job.regions_at_once}
+        self._worker = ray.remote(**settings, **worker_resources(placement))(RegionLabeler)
         self._starting: dict[ray.ObjectRef[None], Any] = {}
         self._in_hand: dict[Any, int] = {}
         self._tasks: dict[ray.ObjectRef[Summary], tuple[Any, Task]] = {}
@@ -86,7 +89,7 @@ class Pool:
 
     def has_room(self) -> bool:
         """Whether a worker can take another region."""
-        return any(count < _IN_HAND for count in self._in_hand.values())
+        return any(count < self.in_hand for count in self._in_hand.values())
 
     def give(self, task: Task) -> None:
         """Give a region to the worker that has least in hand."""

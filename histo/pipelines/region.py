@@ -1,27 +1,30 @@
 """The worker that labels regions: it reads their tiles, classifies them, and writes them down."""
 
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import islice
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from histo.errors import Cause, HistoError, ReadError, SlideError
+from histo.errors import Cause, HistoError, SlideError
 from histo.learn.bundle import bundle_hash
+from histo.learn.predictor import load_predictor
 from histo.pipelines import parts
 from histo.pipelines.isolation import Watchdog, guarded
+from histo.pipelines.readers import Readers
 from histo.pipelines.work import Counts, LabelJob, SlideWork, Summary, describe_failure
 from histo.resample import Pixels
 from histo.slides.collection import digest, file_state, sampled_blocks
-from histo.slides.grid import Region
-from histo.slides.slide import OpenSlideReader
-from histo.slides.tiles import read_tile
+from histo.slides.grid import Indices, Region
+from histo.slides.tiles import cut_blocks, read_tiles
+
+Places = Indices
+"""Which of a region's tiles, `(n,)`."""
+Block = tuple[Places, Pixels]
+"""Tiles that were read together: their places, and their pixels `(n, size_px, size_px, 3)`."""
 
 
 class RegionLabeler:
@@ -32,91 +35,128 @@ class RegionLabeler:
     """
 
     def __init__(self, job: LabelJob) -> None:
-        import torch  # noqa: PLC0415 -- the driver and the tasks that plan must not load it
-
-        from histo.learn.predict import Predictor  # noqa: PLC0415 -- likewise
-
-        torch.set_num_threads(job.threads)
         self._job = job
-        self._predict = Predictor(job.model, job.device, job.batch_size)
+        self._predict = load_predictor(
+            job.model, job.device, job.threads, job.batch_size, job.precision, job.converted
+        )
         if bundle_hash(job.model) != job.model_hash:
             raise HistoError(f"{job.model}: the bundle was changed while the run went on; label again")
         self._reads = ThreadPoolExecutor(job.threads, thread_name_prefix="read")
         self._watchdog = Watchdog(job.read_timeout_s)
-        self._local = threading.local()
+        self._readers = Readers()
 
     def __call__(self, region: Region, work: SlideWork) -> Summary:
         """Label one region; a failure becomes part of its summary."""
         start = time.perf_counter()
-        counts, failure = None, None
+        done, failure = None, None
         try:
             here = partial(self._label, region, work)
-            counts = guarded(self._job, work.slide_id, region.name, here, _label_alone, region, work)
+            done = guarded(self._job, work.slide_id, region.name, here, _label_alone, region, work)
         except FloatingPointError:  # the bundle's fault, not the slide's: the run ends
             raise
         except Exception as error:  # noqa: BLE001 -- a region is the other boundary
             failure = describe_failure(_trouble(work) or error, f"{work.slide_id}, region {region.name}")
-        return Summary(counts, time.perf_counter() - start, failure)
+        counts, waited_s = done or (None, 0.0)
+        return Summary(counts, time.perf_counter() - start, waited_s, failure)
 
     def ready(self) -> None:
         """Answer, once the network is loaded."""
 
-    def _label(self, region: Region, work: SlideWork) -> Counts:
-        table = parts.staged_part(self._job, region, work)
+    def _label(self, region: Region, work: SlideWork) -> tuple[Counts, float]:
+        """Return the counts of a region's tiles, and for how many seconds the network waited for pixels."""
+        table, waited_s = parts.staged_part(self._job, region, work), 0.0
         if table is None:
-            probabilities, bad = self._classify(region, work)
+            probabilities, bad, waited_s = self._classify(region, work)
             if (error := _trouble(work, look_inside=bool(bad.any()))) is not None:
                 raise error
             table = parts.tile_table(self._job, region, work, probabilities, bad)
             parts.write_region(self._job, region, work, table)
-        return parts.count(table, self._job.classes)
+        return parts.count(table, self._job.classes), waited_s
 
-    def _classify(self, region: Region, work: SlideWork) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """Return probabilities `(tiles, classes)`, and which tiles could not be read, `(tiles,)`."""
+    def _classify(
+        self, region: Region, work: SlideWork
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], float]:
+        """Return probabilities `(tiles, classes)`, which tiles could not be read, `(tiles,)`, and the time waited."""
         count = len(region.tile_index)
         probabilities, bad = np.zeros((count, len(self._job.classes)), np.float32), np.ones(count, np.bool_)
-        tiles = enumerate(self._watchdog.each(self._read_ahead(region, work)))
-        readable = ((i, tile) for i, tile in tiles if tile is not None)
-        while batch := list(islice(readable, self._job.batch_size)):
-            places = [i for i, _ in batch]
-            probabilities[places] = self._predict(np.stack([tile for _, tile in batch]))
-            bad[places] = False
-        return probabilities, bad
+        places: deque[Places] = deque()
+        blocks = _Timed(self._watchdog.each(self._read_ahead(region, work)))
 
-    def _read_ahead(self, region: Region, work: SlideWork) -> Iterator[Pixels | None]:
-        """Yield the tiles in order, while threads read the ones after; memory holds two batches of them."""
-        ahead = 2 * self._job.batch_size + self._job.threads
-        waiting: deque[Future[Pixels | None]] = deque()
-        for index in region.tile_index.tolist():
-            waiting.append(self._reads.submit(self._read, index, work))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
+        def batches() -> Iterator[Pixels]:
+            for where, tiles in cut_batches(blocks, self._predict.batch_size):
+                places.append(where)
+                yield tiles
+
+        for predicted in self._predict.over(batches()):
+            where = places.popleft()
+            probabilities[where] = predicted
+            bad[where] = False
+        return probabilities, bad, blocks.seconds
+
+    def _read_ahead(self, region: Region, work: SlideWork) -> Iterator[Block]:
+        """Yield the readable tiles, block by block, while threads read the blocks after; memory holds a few of them."""
+        waiting: deque[tuple[Places, Future[tuple[Pixels, npt.NDArray[np.bool_]]]]] = deque()
+
+        def first() -> Block:
+            places, read = waiting.popleft()
+            tiles, bad = read.result()
+            return (places[~bad], tiles[~bad]) if bad.any() else (places, tiles)
+
+        for places in cut_blocks(work.grid, region.tile_index):
+            waiting.append((places, self._reads.submit(self._read, region.tile_index[places], work)))
+            if len(waiting) > self._job.threads:
+                yield first()
         while waiting:
-            yield waiting.popleft().result()
+            yield first()
 
-    def _read(self, tile_index: int, work: SlideWork) -> Pixels | None:
-        """Read one tile; None if its pixels cannot be decoded."""
-        grid_x, grid_y = work.grid.places(np.asarray([tile_index]))
+    def _read(self, tile_index: Indices, work: SlideWork) -> tuple[Pixels, npt.NDArray[np.bool_]]:
+        reader = self._readers.get(work.slide, work.columns["reader"])
+        return read_tiles(reader, work.slide, work.sampling, work.grid, tile_index)
+
+
+def cut_batches(blocks: Iterable[Block], size: int) -> Iterator[Block]:
+    """Cut blocks of tiles, given with their places, into batches of equal size; only the last one may be smaller."""
+    waiting: list[Block] = []
+    count = 0
+    for block in blocks:
+        waiting.append(block)
+        count += len(block[0])
+        if count >= size:
+            places, tiles = _join(waiting)
+            whole = count - count % size
+            for start in range(0, whole, size):
+                yield places[start : start + size], tiles[start : start + size]
+            waiting, count = [(places[whole:], tiles[whole:])], count - whole
+    if count:
+        yield _join(waiting)
+
+
+def _join(blocks: Sequence[Block]) -> Block:
+    filled = [block for block in blocks if len(block[0])]
+    if len(filled) == 1:
+        return filled[0]
+    return np.concatenate([places for places, _ in filled]), np.concatenate([tiles for _, tiles in filled])
+
+
+class _Timed:
+    """An iterator that knows how long it was waited for."""
+
+    def __init__(self, items: Iterator[Block]) -> None:
+        self._items = items
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[Block]:
+        return self
+
+    def __next__(self) -> Block:
+        start = time.perf_counter()
         try:
-            return read_tile(
-                self._reader(work.slide.path), work.slide, work.sampling, work.grid, int(grid_x[0]), int(grid_y[0])
-            )
-        except ReadError:
-            return None
-
-    def _reader(self, path: str) -> OpenSlideReader:
-        """Return this thread's reader of a slide, and close that of the slide before."""
-        current: Any = getattr(self._local, "reader", None)
-        if current is None or current[0] != path:
-            if current is not None:
-                current[1].close()
-            current = (path, OpenSlideReader(path))
-            self._local.reader = current
-        reader: OpenSlideReader = current[1]
-        return reader
+            return next(self._items)
+        finally:
+            self.seconds += time.perf_counter() - start
 
 
-def _label_alone(job: LabelJob, region: Region, work: SlideWork) -> Counts:
+def _label_alone(job: LabelJob, region: Region, work: SlideWork) -> tuple[Counts, float]:
     return RegionLabeler(job)._label(region, work)  # noqa: SLF001 -- the same, in a process of its own
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from histo.errors import Cause, SlideError
+from histo.learn.converted import InferencePrecision
 from histo.slides.collection import readable
 from histo.slides.grid import Grid
 from histo.slides.resolution import Sampling
-from histo.slides.slide import Level, Slide
+from histo.slides.reader import Level
+from histo.slides.slide import ReaderChoice, Slide
 from histo.tables import SCHEMA_VERSION
 
-ALGORITHM_VERSION = 2
+ALGORITHM_VERSION = 3
 """Raised whenever the same slide, settings and bundle would give other rows."""
 
 Row = dict[str, Any]
@@ -39,10 +41,14 @@ class LabelJob:
         max_failed_fraction: Share of unreadable tiles above which a slide is `failed`.
         read_timeout_s: Seconds without a read after which a worker is ended.
         verify: Whether slide files are hashed whole.
-        batch_size: Tiles per forward pass.
+        reader: What decodes the slides, as requested.
+        precision: Arithmetic of the network.
+        agreement: How far that agrees with float32, as a JSON document; None for float32 itself.
+        batch_size: Tiles per forward pass; None leaves it to the device.
         versions: Of the packages, for the files' footers.
         device: What torch calls the device.
         threads: CPU threads of a worker.
+        converted: Where the bundle's form for the CPU stands, if there is one.
     """
 
     out: Path
@@ -59,10 +65,19 @@ class LabelJob:
     max_failed_fraction: float
     read_timeout_s: float
     verify: bool
-    batch_size: int
+    reader: ReaderChoice
+    precision: InferencePrecision
+    agreement: dict[str, Any] | None
+    batch_size: int | None
     versions: dict[str, str]
     device: str = "cpu"
     threads: int = 1
+    converted: Path | None = None
+
+    @property
+    def regions_at_once(self) -> int:
+        """Regions that a worker has in work: one on a CPU; beside a GPU as many as keep its reader threads busy."""
+        return 1 if self.device == "cpu" else 2 + self.threads // 4
 
     def tolerates(self, n_ok: int, n_failed: int) -> bool:
         """Whether a slide with so many readable and unreadable tiles still has a result."""
@@ -84,8 +99,8 @@ class LabelJob:
             "model": self.model_hash,
             "tiling": self.tiling | {"mpp": self.mpp, "size_px": self.size_px, "stride_px": self.stride_px},
             "tissue": self.tissue,
-            "precision": "float32",
-            "reader": "openslide",
+            "precision": self.precision,
+            "reader": self.reader,
         }
 
 
@@ -156,11 +171,13 @@ class Summary:
     Attributes:
         counts: Its tiles; None if it failed.
         seconds: Working time.
+        waited_s: Part of it in which the network waited for pixels.
         failure: The ledger's error columns, or None.
     """
 
     counts: Counts | None
     seconds: float
+    waited_s: float = 0.0
     failure: Row | None = None
 
 

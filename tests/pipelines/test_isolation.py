@@ -117,6 +117,29 @@ _disposable_process((wait, {str(child)!r}))
         time.sleep(0.05)
 
 
+def test_a_watchdog_notices_a_thread_that_hangs_while_others_come_in_time() -> None:
+    code = """
+import threading, time
+from histo.pipelines.isolation import Watchdog
+dog = Watchdog(1)
+def hang():
+    with dog.guard():
+        time.sleep(60)
+threading.Thread(target=hang, daemon=True).start()
+for _ in range(5):
+    with dog.guard():
+        time.sleep(0.1)
+time.sleep(30)
+"""
+    start = time.monotonic()
+
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 1
+    assert "Timeout (" in ended.stderr
+    assert time.monotonic() - start < 20
+
+
 def test_a_watchdog_lets_pass_what_comes_in_time() -> None:
     dog = Watchdog(0.5)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
 from label_loop import found, label, make_job, plan, tasks
 from plain_loop import PlainLoop, assert_equal_to_plain_loop, rows_of
 from slides.fakes import damage_block
@@ -22,11 +25,12 @@ from histo.errors import HistoError
 from histo.learn.bundle import hash_file
 from histo.pipelines import parts
 from histo.pipelines.ledger import Ledger
-from histo.pipelines.region import RegionLabeler
+from histo.pipelines.region import RegionLabeler, cut_batches
 from histo.pipelines.resume import find_work
 from histo.pipelines.work import LabelJob, SlideWork, Summary
 from histo.slides.collection import Collection, find_slides
 from histo.slides.grid import Region
+from histo.slides.tiles import cut_blocks
 
 CLASSES = ("MUS", "STR", "TUM")
 
@@ -114,6 +118,7 @@ def test_the_footer_says_what_made_the_file(job: LabelJob, jpeg_slide: Path, pyr
     assert footer[b"histo.fingerprint"].decode() == row["fingerprint"]
     assert json.loads(footer[b"histo.classes"]) == list(CLASSES)
     assert json.loads(footer[b"histo.tiling"])["effective_mpp"] == [0.5, 0.5]
+    assert json.loads(footer[b"histo.precision"]) == {"precision": "float32", "agreement": None}
     assert footer[b"histo.model_sha256"].decode() == hash_file(job.model / "model.safetensors")
     assert {name: row[name] for name in slide} == slide
 
@@ -262,18 +267,50 @@ def test_a_name_that_is_not_utf8_is_labelled_and_reported_like_any_other(
     assert row["slide_id"].startswith("caf%E9.tif~")
 
 
-def test_no_more_tiles_are_read_ahead_than_two_batches(job: LabelJob, jpeg_slide: Path) -> None:
-    job = replace(job, batch_size=2)
-    (task,) = tasks(job, found(jpeg_slide))
-    labeler = RegionLabeler(job)
+def test_one_block_more_than_there_are_threads_is_read_ahead(label_job: LabelJob, pyramid: Path) -> None:
+    task = tasks(label_job, found(pyramid / "two textures.tif"))[0]
+    labeler = RegionLabeler(label_job)
     started: list[int] = []
     read = labeler._read
-    labeler._read = lambda index, work: started.append(index) or read(index, work)  # type: ignore[method-assign, func-returns-value]
+    labeler._read = lambda index, work: started.append(len(index)) or read(index, work)  # type: ignore[method-assign, func-returns-value]
 
-    first = next(iter(labeler._read_ahead(task.region, task.work)))
+    places, tiles = next(iter(labeler._read_ahead(task.region, task.work)))
 
-    assert first is not None
-    assert len(started) <= 2 * job.batch_size + job.threads + 1 < len(task.region.tile_index)
+    assert len(places) == len(tiles) == started[0]
+    assert len(started) <= label_job.threads + 1 < len(list(cut_blocks(task.work.grid, task.region.tile_index)))
+
+
+@given(st.lists(st.integers(0, 9), max_size=12), st.integers(1, 8))
+def test_batches_have_every_tile_once_and_only_the_last_one_is_smaller(sizes: list[int], size: int) -> None:
+    places = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1]) if sizes else []
+    blocks = [(block, block.astype(np.uint8)[:, None]) for block in places]
+
+    batches = list(cut_batches(blocks, size))
+
+    assert [place for where, _ in batches for place in where.tolist()] == list(range(sum(sizes)))
+    assert all((tiles[:, 0] == where).all() for where, tiles in batches)
+    assert [len(where) for where, _ in batches[:-1]] == [size] * (len(batches) - 1)
+    assert all(0 < len(where) <= size for where, _ in batches)
+
+
+def test_regions_that_are_labelled_at_once_by_one_worker_are_those_of_one_after_the_other(
+    label_job: LabelJob, pyramid: Path
+) -> None:
+    both = tasks(label_job, found(pyramid / "two textures.tif"))
+    at_once = replace(label_job, out=label_job.out / "at once", threads=3)
+    in_turn, together = RegionLabeler(label_job), RegionLabeler(at_once)
+
+    with ThreadPoolExecutor(2) as threads:
+        one = list(threads.map(lambda task: together(task.region, task.work), both))
+    other = [in_turn(task.region, task.work) for task in both]
+
+    assert [summary.counts for summary in one] == [summary.counts for summary in other]
+    assert all(0 < summary.waited_s <= summary.seconds for summary in [*one, *other])
+
+
+def test_a_worker_beside_a_gpu_has_enough_regions_in_work_for_all_its_threads(label_job: LabelJob) -> None:
+    assert label_job.regions_at_once == 1
+    assert [replace(label_job, device="cuda", threads=n).regions_at_once for n in (1, 4, 16)] == [2, 3, 6]
 
 
 def test_the_fingerprint_follows_what_the_rows_depend_on(job: LabelJob) -> None:
@@ -287,10 +324,12 @@ def test_the_fingerprint_follows_what_the_rows_depend_on(job: LabelJob) -> None:
         replace(job, mpp=0.4),
         replace(job, tissue=job.tissue | {"min_fraction": 0.3}),
         replace(job, stride_px=112),
+        replace(job, reader="openslide"),
+        replace(job, precision="bf16"),
     ]
     base = fingerprint(job)
     assert {fingerprint(j) for j in same} == {base}
-    assert len({base, *(fingerprint(j) for j in other), job.fingerprint("other", 0.25, 0.25)}) == 6
+    assert len({base, *(fingerprint(j) for j in other), job.fingerprint("other", 0.25, 0.25)}) == 8
     assert job.fingerprint("content", 0.25, 0.26) != base
 
 
