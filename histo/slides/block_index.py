@@ -3,6 +3,7 @@
 tifffile reads the directories; it is asked for nothing else.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -76,6 +77,7 @@ def read_index(path: str, levels: Sequence[Level]) -> tuple[BlockIndex, ...]:
 
 
 def _pages(path: str) -> list[_Page]:
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # OpenSlide has the last word on a damaged directory
     try:
         with tifffile.TiffFile(path) as file:
             return [_page(page) for page in file.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
@@ -117,8 +119,8 @@ def _index(path: str, level: Level, pages: Sequence[_Page]) -> BlockIndex:
         raise SlideError(
             Cause.UNREADABLE,
             f"{path}: level {level.index} of {page.width} x {page.height} px needs {across} x {down} blocks, but the "
-            f"file lists {len(page.offsets)}; its tags are damaged and its blocks would be shuffled, copy or export it "
-            "again",
+            f"file lists {len(page.offsets)} places and {len(page.counts)} lengths; its tags are damaged and its "
+            "blocks would be shuffled, copy or export it again",
         )
     _check_coding(level, page)
     return BlockIndex(
@@ -134,9 +136,7 @@ def _index(path: str, level: Level, pages: Sequence[_Page]) -> BlockIndex:
 
 def _check_coding(level: Level, page: _Page) -> None:
     if page.compression not in (JPEG, APERIO_YCBCR, APERIO_RGB):
-        raise UnsuitedError(
-            f"level {level.index} is compressed in a way ({page.compression}) that is left to OpenSlide"
-        )
+        raise UnsuitedError(f"level {level.index} has a compression ({page.compression}) that is left to OpenSlide")
     if page.compression == JPEG and page.colours not in (RGB, YCBCR):
         raise UnsuitedError(f"level {level.index} has colours ({page.colours}) that are left to OpenSlide")
     if ((page.offsets == 0) & (page.counts == 0)).any():
