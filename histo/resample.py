@@ -8,13 +8,22 @@ change a pixel.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, floor
+from typing import TypeVar
 
+import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 Pixels = npt.NDArray[np.uint8]
 KERNEL = "box"
+_Number = TypeVar("_Number", np.uint8, np.float32)
+MOST_BLOCK = 4000
+"""Pixels of the largest block whose mean, computed as float32, is still told from the next possible one."""
+
+cv2.setNumThreads(1)  # our own threads are the parallelism; OpenCV's would compete with them
 
 
 @dataclass(frozen=True)
@@ -82,26 +91,64 @@ def resample(source: Pixels, columns: Window, rows: Window) -> Pixels:
         raise ValueError(f"the windows need a source of {spans} pixels (height, width), not {source.shape[:2]}")
     if columns.ratio == 1 and rows.ratio == 1:
         return source
-    total = _average(_average(source.astype(np.float32), rows, axis=0), columns, axis=1)
-    mean: Pixels = np.floor(total / np.float32(rows.footprint * columns.footprint) + np.float32(0.5)).astype(np.uint8)
-    return mean
+    if whole_blocks(columns, rows):
+        return block_means(source, int(columns.ratio), int(rows.ratio))
+    return _area_means(source, columns, rows)
 
 
-def _average(values: npt.NDArray[np.float32], window: Window, axis: int) -> npt.NDArray[np.float32]:
-    """Sum the weighted taps along one axis, in an order that does not depend on the window."""
+def whole_blocks(columns: Window, rows: Window) -> bool:
+    """Tell whether each target pixel is the mean of a block of source pixels that `block_means` can average."""
+    return columns.ratio % 1 == 0 and rows.ratio % 1 == 0 and columns.ratio * rows.ratio <= MOST_BLOCK
+
+
+def block_means(source: Pixels, across: int, down: int) -> Pixels:
+    """Average blocks of `across` x `down` pixels.
+
+    Args:
+        source: `(H, W, C)`, whole blocks.
+        across: Width of a block, pixels.
+        down: Its height; a block has at most `MOST_BLOCK` pixels.
+
+    Returns:
+        `(H // down, W // across, C)`, rounded half up.
+    """
+    height, width, channels = source.shape
+    size = width // across, height // down
+    if across == down == 2:  # where OpenCV's integer arithmetic rounds half up
+        mean = cv2.resize(source, size, interpolation=cv2.INTER_AREA)
+    else:
+        area = across * down
+        exact = np.asarray(cv2.resize(source.astype(np.float32), size, interpolation=cv2.INTER_AREA), np.float32)
+        exact += np.float32(0.5 + 0.25 / area)  # means are multiples of 1 / area; what float32 loses is less
+        mean = exact
+    return mean.astype(np.uint8, copy=False).reshape(size[1], size[0], channels)
+
+
+def _area_means(source: Pixels, columns: Window, rows: Window) -> Pixels:
+    """Average along columns, then along rows; each a sum of taps whose order does not depend on the window."""
+    height, width, channels = source.shape
+    down = _weights(rows) @ source.reshape(height, -1).astype(np.float32)
+    turned = _turn(down.reshape(rows.count, width, channels)).reshape(width, -1)
+    mean = _weights(columns) @ turned
+    mean /= np.float32(rows.footprint * columns.footprint)
+    mean += np.float32(0.5)
+    return _turn(mean.astype(np.uint8).reshape(columns.count, rows.count, channels))
+
+
+def _turn(image: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
+    """Exchange the first two axes of `(H, W, C)`, in memory as well."""
+    height, width, channels = image.shape
+    return np.asarray(cv2.transpose(image), image.dtype).reshape(width, height, channels)
+
+
+@lru_cache(maxsize=256)
+def _weights(window: Window) -> sparse.csr_array[np.float32]:
+    """Return the taps as a matrix, from the pixels of the source span to those of the window."""
     first, weights = window.taps()
-    first = first - window.source_span()[0]
-    length = values.shape[axis]
-    total: npt.NDArray[np.float32] | None = None
-    for tap in range(weights.shape[1]):
-        weight = weights[:, tap]
-        if not weight.any():
-            continue
-        picked = np.take(values, np.minimum(first + tap, length - 1), axis=axis)
-        picked *= weight.reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
-        total = picked if total is None else total + picked
-    assert total is not None, "every window has a tap of positive weight"
-    return total
+    start, stop = window.source_span()
+    places = np.minimum((first - start)[:, None] + np.arange(weights.shape[1]), stop - start - 1)
+    starts = np.arange(window.count + 1) * weights.shape[1]
+    return sparse.csr_array((weights.ravel(), places.ravel(), starts), shape=(window.count, stop - start))
 
 
 def resize(image: Pixels, size_px: int) -> Pixels:

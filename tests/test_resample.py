@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histo.resample import Pixels, Window, resample, resize
+from histo.resample import Pixels, Window, block_means, resample, resize
 
 laws = settings(deadline=None, max_examples=50)
 any_ratio = st.sampled_from([0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 0.9999, 2.0016]) | st.floats(0.3, 5)
@@ -77,6 +77,18 @@ def test_an_integer_ratio_is_the_block_mean_rounded_half_up(columns: Window, row
     mean = resample(source, columns, rows)
 
     assert np.array_equal(mean, (2 * total + area) // (2 * area))
+
+
+@laws
+@given(st.integers(1, 63), st.integers(1, 63), st.integers(0, 254), st.integers(-1, 1))
+def test_a_block_mean_beside_a_half_is_rounded_exactly(across: int, down: int, level: int, surplus: int) -> None:
+    area = across * down
+    block = np.full(area, level, np.uint8)
+    block[: max(0, area // 2 + surplus)] += 1
+
+    mean = block_means(block.reshape(down, across, 1).repeat(3, axis=2), across, down)
+
+    assert mean.tolist() == [[[(2 * block.sum(dtype=int) + area) // (2 * area)] * 3]]
 
 
 @laws

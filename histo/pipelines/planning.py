@@ -3,16 +3,19 @@
 import json
 import os
 import time
+from collections.abc import Sequence
 from functools import partial
 
 from histo import tables
+from histo.errors import ReadError
 from histo.pipelines import parts
 from histo.pipelines.isolation import Watchdog, guarded
 from histo.pipelines.work import LabelJob, Row, SlideWork, describe_failure
 from histo.resample import Pixels
 from histo.slides.collection import all_blocks, digest, file_state, sampled_blocks
 from histo.slides.plan import SlidePlan, TilingSpec, TissueSpec, plan_slide
-from histo.slides.slide import Level, Reader, open_slide
+from histo.slides.reader import Level, Place, Reader
+from histo.slides.slide import open_slide
 
 
 def plan_row(row: Row, job: LabelJob) -> Row:
@@ -114,16 +117,22 @@ def _plan_columns(plan: SlidePlan) -> Row:
     }
 
 
-class _Watched:
+class _Watched(Reader):
     """A reader whose every read is watched."""
 
     def __init__(self, reader: Reader, watchdog: Watchdog) -> None:
         self._reader, self._watchdog = reader, watchdog
+        self.name = reader.name
 
     def read(self, level: Level, x: int, y: int, width: int, height: int) -> Pixels:
         """See `Reader.read`."""
         with self._watchdog.guard():
             return self._reader.read(level, x, y, width, height)
+
+    def read_windows(self, level: Level, places: Sequence[Place], targets: Sequence[Pixels]) -> list[ReadError | None]:
+        """See `Reader.read_windows`."""
+        with self._watchdog.guard():
+            return self._reader.read_windows(level, places, targets)
 
     def close(self) -> None:
         """See `Reader.close`."""

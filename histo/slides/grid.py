@@ -112,14 +112,19 @@ def keep_tissue(grid: Grid, mask: TissueMask, min_fraction: float) -> tuple[Indi
 
 def cut_regions(grid: Grid, tile_index: Indices, tissue_fraction: npt.NDArray[np.float32]) -> Iterator[Region]:
     """Group kept tiles by the square of the grid that they lie in."""
+    for (row, column), members in squares(grid, tile_index, REGION_TILES):
+        yield Region(f"r{row:04d}_{column:04d}", tile_index[members], tissue_fraction[members])
+
+
+def squares(grid: Grid, tile_index: Indices, edge: int) -> Iterator[tuple[tuple[int, int], Indices]]:
+    """Group tiles by squares of `edge` x `edge` places: `(row, column)` of each, and positions in `tile_index`."""
     grid_x, grid_y = grid.places(tile_index)
-    across = ceil(grid.columns / REGION_TILES)
-    square = (grid_y // REGION_TILES) * across + grid_x // REGION_TILES
+    across = ceil(grid.columns / edge)
+    square = (grid_y // edge) * across + grid_x // edge
     order = np.argsort(square, kind="stable")
     numbers, starts = np.unique(square[order], return_index=True)
     for number, members in zip(numbers.tolist(), np.split(order, starts[1:]), strict=False):
-        name = f"r{number // across:04d}_{number % across:04d}"
-        yield Region(name, tile_index[members], tissue_fraction[members])
+        yield divmod(number, across), members
 
 
 def _origins(index: Indices, step: float) -> Indices:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +9,9 @@ from pydantic import Field
 
 from histo.errors import Cause, ReadError, SlideError
 from histo.slides.grid import Grid, Indices, Region, cut_regions, keep_tissue
+from histo.slides.reader import Reader
 from histo.slides.resolution import Sampling, choose_sampling
-from histo.slides.slide import Reader, Slide
+from histo.slides.slide import Slide
 from histo.slides.tissue import find_tissue
 from histo.spec import Spec
 
@@ -54,7 +54,7 @@ class SlidePlan:
         tile_index: The kept tiles, ascending, `(n,)`.
         tissue_fraction: Of each kept tile, `(n,)`.
         tissue_mm2: Area of the tissue mask.
-        reader: Which reader decodes it.
+        reader: Name of the reader that decodes it.
     """
 
     slide: Slide
@@ -63,7 +63,7 @@ class SlidePlan:
     tile_index: Indices
     tissue_fraction: npt.NDArray[np.float32]
     tissue_mm2: float
-    reader: Literal["openslide"] = "openslide"
+    reader: str
 
     def regions(self) -> Iterator[Region]:
         """Yield the units of work, in grid order."""
@@ -98,7 +98,7 @@ def plan_slide(
         ) from error
     tile_index, tissue_fraction = keep_tissue(grid, mask, tissue.min_fraction)
     area = mask.area_um2(slide.mpp_x, slide.mpp_y) / 1e6
-    return SlidePlan(slide, sampling, grid, tile_index, tissue_fraction, area)
+    return SlidePlan(slide, sampling, grid, tile_index, tissue_fraction, area, reader.name)
 
 
 def _lay_grid(slide: Slide, sampling: Sampling, size_px: int, stride_px: int) -> Grid:

@@ -5,38 +5,24 @@ The turn between places `(x, y)` and arrays `(H, W, C)` happens here, and nowher
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import openslide
 
-from histo.errors import Cause, ReadError, SlideError
+from histo.errors import Cause, SlideError
+from histo.slides.block_index import UnsuitedError
+from histo.slides.direct import DirectReader
+from histo.slides.probes import compare
+from histo.slides.reader import Level, Reader
+from histo.slides.reference import OpenSlideReader
+
+__all__ = ["Level", "OpenSlideReader", "Reader", "ReaderChoice", "Slide", "open_reader", "open_slide"]
 
 PLAUSIBLE_MPP = (0.05, 20.0)
 
-Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Level:
-    """One image of the pyramid.
-
-    Attributes:
-        index: 0 is the finest.
-        width: In its own pixels.
-        height: Likewise.
-        downsample: Level-0 pixels per pixel of it.
-        exact: Whether OpenSlide can read it pixel by pixel. It takes places in level-0 pixels, so where its own
-            downsample is not whole (2.0005, from sizes that were rounded), it interpolates between pixels of the level.
-    """
-
-    index: int
-    width: int
-    height: int
-    downsample: float
-    exact: bool = True
+ReaderChoice = Literal["auto", "openslide", "direct"]
+"""`auto` is `direct` where the file is suited and both agree on its pixels, else `openslide`."""
 
 
 @dataclass(frozen=True)
@@ -76,114 +62,85 @@ class Slide:
         return self.levels[0].height
 
 
-class Reader(Protocol):
-    """Whatever decodes pixels of one open slide."""
-
-    def read(self, level: Level, x: int, y: int, width: int, height: int) -> Pixels:
-        """Read a rectangle, in pixels of the level; what lies outside the level, or is transparent, is white.
-
-        Raises:
-            ReadError: If these pixels cannot be decoded.
-        """
-
-    def close(self) -> None:
-        """Release the file."""
-
-
-class OpenSlideReader:
-    """Reads through OpenSlide, the reference for every format. One thread at a time per reader."""
-
-    name = "openslide"
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._handle = _open(path)
-
-    def read(self, level: Level, x: int, y: int, width: int, height: int) -> Pixels:
-        """See `Reader.read`."""
-        canvas = np.full((height, width, 3), 255, np.uint8)
-        left, top = max(0, x), max(0, y)
-        right, bottom = min(level.width, x + width), min(level.height, y + height)
-        if left < right and top < bottom:
-            canvas[top - y : bottom - y, left - x : right - x] = self._decode(
-                level, left, top, right - left, bottom - top
-            )
-        return canvas
-
-    def _decode(self, level: Level, x: int, y: int, width: int, height: int) -> Pixels:
-        # OpenSlide divides by its own (unrounded) downsample to find the pixel of the level again.
-        scale = self._handle.level_downsamples[level.index]
-        place = (round(x * scale), round(y * scale))
-        try:
-            rgba = np.asarray(self._handle.read_region(place, level.index, (width, height)))
-        except openslide.OpenSlideError as error:
-            self._reopen()
-            raise ReadError(f"level {level.index} at ({x}, {y}): {error}") from error
-        return _on_white(rgba)
-
-    def _reopen(self) -> None:
-        """Replace the handle: an OpenSlide handle that has failed once fails for every later read."""
-        self._handle.close()
-        self._handle = _open(self._path)
-
-    def close(self) -> None:
-        """See `Reader.close`."""
-        self._handle.close()
-
-
-def open_slide(path: str, mpp_if_missing: float | None = None) -> tuple[Slide, OpenSlideReader]:
+def open_slide(
+    path: str, mpp_if_missing: float | None = None, reader: ReaderChoice = "openslide"
+) -> tuple[Slide, Reader]:
     """Open a slide and read its metadata.
 
     Args:
         path: The slide's file, the first one of a DICOM series.
         mpp_if_missing: µm per level-0 pixel for a slide that names none.
+        reader: What is to decode its pixels.
 
     Raises:
-        SlideError: If it is not a slide, or its resolution is unknown or not plausible.
+        SlideError: If it is not a slide, its resolution is unknown or not plausible, it contradicts itself, or `direct`
+            is asked for and cannot be had.
     """
-    reader = OpenSlideReader(path)
-    handle = reader._handle  # noqa: SLF001 -- the metadata come from the handle that will read
+    reference = OpenSlideReader(path)
     try:
-        properties = handle.properties
-        mpp_x, mpp_y, mpp_source = _resolution(path, properties, mpp_if_missing)
-        slide = Slide(
-            path=path,
-            vendor=properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
-            levels=_levels(handle.level_dimensions, handle.level_downsamples),
-            mpp_x=mpp_x,
-            mpp_y=mpp_y,
-            mpp_source=mpp_source,
-            bounds=_bounds(properties),
-            objective_power=_positive(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
-            quickhash=properties.get(openslide.PROPERTY_NAME_QUICKHASH1),
-        )
+        slide = _describe(path, reference.handle, mpp_if_missing)
+        if reader == "openslide":
+            return slide, reference
+        direct = _compared(slide, reference)
+    except UnsuitedError as error:
+        if reader == "auto":
+            return slide, reference
+        reference.close()
+        raise SlideError(
+            Cause.UNREADABLE, f"{path}: --reader direct cannot read it: {error}; use --reader auto"
+        ) from error
     except SlideError:
-        reader.close()
+        reference.close()
         raise
-    return slide, reader
+    reference.close()
+    return slide, direct
 
 
-def _open(path: str) -> openslide.OpenSlide:
+def open_reader(slide: Slide, name: str) -> Reader:
+    """Open a slide again with the reader that was chosen for it, whose `name` is given.
+
+    Raises:
+        SlideError: If the file is not any more what the slide describes.
+    """
+    if name == OpenSlideReader.name:
+        return OpenSlideReader(slide.path)
+    if name != DirectReader.name:
+        raise ValueError(f"reader {name!r}: neither {OpenSlideReader.name} nor {DirectReader.name}")
     try:
-        return openslide.OpenSlide(path)
-    except openslide.OpenSlideUnsupportedFormatError:
+        return DirectReader(slide.path, slide.levels)
+    except UnsuitedError as error:
         raise SlideError(
-            Cause.NOT_A_SLIDE,
-            f"{path}: OpenSlide does not recognise a slide in this file; it is damaged, not a whole-slide image, or of "
-            "a format that has to be converted (to a tiled, pyramidal TIFF, for instance)",
-        ) from None
-    except openslide.OpenSlideError as error:
-        raise SlideError(
-            Cause.NOT_A_SLIDE, f"{path}: cannot be opened as a slide: {error}; copy or export it again"
-        ) from None
+            Cause.CHANGED,
+            f"{slide.path}: the file changed while it was read ({error}); label again when it is complete",
+        ) from error
 
 
-def _on_white(rgba: Pixels) -> Pixels:
-    alpha = rgba[..., 3:]
-    if alpha.min() == 255:
-        return rgba[..., :3]
-    share = alpha.astype(np.float32) / 255
-    return np.floor(rgba[..., :3] * share + 255 * (1 - share) + 0.5).astype(np.uint8)
+def _compared(slide: Slide, reference: OpenSlideReader) -> DirectReader:
+    """Open a slide directly, and compare it with the reference; raise `UnsuitedError` where that fails."""
+    direct = DirectReader(slide.path, slide.levels)
+    try:
+        compare(direct, reference, slide.levels)
+    except (UnsuitedError, SlideError):
+        direct.close()
+        raise
+    return direct
+
+
+def _describe(path: str, handle: openslide.OpenSlide, mpp_if_missing: float | None) -> Slide:
+    properties = handle.properties
+    mpp_x, mpp_y, mpp_source = _resolution(path, properties, mpp_if_missing)
+    levels = _levels(handle.level_dimensions, handle.level_downsamples)
+    return Slide(
+        path=path,
+        vendor=properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
+        levels=tuple(_with_blocks(level, properties) for level in levels),
+        mpp_x=mpp_x,
+        mpp_y=mpp_y,
+        mpp_source=mpp_source,
+        bounds=_bounds(properties),
+        objective_power=_positive(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
+        quickhash=properties.get(openslide.PROPERTY_NAME_QUICKHASH1),
+    )
 
 
 def _levels(sizes: tuple[tuple[int, int], ...], downsamples: tuple[float, ...]) -> tuple[Level, ...]:
@@ -195,6 +152,14 @@ def _levels(sizes: tuple[tuple[int, int], ...], downsamples: tuple[float, ...]) 
         blurred = abs(width / nearest - w) < 1 and abs(height / nearest - h) < 1
         levels.append(Level(index, w, h, float(nearest) if blurred else downsample, exact=downsample == nearest))
     return tuple(levels)
+
+
+def _with_blocks(level: Level, properties: Mapping[str, str]) -> Level:
+    """Add the size of the level's file blocks, if it is stored in such."""
+    width, height = (
+        _positive(properties.get(f"openslide.level[{level.index}].tile-{name}")) for name in ("width", "height")
+    )
+    return replace(level, block_width=int(width or 1), block_height=int(height or 1))
 
 
 def _resolution(path: str, properties: Mapping[str, str], mpp_if_missing: float | None) -> tuple[float, float, str]:

@@ -10,16 +10,17 @@ absorbs blue as much as green.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
-from math import ceil
+from math import ceil, lcm
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from histo.errors import Cause, ReadError, SlideError
 from histo.resample import Pixels, Window
-from histo.slides.slide import Level, Reader, Slide
+from histo.slides.reader import Level, Reader
+from histo.slides.slide import Slide
 from histo.slides.window import read_window
 
 Mask = npt.NDArray[np.bool_]
@@ -203,11 +204,14 @@ def _blank(slide: Slide, level: Level, ratio_x: int, ratio_y: int) -> Thumbnail:
 
 
 def _windows(level: Level, ratio_x: int, ratio_y: int) -> Iterator[tuple[Window, Window]]:
-    def along(extent: int, ratio: int) -> list[Window]:
-        count, step = ceil(extent / ratio), max(1, WINDOW_PX // ratio)
+    """Cut a level into windows; where that can be, their edges are edges of file blocks, so that none is cut in two."""
+
+    def along(extent: int, ratio: int, block: int) -> list[Window]:
+        whole = lcm(ratio, block)
+        count, step = ceil(extent / ratio), WINDOW_PX // whole * whole // ratio or max(1, WINDOW_PX // ratio)
         return [Window(start, min(step, count - start), ratio) for start in range(0, count, step)]
 
-    return product(along(level.width, ratio_x), along(level.height, ratio_y))
+    return product(along(level.width, ratio_x, level.block_width), along(level.height, ratio_y, level.block_height))
 
 
 def _split(columns: Window, rows: Window) -> list[tuple[Window, Window]]:
@@ -228,12 +232,13 @@ def stained(thumbnail: Thumbnail) -> tuple[Mask, Mask]:
     glass = glass_colour(_sample(thumbnail))
     tissue, ink = np.empty((2, *thumbnail.unknown.shape), np.bool_)
     step = max(1, STRIP_CELLS // tissue.shape[1])
+    density = np.log10((glass + 1) / (np.arange(256, dtype=np.float32)[:, None] + 1))
     for start in range(0, len(tissue), step):
         rows = np.s_[start : start + step]
-        density = np.log10((glass + 1) / (thumbnail.pixels[rows].astype(np.float32) + 1))
-        red, green, blue = np.moveaxis(density, -1, 0)
+        red, green, blue = (density[:, channel][thumbnail.pixels[rows, :, channel]] for channel in range(3))
         tissue[rows] = green - np.minimum(red, blue) >= STAINED
-        ink[rows] = (density.max(axis=-1) >= DENSE) & ((red > INK_RED * green) | (blue > INK_BLUE * green))
+        dense = np.maximum(np.maximum(red, green), blue) >= DENSE
+        ink[rows] = dense & ((red > INK_RED * green) | (blue > INK_BLUE * green))
     return tissue, ink
 
 
@@ -245,12 +250,13 @@ def _sample(thumbnail: Thumbnail) -> Pixels:
 
 def _strokes(ink: Mask, cell_um2: float) -> Mask:
     """Keep what is large enough for a stroke of a pen, and add its rim, whose mixed pixels look like tissue."""
-    numbers, _ = ndimage.label(ink, structure=np.ones((3, 3)))
-    inked = numbers[ink]
-    strokes = np.zeros_like(ink)
+    if not ink.any():
+        return ink
+    _, numbers = cv2.connectedComponents(ink.view(np.uint8), connectivity=8)
+    inked = np.asarray(numbers)[ink]
+    strokes = np.zeros(ink.shape, np.uint8)
     strokes[ink] = (np.bincount(inked) * cell_um2 >= STROKE_UM2)[inked]
-    rim: Mask = ndimage.binary_dilation(strokes, _disk(2 * RIM_UM / cell_um2**0.5))
-    return rim
+    return _dilate(strokes, _disk(2 * RIM_UM / cell_um2**0.5)).view(np.bool_)
 
 
 def glass_colour(pixels: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
@@ -274,13 +280,23 @@ def _smooth(mask: Mask, um_per_cell: float) -> Mask:
     """Close gaps, then drop specks."""
     close, speck = (_disk(size / um_per_cell) for size in (CLOSE_UM, SPECK_UM))
     margin = len(close)
-    padded = np.pad(mask, margin, mode="edge")
-    smooth = ndimage.binary_opening(ndimage.binary_closing(padded, close), speck)
-    result: Mask = smooth[margin:-margin, margin:-margin]
-    return result
+    padded = np.pad(mask.view(np.uint8), margin, mode="edge")
+    closed = _erode(_dilate(padded, close), close)
+    smooth = _dilate(_erode(closed, speck), speck)
+    return np.ascontiguousarray(smooth[margin:-margin, margin:-margin]).view(np.bool_)
 
 
-def _disk(diameter: float) -> Mask:
+def _dilate(mask: Pixels, shape: Pixels) -> Pixels:
+    """Add what a shape covers that is centred in the mask; both of 0 and 1."""
+    return np.asarray(cv2.dilate(mask, shape, borderType=cv2.BORDER_CONSTANT, borderValue=0), np.uint8)
+
+
+def _erode(mask: Pixels, shape: Pixels) -> Pixels:
+    """Keep the centres of what a shape covers within the mask; beyond its edge there is none of it."""
+    return np.asarray(cv2.erode(mask, shape, borderType=cv2.BORDER_CONSTANT, borderValue=0), np.uint8)
+
+
+def _disk(diameter: float) -> Pixels:
     reach = max(1, round(diameter / 2))
-    disk: Mask = np.hypot(*np.mgrid[-reach : reach + 1, -reach : reach + 1]) <= reach
-    return disk
+    inside: Mask = np.hypot(*np.mgrid[-reach : reach + 1, -reach : reach + 1]) <= reach
+    return inside.astype(np.uint8)

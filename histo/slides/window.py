@@ -1,7 +1,10 @@
 """Pixels of any window of a slide's target grid."""
 
-from histo.resample import Pixels, Window, resample
-from histo.slides.slide import Reader, Slide
+import numpy as np
+
+from histo.resample import Pixels, Window
+from histo.slides.reader import Reader
+from histo.slides.slide import Slide
 
 
 def read_window(reader: Reader, slide: Slide, level: int, columns: Window, rows: Window) -> Pixels:
@@ -20,6 +23,8 @@ def read_window(reader: Reader, slide: Slide, level: int, columns: Window, rows:
     Raises:
         ReadError: If its pixels cannot be decoded.
     """
-    (left, right), (top, bottom) = columns.source_span(), rows.source_span()
-    pixels = reader.read(slide.levels[level], left, top, right - left, bottom - top)
-    return resample(pixels, columns, rows)
+    pixels = np.empty((rows.count, columns.count, 3), np.uint8)
+    (error,) = reader.read_windows(slide.levels[level], [(columns, rows)], [pixels])
+    if error is not None:
+        raise error
+    return pixels

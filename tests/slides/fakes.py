@@ -10,7 +10,8 @@ import tifffile
 from histo.errors import ReadError
 from histo.resample import Pixels
 from histo.slides.plan import SlidePlan, TilingSpec, TissueSpec, plan_slide
-from histo.slides.slide import Level, Slide, open_slide
+from histo.slides.reader import Level, Reader
+from histo.slides.slide import Slide, open_slide
 
 Places = npt.NDArray[np.float64]
 Paint = Callable[[int, Places, Places], npt.NDArray[np.generic]]
@@ -26,12 +27,14 @@ def fake_slide(
     return Slide("fake.svs", "fake", tuple(levels), mpp_x, mpp_y, "metadata", None, None, None)
 
 
-class FakeReader:
+class FakeReader(Reader):
     """Paints whatever is asked for, each pixel by the level-0 place of its corner; white beyond the level.
 
     Attributes:
         areas: Pixels of each read, in order.
     """
+
+    name = "fake"
 
     def __init__(self, paint: Paint) -> None:
         self._paint = paint

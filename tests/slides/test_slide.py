@@ -11,7 +11,8 @@ from slides.fakes import damage_block, noise, omit_block, write_tiff
 
 from histo.errors import Cause, ReadError, SlideError
 from histo.resample import Pixels
-from histo.slides.slide import OpenSlideReader, Slide, _levels, _on_white, open_slide
+from histo.slides.reference import OpenSlideReader, on_white
+from histo.slides.slide import Slide, _levels, open_slide
 
 laws = settings(deadline=None, max_examples=40)
 WIDTH, HEIGHT, MARGIN = 480, 320, 60
@@ -24,7 +25,7 @@ def pyramid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Slide, OpenSlideR
     return open_slide(write_tiff(tmp_path_factory.mktemp("slides") / "pyramid.tif", [FULL, HALF]))
 
 
-def on_white(pixels: Pixels) -> Pixels:
+def framed(pixels: Pixels) -> Pixels:
     """Put a white margin around an array."""
     return np.pad(pixels, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), constant_values=255)
 
@@ -57,7 +58,7 @@ def test_each_pixel_is_the_one_that_was_written_and_white_beyond_the_edge(
     pyramid: tuple[Slide, OpenSlideReader], level: int, x: int, y: int, width: int, height: int
 ) -> None:
     slide, reader = pyramid
-    expected = on_white((FULL, HALF)[level])[y + MARGIN : y + MARGIN + height, x + MARGIN : x + MARGIN + width]
+    expected = framed((FULL, HALF)[level])[y + MARGIN : y + MARGIN + height, x + MARGIN : x + MARGIN + width]
 
     pixels = reader.read(slide.levels[level], x, y, width, height)
 
@@ -88,7 +89,7 @@ def test_a_block_that_was_never_written_is_white(tmp_path: Path) -> None:
 def test_transparency_is_laid_on_white() -> None:
     rgba = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 100, 200, 51]]], np.uint8)
 
-    assert _on_white(rgba).tolist() == [[[10, 20, 30], [255, 255, 255], [204, 224, 244]]]
+    assert on_white(rgba).tolist() == [[[10, 20, 30], [255, 255, 255], [204, 224, 244]]]
 
 
 def test_a_damaged_block_fails_and_all_others_are_read(tmp_path: Path) -> None:

@@ -1,0 +1,143 @@
+"""Where the file blocks of a tiled TIFF lie, how many bytes they have, and how they are coded.
+
+tifffile reads the directories; it is asked for nothing else.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from histo.errors import Cause, SlideError
+from histo.slides.reader import Level
+
+Table = npt.NDArray[np.int64]
+JPEG, APERIO_YCBCR, APERIO_RGB = 7, 33003, 33005
+"""Codes of compressions; both of Aperio's are JPEG 2000 codestreams. OpenSlide opens no other JPEG 2000 in a TIFF."""
+RGB, YCBCR = 2, 6
+"""Codes of colours."""
+
+
+class UnsuitedError(Exception):
+    """A file is not one that can be read directly; the message says why."""
+
+
+@dataclass(frozen=True)
+class BlockIndex:
+    """The file blocks of one level.
+
+    Attributes:
+        block_width: Pixels of the level.
+        block_height: Likewise.
+        offsets: Where each block begins in the file, `(rows, columns)`, bytes.
+        counts: How many bytes each has.
+        compression: `JPEG`, `APERIO_YCBCR` or `APERIO_RGB`.
+        is_rgb: Whether the coded colours are red, green and blue, not luminance and two differences.
+        tables: JPEG tables that all blocks share, a JPEG stream of its own.
+    """
+
+    block_width: int
+    block_height: int
+    offsets: Table
+    counts: Table
+    compression: int
+    is_rgb: bool
+    tables: bytes
+
+
+@dataclass(frozen=True)
+class _Page:
+    """What a directory says, not yet believed."""
+
+    width: int
+    height: int
+    block_width: int
+    block_height: int
+    compression: int
+    colours: int
+    contiguous: bool
+    depth: tuple[int, ...]
+    offsets: Table
+    counts: Table
+    tables: bytes
+
+
+def read_index(path: str, levels: Sequence[Level]) -> tuple[BlockIndex, ...]:
+    """Find the file blocks of each level.
+
+    Raises:
+        UnsuitedError: If a level is not stored in a way that can be read directly.
+        SlideError: If the file contradicts itself, so that its blocks would be put in wrong places.
+    """
+    pages = _pages(path)
+    return tuple(_index(path, level, pages) for level in levels)
+
+
+def _pages(path: str) -> list[_Page]:
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # OpenSlide has the last word on a damaged directory
+    try:
+        with tifffile.TiffFile(path) as file:
+            return [_page(page) for page in file.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
+    except Exception as error:
+        raise UnsuitedError(f"its TIFF directories cannot be read ({error})") from error
+
+
+def _page(page: tifffile.TiffPage) -> _Page:
+    def value(name: str, default: object = ()) -> object:
+        return page.tags.valueof(name, default=default)
+
+    offsets, counts = (np.atleast_1d(np.asarray(value(name), np.int64)) for name in ("TileOffsets", "TileByteCounts"))
+    return _Page(
+        width=page.imagewidth,
+        height=page.imagelength,
+        block_width=page.tilewidth,
+        block_height=page.tilelength,
+        compression=int(page.compression),
+        colours=int(page.photometric),
+        contiguous=int(page.planarconfig) == 1,
+        depth=tuple(np.broadcast_to(page.bitspersample, page.samplesperpixel).tolist()),
+        offsets=offsets,
+        counts=counts,
+        tables=page.jpegtables or b"",
+    )
+
+
+def _index(path: str, level: Level, pages: Sequence[_Page]) -> BlockIndex:
+    found = [page for page in pages if (page.width, page.height) == (level.width, level.height)]
+    if len(found) != 1:
+        raise UnsuitedError(f"{len(found)} of its tiled images have the size of level {level.index}")
+    page = found[0]
+    if not page.contiguous or page.depth != (8, 8, 8):
+        raise UnsuitedError(f"level {level.index} is not stored as 3 x 8 bits per pixel")
+    across, down = (
+        -(-extent // edge) for extent, edge in ((page.width, page.block_width), (page.height, page.block_height))
+    )
+    if not len(page.offsets) == len(page.counts) == across * down:
+        raise SlideError(
+            Cause.UNREADABLE,
+            f"{path}: level {level.index} of {page.width} x {page.height} px needs {across} x {down} blocks, but the "
+            f"file lists {len(page.offsets)} places and {len(page.counts)} lengths; its tags are damaged and its "
+            "blocks would be shuffled, copy or export it again",
+        )
+    _check_coding(level, page)
+    return BlockIndex(
+        block_width=page.block_width,
+        block_height=page.block_height,
+        offsets=page.offsets.reshape(down, across),
+        counts=page.counts.reshape(down, across),
+        compression=page.compression,
+        is_rgb=page.compression == APERIO_RGB or page.colours == RGB,
+        tables=page.tables,
+    )
+
+
+def _check_coding(level: Level, page: _Page) -> None:
+    if page.compression not in (JPEG, APERIO_YCBCR, APERIO_RGB):
+        raise UnsuitedError(f"level {level.index} has a compression ({page.compression}) that is left to OpenSlide")
+    if page.compression == JPEG and page.colours not in (RGB, YCBCR):
+        raise UnsuitedError(f"level {level.index} has colours ({page.colours}) that are left to OpenSlide")
+    if ((page.offsets == 0) & (page.counts == 0)).any():
+        raise UnsuitedError(f"level {level.index} is sparse: it has blocks that were never written")

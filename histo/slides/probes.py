@@ -1,0 +1,63 @@
+"""Compare what two readers make of the same places of a slide, before one of them is trusted."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from histo.errors import ReadError
+from histo.slides.block_index import UnsuitedError
+from histo.slides.direct import DirectReader
+from histo.slides.reader import Level
+from histo.slides.reference import OpenSlideReader
+
+MOST_DIFFERENCE = 2
+"""Grey levels by which decoders of one format may differ."""
+PROBE_PX = 64
+"""Edge of a probe, pixels of the level; it lies within one file block."""
+RICH, SPREAD = 3, 2
+"""Probes of each level: in the blocks of most bytes, which show most, and in others spread over the level."""
+ALIGNED = 1 / 256
+"""Distance of a pixel of a level from the place that OpenSlide takes for it, below which it does not interpolate."""
+
+
+def compare(direct: DirectReader, reference: OpenSlideReader, levels: Sequence[Level]) -> None:
+    """Compare a few places of each level; those that either reader cannot decode are passed over.
+
+    Raises:
+        UnsuitedError: If a place differs, or if none could be compared.
+    """
+    compared = False
+    for level in levels:
+        for x, y, width, height in _places(direct, level, reference.handle.level_downsamples[level.index]):
+            try:
+                ours, theirs = (reader.read(level, x, y, width, height) for reader in (direct, reference))
+            except ReadError:
+                continue
+            difference = np.abs(ours.astype(np.int16) - theirs).max()
+            if difference > MOST_DIFFERENCE:
+                raise UnsuitedError(f"level {level.index} at ({x}, {y}): differs from OpenSlide by {difference} levels")
+            compared = True
+    if not compared:
+        raise UnsuitedError("none of its blocks can be decoded by both readers and compared")
+
+
+def _places(direct: DirectReader, level: Level, downsample: float) -> Iterator[tuple[int, int, int, int]]:
+    """Yield rectangles of one level, `(x, y, width, height)`, that OpenSlide reads pixel by pixel."""
+    width, height = direct.block_size(level)
+    xs, ys = _aligned(level.width, width, downsample), _aligned(level.height, height, downsample)
+    richest = np.argsort(-direct.block_bytes(level)[np.ix_(ys // height, xs // width)].ravel(), kind="stable")
+    others = richest[RICH :: max(1, (len(richest) - RICH) // SPREAD)][:SPREAD]
+    for number in [*richest[:RICH].tolist(), *others.tolist()]:
+        x, y = int(xs[number % len(xs)]), int(ys[number // len(xs)])
+        right, bottom = min(level.width, (x // width + 1) * width), min(level.height, (y // height + 1) * height)
+        yield x, y, min(PROBE_PX, right - x), min(PROBE_PX, bottom - y)
+
+
+def _aligned(extent: int, edge: int, downsample: float) -> npt.NDArray[np.int64]:
+    """Choose in each file block along one axis a pixel that OpenSlide finds exactly, near a quarter of the block."""
+    place = np.arange(extent) * downsample
+    exact = np.flatnonzero(np.abs(place - np.round(place)) <= ALIGNED * downsample)
+    first = np.arange(0, extent, edge)
+    near = exact[np.minimum(np.searchsorted(exact, np.minimum(first + edge // 4, extent - 1)), len(exact) - 1)]
+    return np.unique(near)

@@ -1,0 +1,83 @@
+"""Read through OpenSlide: the reference for the pixels of every format."""
+
+import cv2
+import numpy as np
+import openslide
+
+from histo.errors import Cause, ReadError, SlideError
+from histo.resample import Pixels
+from histo.slides.reader import Level, Reader
+
+_OPAQUE = 0xFF000000
+"""Least value of an opaque pixel, read as one little-endian number."""
+
+
+class OpenSlideReader(Reader):
+    """Reads through OpenSlide. One thread at a time per reader.
+
+    Attributes:
+        handle: OpenSlide's own, another one after a read that failed.
+    """
+
+    name = "openslide"
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.handle = _open(path)
+
+    def read(self, level: Level, x: int, y: int, width: int, height: int) -> Pixels:
+        """See `Reader.read`."""
+        left, top = max(0, x), max(0, y)
+        right, bottom = min(level.width, x + width), min(level.height, y + height)
+        if (left, top, right, bottom) == (x, y, x + width, y + height):
+            return self._decode(level, x, y, width, height)
+        canvas = np.full((height, width, 3), 255, np.uint8)
+        if left < right and top < bottom:
+            canvas[top - y : bottom - y, left - x : right - x] = self._decode(
+                level, left, top, right - left, bottom - top
+            )
+        return canvas
+
+    def _decode(self, level: Level, x: int, y: int, width: int, height: int) -> Pixels:
+        # OpenSlide divides by its own (unrounded) downsample to find the pixel of the level again.
+        scale = self.handle.level_downsamples[level.index]
+        place = (round(x * scale), round(y * scale))
+        try:
+            rgba = np.asarray(self.handle.read_region(place, level.index, (width, height)))
+        except openslide.OpenSlideError as error:
+            self._reopen()
+            raise ReadError(f"level {level.index} at ({x}, {y}): {error}") from error
+        return on_white(rgba)
+
+    def _reopen(self) -> None:
+        """Replace the handle: an OpenSlide handle that has failed once fails for every later read."""
+        self.handle.close()
+        self.handle = _open(self._path)
+
+    def close(self) -> None:
+        """See `Reader.close`."""
+        self.handle.close()
+
+
+def _open(path: str) -> openslide.OpenSlide:
+    try:
+        return openslide.OpenSlide(path)
+    except openslide.OpenSlideUnsupportedFormatError:
+        raise SlideError(
+            Cause.NOT_A_SLIDE,
+            f"{path}: OpenSlide does not recognise a slide in this file; it is damaged, not a whole-slide image, or of "
+            "a format that has to be converted (to a tiled, pyramidal TIFF, for instance)",
+        ) from None
+    except openslide.OpenSlideError as error:
+        raise SlideError(
+            Cause.NOT_A_SLIDE, f"{path}: cannot be opened as a slide: {error}; copy or export it again"
+        ) from None
+
+
+def on_white(rgba: Pixels) -> Pixels:
+    """Lay `(H, W, 4)` on white, `(H, W, 3)`."""
+    if np.ascontiguousarray(rgba).view("<u4").min() >= _OPAQUE:
+        rgb: Pixels = np.asarray(cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB), np.uint8)
+        return rgb
+    share = rgba[..., 3:].astype(np.float32) / 255
+    return np.floor(rgba[..., :3] * share + 255 * (1 - share) + 0.5).astype(np.uint8)

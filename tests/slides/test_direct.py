@@ -1,0 +1,101 @@
+"""The direct reader shows what OpenSlide shows, whatever the file's coding."""
+
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from slides.coded import FORMATS, scenery, write_coded
+
+from histo.slides.direct import DirectReader
+from histo.slides.reader import Reader
+from histo.slides.slide import Slide, open_slide
+
+laws = settings(deadline=None, max_examples=60)
+Opened = tuple[Slide, Reader, Reader]
+LEVELS = [scenery(332, 276), scenery(166, 138, step=2), scenery(83, 69, step=4)]
+
+
+def opened(path: str) -> Opened:
+    slide, reference = open_slide(path)
+    _, direct = open_slide(path, reader="direct")
+    return slide, direct, reference
+
+
+@pytest.fixture(scope="module")
+def pyramid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
+    """A slide of three levels whose blocks do not fill it, read directly and by OpenSlide."""
+    slide, direct, reference = opened(write_coded(tmp_path_factory.mktemp("slides") / "a.tif", LEVELS))
+    yield slide, direct, reference
+    direct.close()
+    reference.close()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_coding_gives_openslides_pixels(tmp_path: Path, name: str) -> None:
+    slide, direct, reference = opened(write_coded(tmp_path / "a.tif", LEVELS[:1], FORMATS[name]))
+
+    ours, theirs = (reader.read(slide.levels[0], -9, -7, 350, 300).astype(int) for reader in (direct, reference))
+
+    direct.close()
+    assert np.abs(ours - theirs).max() <= FORMATS[name].tolerance
+    assert np.abs(ours[7:283, 9:341] - LEVELS[0]).mean() < 4
+
+
+@laws
+@given(st.integers(0, 2), st.integers(-80, 340), st.integers(-80, 300), st.integers(1, 200), st.integers(1, 200))
+def test_any_rectangle_is_openslides(pyramid: Opened, level: int, x: int, y: int, width: int, height: int) -> None:
+    slide, direct, reference = pyramid
+
+    ours, theirs = (reader.read(slide.levels[level], x, y, width, height) for reader in (direct, reference))
+
+    assert ours.shape == (height, width, 3)
+    assert np.array_equal(ours, theirs)
+
+
+def test_threads_share_a_reader(pyramid: Opened) -> None:
+    slide, direct, _ = pyramid
+    places = [(x, y) for x in range(0, 330, 30) for y in range(0, 270, 30)] * 3
+
+    def read(place: tuple[int, int]) -> bytes:
+        return direct.read(slide.levels[0], *place, 60, 60).tobytes()
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(read, places))
+
+    assert together == [read(place) for place in places]
+
+
+def test_a_reader_does_not_travel_to_another_process(pyramid: Opened) -> None:
+    with pytest.raises(TypeError, match="pickle"):
+        pickle.dumps(pyramid[1])
+
+
+def test_a_worker_opens_the_recorded_levels_without_openslide(pyramid: Opened) -> None:
+    slide, direct, _ = pyramid
+
+    again = DirectReader(slide.path, slide.levels)
+
+    assert np.array_equal(again.read(slide.levels[1], 5, 6, 70, 80), direct.read(slide.levels[1], 5, 6, 70, 80))
+    again.close()
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ["CMU-1-Small-Region.svs", "tcga-cr-7395-01a-01-ts1.svs"])
+def test_real_slides_have_openslides_pixels(shared: Path, name: str) -> None:
+    path = str(shared / "slides" / name)
+    slide, reference = open_slide(path, mpp_if_missing=0.25)
+    _, direct = open_slide(path, mpp_if_missing=0.25, reader="direct")
+
+    most = 0
+    for y in range(-100, slide.height, 900):
+        ours, theirs = (r.read(slide.levels[0], -50, y, slide.width + 100, 700) for r in (direct, reference))
+        most = max(most, int(np.abs(ours.astype(np.int16) - theirs).max()))
+
+    direct.close()
+    reference.close()
+    assert most <= 2

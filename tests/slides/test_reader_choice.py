@@ -1,0 +1,191 @@
+"""Which reader a slide gets: the direct one where it is suited and agrees with OpenSlide, and how that is said."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from slides.coded import FORMATS, YCBCR, block_at, overwrite, scenery, set_tag, write_coded
+from slides.fakes import noise, omit_block, write_tiff
+
+from histo.errors import Cause, SlideError
+from histo.slides.plan import TilingSpec, TissueSpec, plan_slide
+from histo.slides.slide import ReaderChoice, open_reader, open_slide
+
+PIXELS = scenery(332, 276)
+
+
+def chosen(path: str | Path, reader: ReaderChoice = "auto") -> str:
+    """Name the reader that a slide gets."""
+    _, opened = open_slide(str(path), 0.25, reader)
+    opened.close()
+    return opened.name
+
+
+def refusal(path: str | Path, reader: ReaderChoice) -> SlideError:
+    with pytest.raises(SlideError) as caught:
+        open_slide(str(path), 0.25, reader)
+    return caught.value
+
+
+def test_a_slide_is_read_by_openslide_unless_asked_otherwise(tmp_path: Path) -> None:
+    _, reader = open_slide(write_coded(tmp_path / "a.tif", [PIXELS]))
+
+    assert reader.name == "openslide"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_coding_that_it_knows_is_read_directly(tmp_path: Path, name: str) -> None:
+    assert chosen(write_coded(tmp_path / "a.tif", [PIXELS], FORMATS[name])) == "direct"
+
+
+def test_levels_that_openslide_interpolates_are_compared_where_it_does_not(tmp_path: Path) -> None:
+    levels = [scenery(1003, 803), scenery(501, 401, step=2), scenery(250, 200, step=4)]
+    path = write_coded(tmp_path / "a.tif", levels)
+
+    slide, _ = open_slide(path)
+
+    assert not any(level.exact for level in slide.levels[1:])
+    assert chosen(path) == "direct"
+
+
+def test_what_is_not_suited_is_read_by_openslide(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", [noise(300, 200)])
+
+    error = refusal(path, "direct")
+
+    assert chosen(path) == "openslide"
+    assert error.cause is Cause.UNREADABLE
+    assert str(error).startswith(f"{path}: --reader direct cannot read it: level 0 has a compression (")
+    assert str(error).endswith("use --reader auto")
+
+
+@pytest.mark.realdata
+def test_a_file_that_is_no_tiff_is_read_by_openslide(dicom: Path) -> None:
+    error = refusal(dicom, "direct")
+
+    assert chosen(dicom) == "openslide"
+    assert "its TIFF directories cannot be read (not a TIFF file" in str(error)
+
+
+@pytest.fixture
+def dicom(shared: Path) -> Path:
+    return shared / "slides" / "format" / "boxes_0.dcm"
+
+
+def test_a_sparse_file_is_read_by_openslide(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.tif", [PIXELS])
+    omit_block(path, level=0, block=3)
+
+    assert chosen(path) == "openslide"
+    assert "sparse" in str(refusal(path, "direct"))
+
+
+def test_two_images_of_one_size_are_read_by_openslide(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.tif", [PIXELS, PIXELS])
+
+    assert chosen(path) == "openslide"
+
+
+@pytest.mark.parametrize(("form", "colours"), [("jpeg, RGB", YCBCR), ("jpeg, RGB without a marker", 1)])
+def test_colours_that_cannot_be_trusted_are_left_to_openslide(tmp_path: Path, form: str, colours: int) -> None:
+    path = write_coded(tmp_path / "a.tif", [PIXELS], FORMATS[form])
+    set_tag(path, 0, "PhotometricInterpretation", colours)
+
+    assert chosen(path) == "openslide"
+
+
+def test_readers_that_disagree_are_named_with_the_place(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.tif", [PIXELS], FORMATS["jpeg, RGB"])
+    set_tag(path, 0, "PhotometricInterpretation", YCBCR)
+
+    error = refusal(path, "direct")
+
+    assert error.cause is Cause.UNREADABLE
+    assert "differs from OpenSlide by" in str(error)
+
+
+def test_a_slide_of_which_nothing_can_be_compared_is_read_by_openslide(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.tif", [PIXELS])
+    for block in range(30):
+        offset, count = block_at(path, 0, block)
+        overwrite(path, offset, bytes(count))
+
+    assert chosen(path) == "openslide"
+    assert "none of its blocks" in str(refusal(path, "direct"))
+
+
+def test_damaged_blocks_are_passed_over(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.tif", [PIXELS])
+    for block in range(0, 30, 2):
+        offset, count = block_at(path, 0, block)
+        overwrite(path, offset, bytes(count))
+
+    assert chosen(path) == "direct"
+
+
+@pytest.mark.parametrize("reader", ["auto", "direct"])
+@pytest.mark.parametrize(("tag", "value"), [("ImageWidth", 1000), ("ImageLength", 100), ("TileWidth", 128)])
+def test_an_index_that_contradicts_itself_fails_the_slide(
+    tmp_path: Path, reader: ReaderChoice, tag: str, value: int
+) -> None:
+    path = write_coded(tmp_path / "a.tif", [PIXELS])
+    set_tag(path, 0, tag, value, dtype="I")
+
+    error = refusal(path, reader)
+
+    assert error.cause is Cause.UNREADABLE
+    assert "but the file lists 30 places and 30 lengths; its tags are damaged" in str(error)
+
+
+@pytest.mark.parametrize("name", ["direct", "openslide"])
+def test_a_worker_gets_the_reader_that_was_recorded(tmp_path: Path, name: ReaderChoice) -> None:
+    slide, first = open_slide(write_coded(tmp_path / "a.tif", [PIXELS]), reader=name)
+
+    again = open_reader(slide, first.name)
+
+    assert type(again) is type(first)
+    assert np.array_equal(again.read(slide.levels[0], 1, 2, 90, 80), first.read(slide.levels[0], 1, 2, 90, 80))
+    again.close()
+    first.close()
+
+
+def test_a_file_that_is_another_one_by_now_has_changed(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.tif", [PIXELS])
+    slide, reader = open_slide(path, reader="direct")
+    write_tiff(tmp_path / "a.tif", [noise(300, 200)])
+
+    with pytest.raises(SlideError, match="changed while it was read") as caught:
+        open_reader(slide, reader.name)
+
+    reader.close()
+    assert caught.value.cause is Cause.CHANGED
+
+
+def test_a_reader_that_does_not_exist_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
+    slide, _ = open_slide(write_coded(tmp_path / "a.tif", [PIXELS]))
+
+    with pytest.raises(ValueError, match="reader 'auto'"):
+        open_reader(slide, "auto")
+
+
+@pytest.mark.parametrize("name", ["direct", "openslide"])
+def test_a_plan_records_its_reader(tmp_path: Path, name: ReaderChoice) -> None:
+    slide, reader = open_slide(write_coded(tmp_path / "a.tif", [PIXELS]), reader=name)
+
+    plan = plan_slide(slide, reader, 64, 0.5, TilingSpec(), TissueSpec())
+
+    reader.close()
+    assert plan.reader == name
+
+
+def test_both_readers_plan_the_same_tiles(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.tif", [scenery(1328, 1104)])
+    plans = []
+    for name in ("direct", "openslide"):
+        slide, reader = open_slide(path, reader=name)
+        plans.append(plan_slide(slide, reader, 64, 0.5, TilingSpec(), TissueSpec()))
+        reader.close()
+
+    assert len(plans[0].tile_index) > 0
+    assert np.array_equal(plans[0].tile_index, plans[1].tile_index)
+    assert np.array_equal(plans[0].tissue_fraction, plans[1].tissue_fraction)
