@@ -75,10 +75,7 @@ class TissueMask:
     cell_height: float
 
     def __post_init__(self) -> None:
-        integral = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1), np.int32)
-        integral[1:, 1:] = self.mask
-        for axis in (0, 1):
-            np.cumsum(integral, axis=axis, out=integral)
+        integral = cv2.integral(np.ascontiguousarray(self.mask).view(np.uint8), sdepth=cv2.CV_32S)
         object.__setattr__(self, "_integral", integral)
 
     def fraction(self, x: npt.NDArray[np.float64], y: float, width: float, height: float) -> npt.NDArray[np.float64]:
@@ -235,7 +232,8 @@ def stained(thumbnail: Thumbnail) -> tuple[Mask, Mask]:
     density = np.log10((glass + 1) / (np.arange(256, dtype=np.float32)[:, None] + 1))
     for start in range(0, len(tissue), step):
         rows = np.s_[start : start + step]
-        red, green, blue = (density[:, channel][thumbnail.pixels[rows, :, channel]] for channel in range(3))
+        channels = zip(cv2.split(thumbnail.pixels[rows]), density.T.copy(), strict=True)
+        red, green, blue = (np.asarray(cv2.LUT(grey, table), np.float32) for grey, table in channels)
         tissue[rows] = green - np.minimum(red, blue) >= STAINED
         dense = np.maximum(np.maximum(red, green), blue) >= DENSE
         ink[rows] = dense & ((red > INK_RED * green) | (blue > INK_BLUE * green))

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tifffile
 from slides.coded import FORMATS, CountingReader, block_at, overwrite, scenery, write_coded
+from slides.mutations import KINDS, fabricated, mutated
 
-from histo.errors import ReadError
+from histo.errors import ReadError, SlideError
 from histo.slides.direct import DirectReader
 from histo.slides.grid import Grid
 from histo.slides.resolution import Sampling
@@ -134,3 +135,26 @@ def test_no_block_is_decoded_for_a_window_that_is_lost_already(tmp_path: Path) -
 
     counting.close()
     assert counting.decoded[-1] == (0, COLUMN, ROW)
+
+
+def test_no_kind_of_damage_shows_pixels_that_openslide_does_not(tmp_path: Path) -> None:
+    sources = [path for path in fabricated(tmp_path / "sources") if "lossless" not in path.name]
+    readers = []
+
+    for path in mutated(sources, tmp_path / "copies", len(KINDS), seed=2):
+        try:
+            slide, reference = open_slide(str(path), 0.25)
+            _, reader = open_slide(str(path), 0.25, "auto")
+        except SlideError:
+            continue
+        readers.append(reader.name)
+        grid = Grid(slide.width, slide.height, 128, 128, 2, 2)
+        sampling, tiles = Sampling(0, 2, 2, 2, 2, 2, 2), np.arange(min(100, grid.columns * grid.rows))
+        (ours, bad), (theirs, lost) = (read_tiles(r, slide, sampling, grid, tiles) for r in (reader, reference))
+
+        assert not (lost & ~bad).any(), path.name
+        assert np.array_equal(ours[~bad], theirs[~bad]), path.name
+        reader.close()
+        reference.close()
+
+    assert readers.count("direct") > len(KINDS) / 4
