@@ -17,6 +17,7 @@ _JOBS = {
     "crossval": ("CrossvalSpec", "train once for each fold, and predict each with the run that did not see it"),
     "label": ("LabelSpec", "write class probabilities for every tile of every slide"),
     "evaluate": ("EvaluateSpec", "measure a bundle on labelled tiles, with pictures"),
+    "convert": ("ConvertSpec", "make a bundle ready for CPUs, and measure whether bfloat16 may be used"),
     "prepare tiles": ("PrepareTilesSpec", "write labelled tiles to one table, the fast form"),
 }
 

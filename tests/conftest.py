@@ -1,5 +1,6 @@
 """What all tests share: where real data lie, and a small bundle that is trained once."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from label_process import OWN_MOUNTS
 
 from histo.demo.bundle import random_bundle
+from histo.learn.conversion import convert
 
 collect_ignore = ["faulty"]
 """What it does to OpenSlide it does where it is imported; only processes that tests start may do so."""
@@ -46,6 +48,14 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network of a third of a megabyte with random weights, for tests where the labels do not matter."""
     return random_bundle(tmp_path_factory.mktemp("tiny"), "test_efficientnet", size_px=96)
+
+
+@pytest.fixture(scope="session")
+def converted_tiny(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a converted form, in which bf16 is unmeasured."""
+    copy = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("converted") / "model"))
+    convert(copy)
+    return copy
 
 
 @pytest.fixture(scope="session")

@@ -135,7 +135,7 @@ def test_help_shows_the_jobs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "histo train" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("job", ["train", "crossval", "label", "evaluate", "prepare tiles"])
+@pytest.mark.parametrize("job", ["train", "crossval", "label", "evaluate", "convert", "prepare tiles"])
 def test_an_entry_script_fails_in_seconds_with_one_line(job: str, tmp_path: Path) -> None:
     start = time.monotonic()
     script, *words = job.split()

@@ -15,6 +15,7 @@ REQUIRED = {
     "crossval": ["--data", "/d", "--out", "/o"],
     "label": ["--slides", "/s", "--model", "/m", "--out", "/o"],
     "evaluate": ["--model", "/m", "--data", "/d", "--out", "/o"],
+    "convert": ["--model", "/m"],
     "prepare tiles": ["--data", "/d", "--out", "/o"],
 }
 

@@ -7,6 +7,7 @@ import pytest
 
 from histo import tables
 from histo.errors import Cause
+from histo.pipelines.convert import ConvertSpec
 from histo.pipelines.evaluate import EvaluateSpec
 from histo.pipelines.label import LabelSpec
 from histo.pipelines.prepare_tiles import PrepareTilesSpec
@@ -47,7 +48,7 @@ def test_every_make_target_that_the_readme_names_exists() -> None:
 
 
 def test_the_readme_lists_the_flags_that_exist() -> None:
-    specs = (TrainSpec, CrossvalSpec, LabelSpec, EvaluateSpec, PrepareTilesSpec)
+    specs = (TrainSpec, CrossvalSpec, LabelSpec, EvaluateSpec, ConvertSpec, PrepareTilesSpec)
     known = {f"--{name.replace('_', '-')}" for spec in specs for name in field_names(spec)}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]*[a-z]", README)) - {
         "--help",

@@ -1,60 +1,141 @@
-"""A batch of tiles in, a batch of probabilities out."""
+"""A bundle, run by torch: on a GPU, and on a CPU where it has no converted form."""
 
+import time
+from collections import deque
+from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from histo.learn.bundle import Bundle, read_bundle
+from histo.errors import HistoError
+from histo.learn import predictor
+from histo.learn.bundle import read_bundle
+from histo.learn.converted import InferencePrecision
+from histo.learn.in_flight import find_batch_size
 from histo.learn.model import load_network
+from histo.resample import Pixels
+
+_WARM_UP, _TIMED = 3, 8
+"""Batches of each size that are tried: before the clock starts, and while it runs."""
 
 
-class Predictor:
-    """A plain callable around a bundle; a loop, a test or a Ray actor calls it.
+class TorchPredictor(predictor.Predictor):
+    """See `histo.learn.predictor.Predictor`.
+
+    On a GPU, two batches are on their way at a time: while the network works on one, the next is copied, from pinned
+    memory and on a stream of its own. Tiles cross as uint8 and are normalised there. Every pass has the same number of
+    tiles; a short one is filled up, and the filling dropped.
 
     Args:
         folder: The bundle.
         device: `cpu`, `cuda` or `cuda:0`.
-        batch_size: Tiles per forward pass.
+        batch_size: Tiles per forward pass; None: 8 on a CPU, and on a GPU what is fastest there.
+        precision: `bf16` runs the backbone's layers under autocast.
 
     Raises:
         UsageError: If the bundle cannot be used.
+        HistoError: If the GPU has no memory for the network and one tile.
     """
 
-    def __init__(self, folder: Path, device: str = "cpu", batch_size: int = 32) -> None:
-        self.bundle: Bundle = read_bundle(folder)
-        self.batch_size = batch_size
+    runtime = "torch"
+
+    def __init__(
+        self,
+        folder: Path,
+        device: str = "cpu",
+        batch_size: int | None = 32,
+        precision: InferencePrecision = "float32",
+    ) -> None:
+        super().__init__(read_bundle(folder), batch_size or predictor.BATCH_ON_CPU, precision)
         self._device = torch.device(device)
+        network = load_network(folder, self.bundle)
+        self._network = network.to(self._device).to(memory_format=torch.channels_last)
         if self._device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # float32 means float32, as on a CPU
-        self._network = load_network(folder, self.bundle).to(self._device).to(memory_format=torch.channels_last)
+            self.depth = 2
+            self._copies = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call] # torch's own
+            self._use(batch_size or self._fastest())
 
-    def __call__(self, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Classify tiles.
+    def submit(self, tiles: Pixels) -> Any:
+        """See `Predictor.submit`."""
+        if self._device.type == "cuda":
+            return self._submit_to_gpu(tiles)
+        return self._logits(torch.from_numpy(np.ascontiguousarray(tiles))).numpy()
 
-        Args:
-            tiles: RGB, `(n, size_px, size_px, 3)`.
-
-        Returns:
-            Probabilities after temperature, `(n, classes)`, each row summing to 1.
-
-        Raises:
-            ValueError: If the tiles are not of the bundle's size.
-            FloatingPointError: If the network gives no finite probabilities.
-        """
-        size = self.bundle.input.size_px
-        if tiles.shape[1:] != (size, size, 3) or tiles.dtype != np.uint8:
-            raise ValueError(f"expected uint8 tiles (n, {size}, {size}, 3), got {tiles.dtype} {tiles.shape}")
-        parts = [self._forward(tiles[i : i + self.batch_size]) for i in range(0, len(tiles), self.batch_size)]
-        probabilities = np.concatenate(parts) if parts else np.empty((0, len(self.bundle.classes)), np.float32)
-        if not np.isfinite(probabilities).all():
-            raise FloatingPointError("the model gives probabilities that are not finite; train it again")
-        return probabilities
+    def collect(self, ticket: Any) -> npt.NDArray[np.float32]:
+        """See `Predictor.collect`."""
+        if self._device.type == "cuda":
+            logits_BK, done, count = ticket
+            done.synchronize()
+            ticket = logits_BK[:count].numpy()
+        logits: npt.NDArray[np.float32] = ticket
+        return logits
 
     @torch.inference_mode()
-    def _forward(self, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        images = torch.from_numpy(np.ascontiguousarray(tiles)).to(self._device).permute(0, 3, 1, 2)
-        logits = self._network(images).double() / self.bundle.temperature
-        probabilities: npt.NDArray[np.float32] = logits.softmax(dim=1).float().cpu().numpy()
-        return probabilities
+    def _logits(self, tiles_BHWC: torch.Tensor) -> torch.Tensor:
+        """Return float32 logits, `(B, K)`, of uint8 tiles on the device."""
+        images_BCHW = tiles_BHWC.permute(0, 3, 1, 2)
+        return self._network.head(self._network.features(images_BCHW, self.precision))  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def _submit_to_gpu(self, tiles: Pixels) -> tuple[torch.Tensor, torch.cuda.Event, int]:
+        lane = self._lanes[0]
+        self._lanes.rotate(-1)
+        lane.done.synchronize()  # nothing reads what it held before
+        lane.pinned_BHWC[: len(tiles)].copy_(torch.from_numpy(np.ascontiguousarray(tiles)))
+        with torch.cuda.stream(self._copies):
+            lane.tiles_BHWC.copy_(lane.pinned_BHWC, non_blocking=True)
+        compute = torch.cuda.current_stream(self._device)
+        compute.wait_stream(self._copies)
+        logits_BK = self._logits(lane.tiles_BHWC)
+        answer_BK = torch.empty(logits_BK.shape, dtype=logits_BK.dtype, pin_memory=True)
+        answer_BK.copy_(logits_BK, non_blocking=True)
+        lane.done.record(compute)
+        return answer_BK, lane.done, len(tiles)
+
+    def _use(self, batch_size: int) -> None:
+        """Set memory aside for batches of this size."""
+        self.batch_size = batch_size
+        shape = (batch_size, self.bundle.input.size_px, self.bundle.input.size_px, 3)
+        self._lanes = deque(_Lane(shape, self._device) for _ in range(self.depth))
+
+    def _fastest(self) -> int:
+        """Find the batch size that is fastest on this GPU."""
+        found = find_batch_size(self._rate)
+        torch.cuda.empty_cache()
+        if found is None:
+            raise HistoError(f"{self._device}: no memory left for the network and one tile; free some, or use the CPU")
+        return found
+
+    def _rate(self, batch_size: int) -> float | None:
+        """Return the tiles per second of a batch size, or None if there is no memory for it."""
+        size = self.bundle.input.size_px
+        tiles = np.zeros((batch_size, size, size, 3), np.uint8)
+        try:
+            self._use(batch_size)
+            for _ in self.over(repeat(tiles, _WARM_UP)):
+                pass
+            start = time.perf_counter()
+            for _ in self.over(repeat(tiles, _TIMED)):
+                pass
+        except torch.cuda.OutOfMemoryError:
+            self._lanes.clear()
+            torch.cuda.empty_cache()
+            return None
+        return _TIMED * batch_size / (time.perf_counter() - start)
+
+
+class _Lane:
+    """What one batch on its way to a GPU needs."""
+
+    def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
+        self.pinned_BHWC = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
+        self.tiles_BHWC = torch.zeros(shape, dtype=torch.uint8, device=device)
+        self.done = torch.cuda.Event()  # type: ignore[no-untyped-call] # torch's own
+
+
+Predictor = TorchPredictor
+"""The name that region workers and tests know it by, until they use `load_predictor`."""

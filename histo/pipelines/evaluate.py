@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from histo.errors import UsageError
 from histo.learn.bundle import Bundle, find_bundle, read_bundle
+from histo.learn.converted import FOLDER, InferencePrecision, read_conversion, require_precision
 from histo.learn.evaluation import RESAMPLES
 from histo.learn.source import Source, read_sources
 from histo.learn.survey import check_broken, survey
@@ -42,6 +43,8 @@ class EvaluateSpec(Spec):
     """Where to compute; auto takes a GPU where there is one."""
     batch_size: int = Field(32, ge=1)
     """Images per forward pass."""
+    precision: InferencePrecision = "float32"
+    """`bf16` is faster, and refused where its agreement with float32 is too low or unmeasured (`histo convert`)."""
     max_broken: float = Field(0.01, ge=0, le=1)
     """Share of images (0 to 1) that may be unusable; they are left out and listed."""
     resamples: int = Field(RESAMPLES, ge=0)
@@ -84,6 +87,7 @@ def evaluate(spec: EvaluateSpec) -> int:
     """
     model = find_bundle(spec.model, spec.epoch)
     bundle = read_bundle(model)
+    require_precision(spec.precision, read_conversion(model / FOLDER, model), model)
     check_job(spec.out, "evaluate")
     if (spec.out / "metrics.json").exists():
         raise UsageError(f"--out {spec.out}: already holds a run; give another folder, or remove this one")
@@ -102,7 +106,7 @@ def evaluate(spec: EvaluateSpec) -> int:
             more: dict[str, Any] = {"seen_in_training": cases.seen}
             if spec.colour_baseline and run is not None:
                 more |= {"colour_baseline": score_colours(run, cases.source, bundle)}
-            predictions = predict_cases(model, cases.source, placement, spec.batch_size)
+            predictions = predict_cases(model, cases.source, placement, spec.batch_size, spec.precision)
             resamples = 0 if spec.part == "val" else spec.resamples  # it chose the epoch: they would claim too much
             metrics = write_evaluation(spec.out, predictions, cases.source.images, resamples, spec.seed, more)
             record.finish(0, accuracy=metrics["accuracy"])

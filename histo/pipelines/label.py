@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
+import ray.exceptions
 
 from histo import store
 from histo.errors import HistoError, UsageError
 from histo.learn.bundle import Bundle, bundle_hash, find_bundle, read_bundle
 from histo.learn.converted import FOLDER, read_conversion, require_precision
 from histo.pipelines import parts
-from histo.pipelines.cluster import check_shared, describe, place, session
+from histo.pipelines.cluster import check_shared, describe, place, root_cause, session
 from histo.pipelines.label_run import label_slides
 from histo.pipelines.label_spec import LabelSpec
 from histo.pipelines.ledger import FILE, Ledger, read_ledger
@@ -83,7 +84,10 @@ def _converted(job: LabelJob) -> Path | None:
     if read_conversion(place, job.model) is not None:
         return place
     print(f"{job.model}: converting the network for this kind of machine, once", flush=True)
-    form = ray.get(ray.remote(num_cpus=0)(_convert).remote(job.model, job.out / "staging"))
+    try:
+        form = ray.get(ray.remote(num_cpus=0)(_convert).remote(job.model, job.out / "staging"))
+    except ray.exceptions.RayError as error:
+        raise HistoError(f"{job.model}: cannot be converted: {root_cause(error)}") from error
     if form.folder is None:
         print(f"{form.trouble}; it runs in torch, which takes longer", flush=True)
     return form.folder

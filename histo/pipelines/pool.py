@@ -57,8 +57,7 @@ class Pool:
         self.size = placement.workers
         self.in_hand = job.regions_at_once + _MORE_IN_HAND
         self._job = job
-        settings = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": job.regions_at_once}
-        self._worker = ray.remote(**settings, **worker_resources(placement))(RegionLabeler)
+        self._worker = ray.remote(max_restarts=0, max_task_retries=0, **worker_resources(placement))(RegionLabeler)
         self._starting: dict[ray.ObjectRef[None], Any] = {}
         self._in_hand: dict[Any, int] = {}
         self._tasks: dict[ray.ObjectRef[Summary], tuple[Any, Task]] = {}
@@ -74,7 +73,7 @@ class Pool:
             ray.kill(worker)
 
     def _start(self) -> None:
-        worker = self._worker.remote(self._job)
+        worker = self._worker.options(max_concurrency=self._job.regions_at_once).remote(self._job)
         self._starting[worker.ready.remote()] = worker  # type: ignore[attr-defined] # Ray adds it
 
     @property

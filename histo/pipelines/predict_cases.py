@@ -1,22 +1,26 @@
 """Labelled cases -> probabilities, in Ray tasks that each take a share of the cases."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import ray
 import ray.exceptions
-import torch
 
 from histo.errors import HistoError, UsageError
 from histo.learn.bundle import Bundle, read_bundle
+from histo.learn.converted import InferencePrecision
 from histo.learn.evaluation import Predictions
+from histo.learn.predictor import load_predictor
 from histo.learn.source import Source
 from histo.pipelines.cluster import Placement, root_cause
-from histo.resample import resize
+from histo.resample import Pixels, resize
 
 
-def predict_cases(model: Path, source: Source, placement: Placement, batch_size: int) -> Predictions:
+def predict_cases(
+    model: Path, source: Source, placement: Placement, batch_size: int, precision: InferencePrecision = "float32"
+) -> Predictions:
     """Classify all cases of a source, each worker its share.
 
     Args:
@@ -24,6 +28,7 @@ def predict_cases(model: Path, source: Source, placement: Placement, batch_size:
         source: Usable cases, at least one.
         placement: Workers, and what each of them gets.
         batch_size: Images per forward pass.
+        precision: See `load_predictor`.
 
     Raises:
         UsageError: If a case is of a class that the bundle does not know.
@@ -35,7 +40,7 @@ def predict_cases(model: Path, source: Source, placement: Placement, batch_size:
     shares = [share for share in np.array_split(np.arange(len(truth_N)), placement.workers) if len(share)]
     everything = ray.put(source)
     try:
-        parts = ray.get([task.remote(model, everything, share, placement, batch_size) for share in shares])
+        parts = ray.get([task.remote(model, everything, share, placement, batch_size, precision) for share in shares])
     except ray.exceptions.RayError as error:
         raise HistoError(f"{model}: evaluation failed: {root_cause(error)}") from error
     return Predictions(
@@ -63,16 +68,18 @@ def class_numbers(source: Source, bundle: Bundle) -> npt.NDArray[np.int64]:
 
 
 def predict_source(
-    model: Path, source: Source, share: npt.NDArray[np.int64], placement: Placement, batch_size: int
+    model: Path,
+    source: Source,
+    share: npt.NDArray[np.int64],
+    placement: Placement,
+    batch_size: int,
+    precision: InferencePrecision,
 ) -> npt.NDArray[np.float32]:
     """Classify some of a source's images; probabilities `(n, classes)`."""
-    from histo.learn.predict import Predictor  # noqa: PLC0415 -- takes seconds to load, and the driver does not need it
+    predict = load_predictor(model, placement.torch_device, placement.cpus, batch_size, precision)
+    return np.concatenate(list(predict.over(_batches(source, share, predict.bundle.input.size_px, batch_size))))
 
-    torch.set_num_threads(placement.cpus)
-    predict = Predictor(model, placement.torch_device, batch_size)
-    size = predict.bundle.input.size_px
-    batches = [
-        predict(np.stack([resize(source.images.load(int(i)), size) for i in share[start : start + batch_size]]))
-        for start in range(0, len(share), batch_size)
-    ]
-    return np.concatenate(batches)
+
+def _batches(source: Source, share: npt.NDArray[np.int64], size_px: int, batch_size: int) -> Iterator[Pixels]:
+    for start in range(0, len(share), batch_size):
+        yield np.stack([resize(source.images.load(int(i)), size_px) for i in share[start : start + batch_size]])

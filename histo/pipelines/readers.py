@@ -4,7 +4,8 @@ import threading
 from collections import OrderedDict
 
 from histo.slides.direct import DirectReader
-from histo.slides.slide import Reader, Slide, open_reader
+from histo.slides.reader import Reader
+from histo.slides.slide import Slide, open_reader
 
 _SLIDES = 4
 """Slides whose shared readers are kept; the regions of a slide follow each other, and more would only hold files."""
@@ -40,7 +41,8 @@ class Readers:
             return self._shared[slide.path]
 
     def _get_own(self, slide: Slide, name: str) -> Reader:
-        path, reader = getattr(self._own, "last", ("", None))
+        last: tuple[str, Reader | None] = getattr(self._own, "last", ("", None))
+        path, reader = last
         if path != slide.path:
             if reader is not None:
                 reader.close()

@@ -36,9 +36,7 @@ class RegionLabeler:
 
     def __init__(self, job: LabelJob) -> None:
         self._job = job
-        self._predict = load_predictor(
-            job.model, job.device, job.threads, job.batch_size, job.precision, job.converted
-        )
+        self._predict = load_predictor(job.model, job.device, job.threads, job.batch_size, job.precision, job.converted)
         if bundle_hash(job.model) != job.model_hash:
             raise HistoError(f"{job.model}: the bundle was changed while the run went on; label again")
         self._reads = ThreadPoolExecutor(job.threads, thread_name_prefix="read")

@@ -15,10 +15,12 @@ from histo.errors import HistoError
 from histo.learn.augment import augment
 from histo.learn.bundle import Bundle, read_bundle
 from histo.learn.checkpoint import extract_bundle, read_validation
+from histo.learn.conversion import NotConvertibleError, convert
 from histo.learn.evaluation import RESAMPLES, Predictions
 from histo.learn.history import History
 from histo.pipelines.cases import write_cases
 from histo.pipelines.cluster import Placement, describe, root_cause
+from histo.pipelines.convert import cpu_count, load_evenly
 from histo.pipelines.past_run import PastRun
 from histo.pipelines.predict_cases import predict_cases
 from histo.pipelines.record import RunRecord
@@ -34,6 +36,10 @@ from histo.resample import resize
 CHANGED_PER_SAMPLE = 6
 _DRAWING = threading.Lock()
 """Held while pictures are drawn: folds run in threads of one driver, and matplotlib is not made for that."""
+_CONVERTING = threading.Lock()
+"""Held while a bundle is converted, which takes all CPUs of the driver, and changes which warnings it shows."""
+MEASURED = 300
+"""Validation images that bfloat16 is measured on: if no class changes among them, fewer than 1 in 100 do (95 %)."""
 KEEP_FREED_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
@@ -71,6 +77,8 @@ def run_training(
         with _DRAWING:
             draw_curves(history.past(), store.read_json_lines(history.steps_path), spec.out / "figures" / "curves.png")
         best = _finish(spec.out, history)
+        with _CONVERTING:
+            _convert(spec, data)
         _score_val(spec, data, history.checkpoint(best["epoch"]))
         result = {"best": best, "test": _score_test(spec, data, placement)}
         record.finish(0, **result)
@@ -137,6 +145,16 @@ def _finish(out: Path, history: History) -> dict[str, Any]:
     assert best is not None, "the loss of the last epoch, if of no other, is finite"
     extract_bundle(history.checkpoint(best["epoch"]), out / "model")
     return best
+
+
+def _convert(spec: TrainSpec, data: TrainingData) -> None:
+    """Give the best bundle its converted form, with bfloat16 measured on validation images; a run can do without it."""
+    source = data.source.select([i for i, split in enumerate(data.splits) if split == "val"])
+    tiles = load_evenly(source, spec.size_px, MEASURED)
+    try:
+        print(f"converted for CPUs: {convert(spec.out / 'model', tiles=tiles, threads=cpu_count())}", flush=True)
+    except NotConvertibleError as error:
+        print(f"not converted for CPUs, torch is used there: {error}", flush=True)
 
 
 def _score_val(spec: TrainSpec, data: TrainingData, checkpoint: Path) -> None:

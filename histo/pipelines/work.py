@@ -11,8 +11,8 @@ from histo.errors import Cause, SlideError
 from histo.learn.converted import InferencePrecision
 from histo.slides.collection import readable
 from histo.slides.grid import Grid
-from histo.slides.resolution import Sampling
 from histo.slides.reader import Level
+from histo.slides.resolution import Sampling
 from histo.slides.slide import ReaderChoice, Slide
 from histo.tables import SCHEMA_VERSION
 

@@ -7,8 +7,8 @@ strictly: a warning of the decoder, which others pass over, is an error, and cos
 import io
 import os
 import struct
+import weakref
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import simplejpeg
@@ -48,8 +48,8 @@ class DirectReader(Reader):
         """
         self._index = read_index(path, levels)
         self._prefixes = [_prefix(index) for index in self._index]
-        self._file = Path(path).open("rb", buffering=0)  # noqa: SIM115 -- held until `close`
-        self._size = os.fstat(self._file.fileno()).st_size
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._close = weakref.finalize(self, os.close, self._file)  # at the latest when no thread holds it any more
 
     def read(self, level: Level, x: int, y: int, width: int, height: int) -> Pixels:
         """See `Reader.read`."""
@@ -91,14 +91,14 @@ class DirectReader(Reader):
         offset, count = int(index.offsets[row, column]), int(index.counts[row, column])
         if not 0 < count <= 3 * index.block_width * index.block_height + _SLACK:
             raise ValueError(f"the file gives the block a length of {count} bytes")
-        data = os.pread(self._file.fileno(), count, offset)
+        data = os.pread(self._file, count, offset)
         if len(data) < count:
             raise ValueError(f"the file ends {count - len(data)} bytes before the block does")
         return data
 
     def close(self) -> None:
         """See `Reader.close`."""
-        self._file.close()
+        self._close()
 
 
 def _prefix(index: BlockIndex) -> bytes:

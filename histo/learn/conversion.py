@@ -1,0 +1,234 @@
+"""A bundle -> its converted form: traced, written, compared with the bundle itself, and measured in bfloat16.
+
+`openvino.convert_model` would do the first step too, but reports each use of it over the network.
+"""
+
+import warnings
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+import torch
+from openvino.frontend import FrontEndManager
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+from torch import nn
+
+from histo.errors import HistoError
+from histo.learn.bundle import Bundle, bundle_hash, hash_file, read_bundle
+from histo.learn.converted import (
+    CONSTANTS,
+    CONVERTER,
+    FOLDER,
+    GRAPH,
+    RECORD,
+    Agreement,
+    Conversion,
+    read_conversion,
+)
+from histo.learn.model import Network, load_network
+from histo.learn.predict import TorchPredictor
+from histo.learn.predictor import BATCH_ON_CPU
+from histo.learn.runtime import OpenVinoPredictor, has_bf16
+from histo.resample import Pixels
+from histo.store import TEMPORARY_SUFFIX, put_json, remove, replace_folder
+
+MOST_DIFFERENCE = 1e-4
+"""Of a probability in float32, between the converted form and torch."""
+_TRIED_AGAINST_TORCH = 16
+"""Of the tiles that agreement is measured on, those that torch sees too; it is slow."""
+
+
+class NotConvertibleError(HistoError):
+    """The network cannot be converted, or its converted form gives other probabilities."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """Where a bundle's converted form is.
+
+    Attributes:
+        folder: None if there is none.
+        trouble: Why there is none.
+    """
+
+    folder: Path | None
+    trouble: str | None = None
+
+
+def ensure_converted(folder: Path, fallback: Path | None = None, threads: int = 1) -> Form:
+    """Convert a bundle, unless it has a valid form; bfloat16 stays unmeasured.
+
+    Args:
+        folder: The bundle; its form goes into it.
+        fallback: Where the form is put if the bundle cannot be written.
+        threads: That may be used.
+
+    Raises:
+        UsageError: If the bundle cannot be used.
+    """
+    places = [folder / FOLDER] + ([fallback / FOLDER] if fallback else [])
+    for place in places:
+        if read_conversion(place, folder) is not None:
+            return Form(place)
+    trouble = ""
+    for place in places:
+        try:
+            convert(folder, place, threads=threads)
+        except NotConvertibleError as error:
+            return Form(None, str(error))
+        except OSError as error:
+            if read_conversion(place, folder) is not None:  # another process was faster
+                return Form(place)
+            trouble = f"{place}: cannot be written ({error.strerror or error})"
+        else:
+            return Form(place)
+    return Form(None, trouble)
+
+
+def convert(folder: Path, into: Path | None = None, tiles: Pixels | None = None, threads: int = 1) -> Conversion:
+    """Write a bundle's converted form, which takes its place as a whole.
+
+    Args:
+        folder: The bundle.
+        into: Where the form goes; None: into the bundle.
+        tiles: uint8, `(n, size_px, size_px, 3)`, to measure bfloat16 on. Without them, or on a CPU that has no
+            bfloat16, it stays unmeasured.
+        threads: That may be used.
+
+    Returns:
+        What was measured.
+
+    Raises:
+        UsageError: If the bundle cannot be used.
+        NotConvertibleError: If its network cannot be converted, or gives other probabilities then.
+        OSError: If the form cannot be written.
+    """
+    bundle = read_bundle(folder)
+    into = into or folder / FOLDER
+    draft = into.with_name(f".{uuid4().hex}{TEMPORARY_SUFFIX}")
+    draft.mkdir(parents=True)
+    try:
+        graph = _graph(folder, bundle)
+        ov.save_model(graph, draft / GRAPH, compress_to_fp16=False)
+        conversion = Conversion(
+            converter=CONVERTER,
+            openvino=metadata.version("openvino"),
+            bundle_sha256=bundle_hash(folder),
+            graph_sha256=hash_file(draft / GRAPH),
+            constants_sha256=hash_file(draft / CONSTANTS),
+            float32_difference=_compare_with_torch(folder, bundle, draft, tiles, threads),
+            bf16=None if tiles is None or not len(tiles) or not has_bf16() else _agree(bundle, draft, tiles, threads),
+        )
+        put_json(draft / RECORD, conversion.model_dump())
+        replace_folder(draft, into)
+    finally:
+        remove(draft)
+    return conversion
+
+
+class _FromTiles(nn.Module):
+    """The network without what only training needs: `(n, size, size, 3)` to logits."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tiles_BHWC: torch.Tensor) -> torch.Tensor:
+        network = self.network
+        pixels_BCHW = tiles_BHWC.permute(0, 3, 1, 2).float()
+        normal_BCHW = (pixels_BCHW - network.get_buffer("mean")) / network.get_buffer("std")
+        return network.head(network.backbone(normal_BCHW), 1)  # type: ignore[no-any-return] # the count is for training
+
+
+def _graph(folder: Path, bundle: Bundle) -> ov.Model:
+    """Trace the network of a bundle."""
+    size = bundle.input.size_px
+    example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    module = _FromTiles(load_network(folder, bundle)).eval()
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tracing is deprecated: docs/decisions/0011-cpu-runtime.md
+            traced: Any = torch.jit.freeze(torch.jit.trace(module, example, check_trace=False))  # type: ignore[no-untyped-call]
+            decoder = TorchScriptPythonDecoder(traced, skip_freeze=True)  # OpenVINO holds no reference to it
+            frontend = FrontEndManager().load_by_framework("pytorch")
+            model = frontend.convert(frontend.load(decoder))
+        model.inputs[0].get_node().set_element_type(ov.Type.u8)
+        model.reshape([-1, size, size, 3])
+    except Exception as error:  # both raise many kinds
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        backbone = bundle.architecture.backbone
+        raise NotConvertibleError(f"{folder}: {backbone} cannot be converted for OpenVINO ({reason})") from error
+    return model
+
+
+def _compare_with_torch(folder: Path, bundle: Bundle, form: Path, tiles: Pixels | None, threads: int) -> float:
+    """Return the greatest difference of a probability in float32 on probes and some tiles.
+
+    Raises:
+        NotConvertibleError: If it is too great.
+    """
+    tried = probes(bundle.input.size_px)
+    if tiles is not None:
+        tried = np.concatenate([tried, evenly(tiles, _TRIED_AGAINST_TORCH)])
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        expected = TorchPredictor(folder)(tried)
+        found = OpenVinoPredictor(bundle, form, threads, BATCH_ON_CPU, "float32")(tried)
+    except FloatingPointError as error:
+        raise NotConvertibleError(f"{folder}: {error}") from None
+    finally:
+        torch.set_num_threads(before)
+    difference = float(np.abs(found - expected).max())
+    if difference > MOST_DIFFERENCE:
+        raise NotConvertibleError(
+            f"{folder}: OpenVINO gives other probabilities than torch (by {difference:.2g}; at most {MOST_DIFFERENCE})"
+        )
+    return difference
+
+
+def probes(size_px: int) -> Pixels:
+    """Return images to compare networks on, always the same: black, white, noise, slopes, and noise at several scales.
+
+    Returns:
+        uint8, `(8, size_px, size_px, 3)`.
+    """
+    random = np.random.default_rng(0)
+    slope = np.linspace(0, 255, size_px)
+    images = [np.zeros((size_px, size_px)), np.full((size_px, size_px), 255), slope[None] + 0 * slope[:, None]]
+    coloured = [np.repeat(image[..., None], 3, axis=2) for image in images]
+    coloured += [random.integers(0, 256, (size_px, size_px, 3))]
+    for cells in (2, 7, 20, 60):
+        places = np.arange(size_px) * cells // size_px
+        coloured.append(random.integers(40, 256, (cells, cells, 3))[places][:, places])
+    return np.stack(coloured).astype(np.uint8)
+
+
+def evenly(values: npt.NDArray[Any], most: int) -> npt.NDArray[Any]:
+    """Return at most so many of the values, evenly taken.
+
+    Examples:
+        >>> evenly(np.arange(10), 4)
+        array([0, 3, 6, 9])
+        >>> evenly(np.arange(3), 4)
+        array([0, 1, 2])
+    """
+    return values if len(values) <= most else values[np.linspace(0, len(values) - 1, most).round().astype(int)]
+
+
+def _agree(bundle: Bundle, form: Path, tiles: Pixels, threads: int) -> Agreement:
+    """Measure bfloat16 against float32."""
+    exact = OpenVinoPredictor(bundle, form, threads, BATCH_ON_CPU, "float32")(tiles)
+    rough = OpenVinoPredictor(bundle, form, threads, BATCH_ON_CPU, "bf16")(tiles)
+    difference_N = np.abs(exact - rough).max(axis=1)
+    return Agreement(
+        tiles=len(tiles),
+        same_class=float((exact.argmax(axis=1) == rough.argmax(axis=1)).mean()),
+        mean_difference=float(difference_N.mean()),
+        max_difference=float(difference_N.max()),
+    )

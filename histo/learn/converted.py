@@ -1,0 +1,133 @@
+"""The converted form of a bundle: the same network for OpenVINO, which runs it faster on CPUs. Loads no torch.
+
+A folder with `model.xml`, `model.bin` and `conversion.json`, usually `openvino/` in the bundle. The network takes uint8
+tiles `(n, size_px, size_px, 3)` and gives float32 logits `(n, classes)`. A form that is damaged, of another bundle
+or of another version of the converter, counts as not there.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from histo.errors import UsageError
+from histo.learn.bundle import bundle_hash, hash_file
+
+FOLDER = "openvino"
+GRAPH = "model.xml"
+CONSTANTS = "model.bin"
+RECORD = "conversion.json"
+CONVERTER = 1
+"""To be raised whenever the same bundle would become another form."""
+LEAST_TILES = 100
+"""Of fewer, agreement says too little: 100 tiles without a changed class still allow for 3 in 100 (95 %)."""
+LEAST_SAME_CLASS = 0.99
+"""Then no class's share of a slide moves by more than one point in a hundred."""
+MOST_MEAN_DIFFERENCE = 0.01
+"""What a confidence, printed with two digits, moves by at most, on average."""
+
+InferencePrecision = Literal["float32", "bf16"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Agreement(_Record):
+    """How the probabilities in bfloat16 agree with those in float32, by the same runtime."""
+
+    tiles: int
+    """That were compared."""
+    same_class: float
+    """Share of them with the same most probable class."""
+    mean_difference: float
+    """Of a tile's probabilities the one that differs most: mean over the tiles."""
+    max_difference: float
+    """The greatest of these."""
+    device: Literal["cpu"] = "cpu"
+    """Where it was measured."""
+
+    @property
+    def enough(self) -> bool:
+        """Whether bfloat16 may stand in for float32."""
+        return (
+            self.tiles >= LEAST_TILES
+            and self.same_class >= LEAST_SAME_CLASS
+            and self.mean_difference <= MOST_MEAN_DIFFERENCE
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"same class on {self.same_class:.2%} of {self.tiles} tiles, probabilities differ by "
+            f"{self.mean_difference:.2g} on average and {self.max_difference:.2g} at most"
+        )
+
+
+class Conversion(_Record):
+    """The content of `conversion.json`."""
+
+    converter: int
+    """See `CONVERTER`."""
+    openvino: str
+    """Version that wrote the form."""
+    bundle_sha256: str
+    """See `bundle_hash`."""
+    graph_sha256: str
+    constants_sha256: str
+    float32_difference: float
+    """Greatest difference of a probability to those of torch in float32, on the images that were tried."""
+    bf16: Agreement | None
+    """None where it was not measured."""
+
+    def __str__(self) -> str:
+        float32 = f"float32 within {self.float32_difference:.2g} of torch"
+        if self.bf16 is None:
+            return f"{float32}; bf16 unmeasured"
+        return f"{float32}; bf16 {'may be used' if self.bf16.enough else 'is refused'}: {self.bf16}"
+
+
+def read_conversion(folder: Path, bundle: Path) -> Conversion | None:
+    """Read and check a converted form.
+
+    Args:
+        folder: Where it is.
+        bundle: Of which bundle it must be.
+
+    Returns:
+        Its record; None if it is not there, damaged, or of another bundle or converter.
+    """
+    try:
+        record = Conversion.model_validate_json((folder / RECORD).read_bytes())
+        found = (CONVERTER, bundle_hash(bundle), hash_file(folder / GRAPH), hash_file(folder / CONSTANTS))
+    except (OSError, ValidationError):
+        return None
+    expected = (record.converter, record.bundle_sha256, record.graph_sha256, record.constants_sha256)
+    return record if found == expected else None
+
+
+def require_precision(precision: InferencePrecision, conversion: Conversion | None, bundle: Path) -> None:
+    """Make sure that a bundle may be run in a precision.
+
+    Args:
+        precision: What is asked for; float32 always may.
+        conversion: Of the bundle's converted form, which holds what was measured.
+        bundle: The bundle, for messages.
+
+    Raises:
+        UsageError: If the agreement with float32 was not measured, or is too low.
+    """
+    if precision == "float32":
+        return
+    asked = f"--precision {precision}: {bundle}"
+    measured = conversion.bf16 if conversion else None
+    if measured is None:
+        raise UsageError(
+            f"{asked}: its agreement with float32 was not measured; do so with "
+            f"`histo convert --model {bundle} --data LABELLED_TILES`, or use float32"
+        )
+    if not measured.enough:
+        raise UsageError(
+            f"{asked}: agrees too little with float32: {measured}; needed are {LEAST_SAME_CLASS:.0%} of at least "
+            f"{LEAST_TILES} tiles, and {MOST_MEAN_DIFFERENCE} on average; use float32, or measure more tiles with "
+            "`histo convert`"
+        )

@@ -1,0 +1,90 @@
+"""Convert: bundle -> its converted form, and how well bfloat16 agrees with float32 on tiles."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from histo.errors import ImageError, UsageError
+from histo.learn.bundle import find_bundle, read_bundle
+from histo.learn.conversion import convert as convert_bundle
+from histo.learn.conversion import evenly
+from histo.learn.converted import FOLDER
+from histo.learn.source import Source, read_sources
+from histo.pipelines.past_run import find_run
+from histo.resample import Pixels, resize
+from histo.spec import AbsolutePath, AbsolutePaths, Spec
+
+
+class ConvertSpec(Spec):
+    """Convert a bundle for OpenVINO, and measure on tiles whether it may be run in bfloat16. Training does it too."""
+
+    model: AbsolutePath
+    """Model bundle (a folder), or a training run, of which the best bundle is taken."""
+    epoch: int | None = Field(None, ge=1)
+    """Which epoch of the training run in --model; default: its best."""
+    data: AbsolutePaths = Field([])
+    """Tiles like those that will be labelled: any source that training takes; their labels are not used.
+    Default: the validation images of the training run, if it is still there."""
+    tiles: int = Field(1000, ge=1)
+    """At most so many tiles are measured, evenly taken."""
+    workers: int | None = Field(None, ge=1)
+    """Threads; default: one for each CPU."""
+
+
+def convert(spec: ConvertSpec) -> int:
+    """Run a conversion job; returns the exit code.
+
+    Raises:
+        HistoError: If the bundle or the data are bad, the network cannot be converted, or the bundle not be written.
+    """
+    model = find_bundle(spec.model, spec.epoch)
+    size_px = read_bundle(model).input.size_px
+    source = _source(spec, model)
+    tiles = None if source is None else load_evenly(source, size_px, spec.tiles)
+    if tiles is None:
+        print(f"no tiles to measure bf16 on: give --data, or the training run of {model}", flush=True)
+    try:
+        conversion = convert_bundle(model, tiles=tiles, threads=spec.workers or cpu_count())
+    except OSError as error:
+        raise UsageError(
+            f"--model {model}: cannot be written ({error.strerror or error}); copy the bundle and convert the copy"
+        ) from error
+    print(f"{model / FOLDER}: {conversion}", flush=True)
+    return 0
+
+
+def _source(spec: ConvertSpec, model: Path) -> Source | None:
+    """Return where tiles are to be had; None if nowhere."""
+    bundle = read_bundle(model)
+    if spec.data:
+        return read_sources(spec.data, numbers=bundle.classes)
+    run = find_run(spec.model, bundle)
+    if run is None:
+        return None
+    try:
+        return run.part("val")[0]
+    except UsageError as error:
+        print(error)
+        return None
+
+
+def load_evenly(source: Source, size_px: int, most: int) -> Pixels:
+    """Load at most so many images of a source, evenly taken, those that are broken left out.
+
+    Returns:
+        uint8, `(n, size_px, size_px, 3)`.
+    """
+    tiles = []
+    for case in evenly(np.arange(len(source.cases)), most).tolist():
+        try:
+            tiles.append(resize(source.images.load(case), size_px))
+        except ImageError as error:
+            print(f"left out: {error}", flush=True)
+    return np.stack(tiles) if tiles else np.empty((0, size_px, size_px, 3), np.uint8)
+
+
+def cpu_count() -> int:
+    """Return how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
