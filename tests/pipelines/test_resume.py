@@ -24,7 +24,7 @@ from histo.pipelines.region import RegionLabeler
 from histo.pipelines.resume import find_work
 from histo.pipelines.work import LabelJob, Row, SlideWork, Summary
 from histo.slides.collection import Collection, FoundSlide
-from histo.slides.grid import Region
+from histo.slides.grid import Indices, Region
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ class Counting:
         self._worker, self.read = RegionLabeler(job), 0
         read = self._worker._read
 
-        def counted(index: int, work: SlideWork) -> object:
-            self.read += 1
+        def counted(index: Indices, work: SlideWork) -> object:
+            self.read += len(index)
             return read(index, work)
 
         self._worker._read = counted  # type: ignore[method-assign, assignment]
