@@ -17,6 +17,8 @@ from histo.slides.reader import Level
 Table = npt.NDArray[np.int64]
 JPEG, APERIO_YCBCR, APERIO_RGB = 7, 33003, 33005
 """Codes of compressions; both of Aperio's are JPEG 2000 codestreams. OpenSlide opens no other JPEG 2000 in a TIFF."""
+MOST_BLOCK_PX = 2**24
+"""Pixels of the largest file block that is decoded as a whole."""
 RGB, YCBCR = 2, 6
 """Codes of colours."""
 
@@ -64,6 +66,16 @@ class _Page:
     counts: Table
     tables: bytes
 
+    @property
+    def across(self) -> int:
+        """Number of blocks along x."""
+        return -(-self.width // max(1, self.block_width))
+
+    @property
+    def down(self) -> int:
+        """Number of blocks along y."""
+        return -(-self.height // max(1, self.block_height))
+
 
 def read_index(path: str, levels: Sequence[Level]) -> tuple[BlockIndex, ...]:
     """Find the file blocks of each level.
@@ -73,7 +85,11 @@ def read_index(path: str, levels: Sequence[Level]) -> tuple[BlockIndex, ...]:
         SlideError: If the file contradicts itself, so that its blocks would be put in wrong places.
     """
     pages = _pages(path)
-    return tuple(_index(path, level, pages) for level in levels)
+    sizes = {(level.width, level.height) for level in levels}
+    for page in pages:
+        if page.contiguous and (page.width, page.height) in sizes:
+            _check_count(path, page)
+    return tuple(_index(level, pages) for level in levels)
 
 
 def _pages(path: str) -> list[_Page]:
@@ -81,7 +97,7 @@ def _pages(path: str) -> list[_Page]:
     try:
         with tifffile.TiffFile(path) as file:
             return [_page(page) for page in file.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
-    except Exception as error:
+    except Exception as error:  # tifffile raises whatever its parser runs into; OpenSlide may still read the file
         raise UnsuitedError(f"its TIFF directories cannot be read ({error})") from error
 
 
@@ -105,29 +121,28 @@ def _page(page: tifffile.TiffPage) -> _Page:
     )
 
 
-def _index(path: str, level: Level, pages: Sequence[_Page]) -> BlockIndex:
+def _check_count(path: str, page: _Page) -> None:
+    """Refuse an index that has not one place and one length for each block."""
+    if not len(page.offsets) == len(page.counts) == page.across * page.down:
+        raise SlideError(
+            Cause.UNREADABLE,
+            f"{path}: an image of {page.width} x {page.height} px needs {page.across} x {page.down} blocks, but the "
+            f"file lists {len(page.offsets)} places and {len(page.counts)} lengths; its tags are damaged and its "
+            "blocks would be shuffled, copy or export it again",
+        )
+
+
+def _index(level: Level, pages: Sequence[_Page]) -> BlockIndex:
     found = [page for page in pages if (page.width, page.height) == (level.width, level.height)]
     if len(found) != 1:
         raise UnsuitedError(f"{len(found)} of its tiled images have the size of level {level.index}")
     page = found[0]
-    if not page.contiguous or page.depth != (8, 8, 8):
-        raise UnsuitedError(f"level {level.index} is not stored as 3 x 8 bits per pixel")
-    across, down = (
-        -(-extent // edge) for extent, edge in ((page.width, page.block_width), (page.height, page.block_height))
-    )
-    if not len(page.offsets) == len(page.counts) == across * down:
-        raise SlideError(
-            Cause.UNREADABLE,
-            f"{path}: level {level.index} of {page.width} x {page.height} px needs {across} x {down} blocks, but the "
-            f"file lists {len(page.offsets)} places and {len(page.counts)} lengths; its tags are damaged and its "
-            "blocks would be shuffled, copy or export it again",
-        )
     _check_coding(level, page)
     return BlockIndex(
         block_width=page.block_width,
         block_height=page.block_height,
-        offsets=page.offsets.reshape(down, across),
-        counts=page.counts.reshape(down, across),
+        offsets=page.offsets.reshape(page.down, page.across),
+        counts=page.counts.reshape(page.down, page.across),
         compression=page.compression,
         is_rgb=page.compression == APERIO_RGB or page.colours == RGB,
         tables=page.tables,
@@ -135,6 +150,10 @@ def _index(path: str, level: Level, pages: Sequence[_Page]) -> BlockIndex:
 
 
 def _check_coding(level: Level, page: _Page) -> None:
+    if not page.contiguous or page.depth != (8, 8, 8):
+        raise UnsuitedError(f"level {level.index} is not stored as 3 x 8 bits per pixel")
+    if not 0 < page.block_width * page.block_height <= MOST_BLOCK_PX:
+        raise UnsuitedError(f"level {level.index} has blocks of {page.block_width} x {page.block_height} px")
     if page.compression not in (JPEG, APERIO_YCBCR, APERIO_RGB):
         raise UnsuitedError(f"level {level.index} has a compression ({page.compression}) that is left to OpenSlide")
     if page.compression == JPEG and page.colours not in (RGB, YCBCR):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from slides.coded import FORMATS, CountingReader, scenery, write_coded
-from slides.fakes import FakeReader, fake_slide, noise
+from slides.fakes import FakeReader, array_slide, fake_slide, noise
 
 from histo.resample import Window
 from histo.slides.grid import Grid, Indices
@@ -114,6 +114,17 @@ def test_tiles_of_any_reader_are_read() -> None:
 
     assert tiles[:, 0, 0, :2].tolist() == [[30, 20], [70, 0]]
     assert bad.tolist() == [False, False]
+
+
+def test_a_tile_that_a_reader_cannot_read_costs_no_other() -> None:
+    slide, reader = array_slide(noise(100, 80), damage=[(35, 25, 2, 2)])
+    sampling, grid = lay(slide, 1, 1, 10, 10)
+
+    tiles, bad = read_tiles(reader, slide, sampling, grid, np.array([22, 23, 24]))
+
+    assert bad.tolist() == [False, True, False]
+    assert (tiles[1] == 0).all()
+    assert np.array_equal(tiles[2], read_tile(reader, slide, sampling, grid, 4, 2))
 
 
 @laws

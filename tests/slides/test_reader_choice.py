@@ -137,6 +137,13 @@ def test_an_index_that_contradicts_itself_fails_the_slide(
     assert "but the file lists 30 places and 30 lengths; its tags are damaged" in str(error)
 
 
+def test_a_level_that_contradicts_itself_fails_a_slide_of_any_coding(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", [noise(400, 300), noise(200, 150)])
+    set_tag(path, 1, "TileWidth", 256)
+
+    assert "an image of 200 x 150 px needs 1 x 3 blocks" in str(refusal(path, "auto"))
+
+
 @pytest.mark.parametrize("name", ["direct", "openslide"])
 def test_a_worker_gets_the_reader_that_was_recorded(tmp_path: Path, name: ReaderChoice) -> None:
     slide, first = open_slide(write_coded(tmp_path / "a.tif", [PIXELS]), reader=name)

@@ -45,6 +45,12 @@ def test_a_slide_describes_its_levels(pyramid: tuple[Slide, OpenSlideReader]) ->
     assert slide.quickhash
 
 
+def test_a_level_knows_the_size_of_its_file_blocks(pyramid: tuple[Slide, OpenSlideReader]) -> None:
+    slide, _ = pyramid
+
+    assert [(level.block_width, level.block_height) for level in slide.levels] == [(64, 64), (64, 64)]
+
+
 def test_the_resolution_is_that_of_the_metadata(pyramid: tuple[Slide, OpenSlideReader]) -> None:
     slide, _ = pyramid
 
