@@ -105,6 +105,7 @@ def test_a_tile_is_ok_if_and_only_if_its_pixels_can_be_read(labelled: Labelled) 
             labelled.paths[name],
             labelled.slides[name]["level"],
             [(row["x"], row["y"], row["width"], row["height"]) for row in rows],
+            strict=labelled.slides[name]["reader"] == "direct",
         )
         for name, rows in labelled.tables.items()
     ]
@@ -114,3 +115,4 @@ def test_a_tile_is_ok_if_and_only_if_its_pixels_can_be_read(labelled: Labelled) 
     states = {name: [row["status"] == "ok" for row in rows] for name, rows in labelled.tables.items()}
     assert dict(zip(labelled.tables, found, strict=True)) == states
     assert {ok for slide in found for ok in slide} == {True, False}, "both kinds were seen"
+    assert {labelled.slides[name]["reader"] for name in labelled.tables} == {"direct", "openslide"}, "and both readers"
