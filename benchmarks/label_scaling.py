@@ -31,18 +31,18 @@ def many_slides(folder: Path, bundle: Path, edge_px: int, rounds: int, flags: li
     ten.mkdir()
     for number in range(SLIDES):
         (ten / f"{number}.svs").write_bytes(slide.read_bytes() + bytes([number]))
-    counts = {slide: len(places), ten: SLIDES * len(places)}
-    jobs = {slides: Job(slides.name, len(few_places), tiles) for slides, tiles in counts.items()}
+    sets = {"1 slide": (slide, len(places)), f"{SLIDES} slides": (ten, SLIDES * len(places))}
+    jobs = {name: Job(name, len(few_places), tiles) for name, (_, tiles) in sets.items()}
     for _ in range(rounds):
         start = label(few, bundle, folder, *flags, tiles=len(few_places))
-        for slides, job in jobs.items():
-            job.few.append(start)
-            job.many.append(label(slides, bundle, folder, *flags, tiles=job.tiles))
+        for name, (slides, tiles) in sets.items():
+            jobs[name].few.append(start)
+            jobs[name].many.append(label(slides, bundle, folder, *flags, tiles=tiles))
     print(HEADER)
     for job in jobs.values():
         print(job.row())
-    ratio = jobs[ten].steady_cpu_s / jobs[slide].steady_cpu_s
-    print(f"\n{SLIDES} slides against 1, CPU-seconds per tile after the start: {ratio:.3f}\n")
+    one, several = (job.steady_cpu_s for job in jobs.values())
+    print(f"\n{SLIDES} slides against 1, CPU-seconds per tile after the start: {several / one:.3f}\n")
 
 
 def workers(folder: Path, bundle: Path, edge_px: int, rounds: int, flags: list[str]) -> None:
@@ -50,7 +50,7 @@ def workers(folder: Path, bundle: Path, edge_px: int, rounds: int, flags: list[s
     (few, few_places), (slide, places) = (
         make_slide(folder / kind, edge) for kind, edge in (("few", FEW_PX), ("slide", edge_px))
     )
-    jobs = {count: Job(f"{count} workers", len(few_places), len(places)) for count in CORES}
+    jobs = {count: Job(f"workers: {count}", len(few_places), len(places)) for count in CORES}
     plain: dict[int, list[float]] = {count: [] for count in CORES}
     alone = [sys.executable, ROOT / "benchmarks" / "alone.py", "both", "--slide", slide, "--model", bundle]
     for _ in range(rounds):
@@ -65,7 +65,7 @@ def workers(folder: Path, bundle: Path, edge_px: int, rounds: int, flags: list[s
     for job in jobs.values():
         print(job.row())
     for count, rates in plain.items():
-        print(f"| {count} plain processes | | | {median(rates):.1f} | | | | |")
+        print(f"| plain processes: {count} | | | {median(rates):.1f} | | | | |")
     gain, plain_gain = jobs[1].steady_s / jobs[2].steady_s, median(plain[2]) / median(plain[1])
     print(f"\n2 workers against 1: {gain:.2f}; plain processes: {plain_gain:.2f}; ratio {gain / plain_gain:.2f}\n")
 

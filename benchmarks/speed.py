@@ -50,7 +50,7 @@ class Bench:
     def round(self) -> None:
         """Measure everything once."""
         for processes in sorted({1, CORES}):
-            self._alone(f"reader alone, {processes} processes", "reader", processes)
+            self._alone(f"reader alone, processes: {processes}", "reader", processes)
         for (backbone, precision), job in self.jobs.items():
             bundle = self.bundles[backbone]
             flags = ("--model", str(bundle), "--precision", precision)
@@ -89,7 +89,7 @@ class Bench:
             print(f"| bound, {backbone}, {precision} | {rate:.1f} | {cpu_s:.4f} | | | | | |\n{job.row()}")
         for job in self.plain.values():
             print(job.row())
-        print("\n| job | steady rate over bound | CPU of the plain script over its own, with the start | without |")
+        print("\n| job | steady rate over bound | the plain script's CPU per tile over the job's | without the start |")
         print("|---|---|---|---|")
         for (backbone, precision), job in self.jobs.items():
             plain, bound = self.plain[backbone], self._bound(backbone, precision)[0]
@@ -99,7 +99,7 @@ class Bench:
 
     def _bound(self, backbone: str, precision: str) -> tuple[float, float]:
         """Return the tiles per second and the CPU-seconds per tile that reader and model alone give together."""
-        names = f"reader alone, {CORES} processes", f"model alone, {backbone}, {precision}"
+        names = f"reader alone, processes: {CORES}", f"model alone, {backbone}, {precision}"
         rates = [self._rate(name, "tiles_per_s") for name in names]
         return 1 / sum(1 / rate for rate in rates), sum(self._rate(name, "cpu_s_per_tile") for name in names)
 
