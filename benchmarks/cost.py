@@ -2,8 +2,8 @@
 
 Ray's daemons are not children of the job that starts them, so the process that measures adopts them, and looks at
 /proc five times a second. What a process used since the last look before its end is missed, and helpers that live
-shorter altogether: held against the kernel's account of a control group, 0.5 of the 19 CPU-seconds of a label job that
-does little but start.
+shorter altogether: 0.3 to 0.4 of the 18 CPU-seconds of a label job that does little but start, in three runs held
+against the kernel's account of a control group.
 """
 
 import ctypes
