@@ -2,7 +2,8 @@
 # make demo    fabricate slides, fine-tune, label, and compare with the truth
 # make test    all tests that need no GPU
 # make check   what CI runs: format, lint, types, import rule, tests
-# make bench   timings of the parts
+# make bench   what labelling a slide costs, in parts and as a whole, beside a plain script; 20 minutes
+# make bench-peers  the same of WSInfer and TIAToolbox, in environments of their own
 # make bench-train  training beside a plain torchrun script
 # make chaos   label runs whose workers, node and driver are killed, on twelve schedules
 # make check-gpu  train and label on a GPU, and compare with the CPU
@@ -11,7 +12,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check lint bench bench-train chaos check-gpu
+.PHONY: setup demo test check lint bench bench-peers bench-train chaos check-gpu
 
 setup: $(VENV)/installed
 
@@ -37,7 +38,10 @@ lint: setup
 check: lint test
 
 bench: setup
-	$(BIN)/python benchmarks/parts.py
+	$(BIN)/python benchmarks/speed.py
+
+bench-peers: setup
+	$(BIN)/python benchmarks/peers/run.py
 
 bench-train: setup
 	$(BIN)/python benchmarks/train.py

@@ -1,0 +1,70 @@
+"""Label a folder of slides with TIAToolbox's PatchPredictor, given a bundle of histo's; run it in its environment.
+
+`python tiatoolbox_slide.py SLIDES BUNDLE OUT`, with `benchmarks/` on PYTHONPATH.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import zarr
+from plain_network import PlainNetwork, describe, normalisation
+from tiatoolbox.models.engine.io_config import IOPatchPredictorConfig
+from tiatoolbox.models.engine.patch_predictor import PatchPredictor
+from tiatoolbox.models.models_abc import ModelABC
+
+
+class Model(ModelABC):
+    """The bundle's network behind the toolbox's interface."""
+
+    def __init__(self, bundle: Path) -> None:
+        super().__init__()
+        self.network = PlainNetwork(bundle)
+        self.mean, self.std = (np.float32(values) for values in normalisation(bundle))
+        self.preproc_func = self.normalise
+        self.postproc_func = self.choose
+
+    def normalise(self, image: np.ndarray) -> torch.Tensor:
+        """Return a tile's pixels as the network takes them, `(3, H, W)`."""
+        return torch.from_numpy((image.astype(np.float32) / 255 - self.mean) / self.std).permute(2, 0, 1)
+
+    @staticmethod
+    def choose(probabilities: np.ndarray) -> np.ndarray:
+        """Return the most probable class of each tile."""
+        return probabilities.argmax(axis=-1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return probabilities."""
+        return self.network(images).softmax(dim=1)
+
+    @staticmethod
+    def infer_batch(model: torch.nn.Module, batch_data: torch.Tensor, *, device: str) -> np.ndarray:
+        """Return the probabilities of a batch."""
+        with torch.inference_mode():
+            return model(batch_data.to(device).float()).cpu().numpy()
+
+
+def main() -> None:
+    """Label, and print how many tiles were labelled."""
+    slides, bundle, out = (Path(name) for name in sys.argv[1:])
+    described = describe(bundle)["input"]
+    resolution, edge = [{"units": "mpp", "resolution": described["mpp"]}], described["size_px"]
+    config = IOPatchPredictorConfig(
+        input_resolutions=resolution, patch_input_shape=(edge, edge), stride_shape=(edge, edge)
+    )
+    predictor = PatchPredictor(model=Model(bundle), batch_size=32, num_workers=2)
+    outputs = predictor.run(
+        images=sorted(slides.iterdir()),
+        patch_mode=False,
+        ioconfig=config,
+        save_dir=out,
+        output_type="zarr",
+        return_probabilities=True,
+        device="cpu",
+    )
+    print(sum(zarr.open(path, mode="r")["probabilities"].shape[0] for path in outputs.values()))
+
+
+if __name__ == "__main__":
+    main()
