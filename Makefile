@@ -6,13 +6,14 @@
 # make bench-peers  the same of WSInfer and TIAToolbox, in environments of their own
 # make bench-train  training beside a plain torchrun script
 # make chaos   label runs whose workers, node and driver are killed, on twelve schedules
-# make check-gpu  train and label on a GPU, and compare with the CPU
+# make bench-cpu  what runs a network fastest on a CPU
+# make check-gpu  train and label on a GPU, compare with the CPU, and print tiles per second
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check lint bench bench-peers bench-train chaos check-gpu
+.PHONY: setup demo test check lint bench bench-cpu bench-peers bench-train chaos check-gpu
 
 setup: $(VENV)/installed
 
@@ -46,8 +47,12 @@ bench-peers: setup
 bench-train: setup
 	$(BIN)/python benchmarks/train.py
 
+bench-cpu: setup
+	$(BIN)/python benchmarks/runtimes.py
+
 chaos: setup
 	$(BIN)/python -m pytest -q -s -m 'chaos or not chaos' tests/chaos
 
 check-gpu: setup
 	$(BIN)/python -m pytest -q -m gpu
+	$(BIN)/python benchmarks/gpu.py
