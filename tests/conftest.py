@@ -40,20 +40,22 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The default network with three classes, 224 px at 0.5 µm/px, and a random head of visible contrast."""
-    return random_bundle(tmp_path_factory.mktemp("bundle"), "tf_efficientnet_lite0", size_px=224)
+    """The default network with three classes, 224 px at 0.5 µm/px, a random head of visible contrast; converted."""
+    folder = random_bundle(tmp_path_factory.mktemp("bundle"), "tf_efficientnet_lite0", size_px=224)
+    convert(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network of a third of a megabyte with random weights, for tests where the labels do not matter."""
-    return random_bundle(tmp_path_factory.mktemp("tiny"), "test_efficientnet", size_px=96)
+def bare_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of a third of a megabyte with random weights, without a converted form; to be copied before use."""
+    return random_bundle(tmp_path_factory.mktemp("bare"), "test_efficientnet", size_px=96)
 
 
 @pytest.fixture(scope="session")
-def converted_tiny(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with a converted form, in which bf16 is unmeasured."""
-    copy = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("converted") / "model"))
+def tiny_bundle(bare_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, converted, bf16 unmeasured; for tests where the labels do not matter."""
+    copy = Path(shutil.copytree(bare_bundle, tmp_path_factory.mktemp("tiny") / "model"))
     convert(copy)
     return copy
 

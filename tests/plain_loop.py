@@ -8,7 +8,7 @@ import numpy as np
 import openslide
 import pyarrow.parquet as pq
 
-from histo.learn.predict import Predictor
+from histo.learn.predict import TorchPredictor
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class PlainLoop:
 
     def probabilities(self, bundle: Path, rows: list[dict[str, Any]]) -> np.ndarray:
         """Classify the tiles at the rows' places, one by one."""
-        predict, slide = Predictor(bundle), openslide.OpenSlide(str(self.slide))
+        predict, slide = TorchPredictor(bundle), openslide.OpenSlide(str(self.slide))
         return np.concatenate([predict(self.tile(slide, row["x"], row["y"])[None]) for row in rows])
 
     def tile(self, slide: openslide.OpenSlide, x: int, y: int, size_px: int = 224) -> np.ndarray:

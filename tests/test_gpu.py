@@ -11,7 +11,7 @@ from plain_loop import rows_of
 from histo.cli import main
 from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import paint
-from histo.learn.predict import Predictor, TorchPredictor
+from histo.learn.predict import TorchPredictor
 from histo.learn.predictor import load_predictor
 
 pytestmark = [pytest.mark.gpu, pytest.mark.ray]
@@ -27,7 +27,7 @@ def _a_gpu_is_there() -> None:
 def test_the_predictor_gives_the_probabilities_of_the_cpu(bundle: Path) -> None:
     tiles = np.random.default_rng(0).integers(0, 256, (40, 224, 224, 3), np.uint8)
 
-    np.testing.assert_allclose(Predictor(bundle, "cuda")(tiles), Predictor(bundle, "cpu")(tiles), atol=1e-3)
+    np.testing.assert_allclose(TorchPredictor(bundle, "cuda")(tiles), TorchPredictor(bundle, "cpu")(tiles), atol=1e-3)
 
 
 def test_two_batches_in_flight_give_what_each_gives_alone(bundle: Path) -> None:

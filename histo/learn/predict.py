@@ -135,7 +135,3 @@ class _Lane:
         self.pinned_BHWC = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
         self.tiles_BHWC = torch.zeros(shape, dtype=torch.uint8, device=device)
         self.done = torch.cuda.Event()  # type: ignore[no-untyped-call] # torch's own
-
-
-Predictor = TorchPredictor
-"""The name that region workers and tests know it by, until they use `load_predictor`."""

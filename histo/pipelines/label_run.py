@@ -121,7 +121,8 @@ class _Run:
         tiles = np.asarray(plan["tile_index"], np.int64), np.asarray(plan["tissue_fraction"], np.float32)
         regions = list(cut_regions(work.grid, *tiles))
         self._ledger.begin(work.slide_id, columns, len(regions))
-        return [Task(region, work) for region in regions]
+        large_first = sorted(regions, key=lambda region: -len(region.tile_index))  # workers end about together
+        return [Task(region, work) for region in large_first]
 
     def _enter(self, task: Task, summary: Summary) -> None:
         slide_id = task.slide_id

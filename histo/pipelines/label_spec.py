@@ -31,7 +31,7 @@ class LabelSpec(Spec):
     precision: InferencePrecision = "float32"
     """Arithmetic of the network; bf16 is faster, and needs a bundle for which `histo convert` found it good enough."""
     batch_size: int | None = Field(None, ge=1)
-    """Tiles per forward pass; default: 16 on a CPU, what is fastest on a GPU."""
+    """Tiles per forward pass; default: 8 on a CPU, what is fastest on a GPU."""
     read_timeout_s: float = Field(300.0, gt=0, le=86_400)
     """Seconds without a single tile or window read after which a worker is ended, and what it read is tried alone."""
     retry_failed: bool = False

@@ -11,7 +11,7 @@ from histo.errors import UsageError
 from histo.learn.bundle import MODEL_JSON, WEIGHTS, bundle_hash, read_bundle
 from histo.learn.checkpoint import Position, read_state, write_checkpoint
 from histo.learn.model import load_network
-from histo.learn.predict import Predictor
+from histo.learn.predict import TorchPredictor
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_a_bundle_reads_back_as_the_same_network(bundle: Path, tmp_path: Path) -
 def test_probabilities_sum_to_one_and_do_not_depend_on_the_batch(bundle: Path) -> None:
     tiles = np.random.default_rng(0).integers(0, 256, (5, 224, 224, 3), np.uint8)
 
-    together, alone = Predictor(bundle, batch_size=5)(tiles), Predictor(bundle, batch_size=1)(tiles)
+    together, alone = TorchPredictor(bundle, batch_size=5)(tiles), TorchPredictor(bundle, batch_size=1)(tiles)
 
     np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(together, alone, atol=1e-5)
@@ -52,18 +52,18 @@ def test_the_temperature_flattens_the_probabilities(bundle: Path, copy: Path) ->
     tiles = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
     edit(copy, temperature=4.0)
 
-    sharp, flat = np.log(Predictor(bundle)(tiles)), np.log(Predictor(copy)(tiles))
+    sharp, flat = np.log(TorchPredictor(bundle)(tiles)), np.log(TorchPredictor(copy)(tiles))
 
     np.testing.assert_allclose((flat - flat[:, :1]) * 4, sharp - sharp[:, :1], atol=1e-3)
 
 
 def test_tiles_of_another_size_are_a_callers_mistake(bundle: Path) -> None:
     with pytest.raises(ValueError, match=r"expected uint8 tiles \(n, 224, 224, 3\)"):
-        Predictor(bundle)(np.zeros((1, 96, 96, 3), np.uint8))
+        TorchPredictor(bundle)(np.zeros((1, 96, 96, 3), np.uint8))
 
 
 def test_a_network_that_gives_no_finite_numbers_is_an_error(bundle: Path) -> None:
-    predict = Predictor(bundle)
+    predict = TorchPredictor(bundle)
     torch.nn.init.constant_(predict._network.head.linear.bias, float("nan"))
 
     with pytest.raises(FloatingPointError, match="not finite"):
@@ -71,7 +71,7 @@ def test_a_network_that_gives_no_finite_numbers_is_an_error(bundle: Path) -> Non
 
 
 def test_no_tiles_are_no_probabilities(bundle: Path) -> None:
-    assert Predictor(bundle)(np.zeros((0, 224, 224, 3), np.uint8)).shape == (0, 3)
+    assert TorchPredictor(bundle)(np.zeros((0, 224, 224, 3), np.uint8)).shape == (0, 3)
 
 
 def test_classes_that_do_not_fit_the_weights_are_refused(copy: Path) -> None:

@@ -25,8 +25,8 @@ from histo.resample import Pixels
 
 
 @pytest.fixture
-def copy(converted_tiny: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(converted_tiny, tmp_path / "model"))
+def copy(tiny_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "model"))
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -92,9 +92,9 @@ def test_a_form_of_another_converter_is_not_used(copy: Path) -> None:
 
 
 def test_a_bundle_that_cannot_be_written_has_its_form_elsewhere(
-    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bare_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make, bundle = Path.mkdir, Path(shutil.copytree(tiny_bundle, tmp_path / "model"))
+    make, bundle = Path.mkdir, Path(shutil.copytree(bare_bundle, tmp_path / "model"))
 
     def refuse(path: Path, *arguments: Any, **options: Any) -> None:
         if bundle in path.parents:
@@ -112,9 +112,9 @@ def test_a_bundle_that_cannot_be_written_has_its_form_elsewhere(
 
 
 def test_a_form_that_gives_other_probabilities_is_refused_and_leaves_nothing(
-    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bare_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "model"))
+    bundle = Path(shutil.copytree(bare_bundle, tmp_path / "model"))
     monkeypatch.setattr(conversion, "MOST_DIFFERENCE", -1.0)
 
     with pytest.raises(NotConvertibleError, match="OpenVINO gives other probabilities than torch"):
@@ -123,8 +123,8 @@ def test_a_form_that_gives_other_probabilities_is_refused_and_leaves_nothing(
     assert sorted(path.name for path in bundle.iterdir()) == [MODEL_JSON, WEIGHTS]
 
 
-def test_a_network_without_finite_numbers_is_not_converted(tiny_bundle: Path, tmp_path: Path) -> None:
-    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "model"))
+def test_a_network_without_finite_numbers_is_not_converted(bare_bundle: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(bare_bundle, tmp_path / "model"))
     tensors = load_file(bundle / WEIGHTS)
     tensors["head.linear.bias"] = torch.full_like(tensors["head.linear.bias"], torch.nan)
     save_file(tensors, bundle / WEIGHTS)
@@ -138,7 +138,7 @@ def test_a_network_without_finite_numbers_is_not_converted(tiny_bundle: Path, tm
         load_predictor(bundle)(noise(1, 96))
 
 
-def test_running_a_converted_bundle_loads_no_torch(converted_tiny: Path) -> None:
+def test_running_a_converted_bundle_loads_no_torch(tiny_bundle: Path) -> None:
     script = (
         "import sys, numpy\n"
         "from pathlib import Path\n"
@@ -150,7 +150,7 @@ def test_running_a_converted_bundle_loads_no_torch(converted_tiny: Path) -> None
         "assert not loaded, loaded\n"
     )
 
-    subprocess.run([sys.executable, "-c", script, converted_tiny], check=True)
+    subprocess.run([sys.executable, "-c", script, tiny_bundle], check=True)
 
 
 def test_bf16_is_refused_where_its_agreement_is_unmeasured(copy: Path) -> None:

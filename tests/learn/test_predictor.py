@@ -18,9 +18,9 @@ from histo.resample import Pixels
 
 
 @pytest.fixture(params=["openvino", "torch"])
-def predict(request: pytest.FixtureRequest, converted_tiny: Path) -> Predictor:
-    elsewhere = converted_tiny / "none" if request.param == "torch" else None
-    found = load_predictor(converted_tiny, batch_size=4, converted=elsewhere)
+def predict(request: pytest.FixtureRequest, tiny_bundle: Path) -> Predictor:
+    elsewhere = tiny_bundle / "none" if request.param == "torch" else None
+    found = load_predictor(tiny_bundle, batch_size=4, converted=elsewhere)
     assert found.runtime == request.param
     return found
 
@@ -101,25 +101,25 @@ def test_tiles_of_another_kind_are_a_callers_mistake(predict: Predictor) -> None
             predict(tiles)  # type: ignore[arg-type]
 
 
-def test_a_cpu_has_small_batches_where_none_are_asked_for(converted_tiny: Path) -> None:
-    assert load_predictor(converted_tiny).batch_size == BATCH_ON_CPU
-    assert load_predictor(converted_tiny, converted=converted_tiny / "none").batch_size == BATCH_ON_CPU
+def test_a_cpu_has_small_batches_where_none_are_asked_for(tiny_bundle: Path) -> None:
+    assert load_predictor(tiny_bundle).batch_size == BATCH_ON_CPU
+    assert load_predictor(tiny_bundle, converted=tiny_bundle / "none").batch_size == BATCH_ON_CPU
 
 
-def test_a_converted_form_that_gives_no_finite_numbers_is_an_error(converted_tiny: Path, tmp_path: Path) -> None:
-    model = ov.Core().read_model(converted_tiny / FOLDER / "model.xml")
+def test_a_converted_form_that_gives_no_finite_numbers_is_an_error(tiny_bundle: Path, tmp_path: Path) -> None:
+    model = ov.Core().read_model(tiny_bundle / FOLDER / "model.xml")
     logits = model.outputs[0].get_node().input_value(0)
     broken = ov.Model([ov.opset13.divide(logits, ov.opset13.constant(np.float32(0)))], model.get_parameters(), "broken")
     ov.save_model(broken, tmp_path / "model.xml", compress_to_fp16=False)
-    predict = OpenVinoPredictor(read_bundle(converted_tiny), tmp_path, 1, 2, "float32")
+    predict = OpenVinoPredictor(read_bundle(tiny_bundle), tmp_path, 1, 2, "float32")
 
     with pytest.raises(FloatingPointError, match="not finite"):
         predict(noise(2))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_converted_form_uses_as_many_threads_as_it_may(converted_tiny: Path, threads: int) -> None:
-    predict = OpenVinoPredictor(read_bundle(converted_tiny), converted_tiny / FOLDER, threads, 2, "float32")
+def test_a_converted_form_uses_as_many_threads_as_it_may(tiny_bundle: Path, threads: int) -> None:
+    predict = OpenVinoPredictor(read_bundle(tiny_bundle), tiny_bundle / FOLDER, threads, 2, "float32")
 
     compiled = predict._request.get_compiled_model()
 

@@ -14,8 +14,8 @@ from histo.learn.runtime import has_bf16
 
 
 @pytest.fixture
-def copy(tiny_bundle: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_bundle, tmp_path / "model"))
+def copy(bare_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bare_bundle, tmp_path / "model"))
 
 
 def test_a_bundle_without_tiles_is_converted_and_bf16_stays_unmeasured(

@@ -12,7 +12,7 @@ from PIL import Image
 from plain_loop import rows_of
 
 from histo.cli import main
-from histo.learn.predict import Predictor
+from histo.learn.predict import TorchPredictor
 from histo.resample import resize
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -65,7 +65,7 @@ def test_every_case_is_predicted_once_by_the_fold_that_did_not_see_it(validated:
         assert {row["case_id"] for row in own} == {case for case, split in splits.items() if split == "test"}
         assert set(splits.values()) == {"train", "val", "test"}
         images = [np.asarray(Image.open(patients.parent / row["case_id"])) for row in own]
-        expected = Predictor(run / "model")(np.stack([resize(image, 32) for image in images]))
+        expected = TorchPredictor(run / "model")(np.stack([resize(image, 32) for image in images]))
         np.testing.assert_allclose([row["prob_mts"] for row in own], expected[:, 0], atol=1e-5)
 
 

@@ -12,7 +12,7 @@ from plain_loop import rows_of
 
 from histo.cli import main
 from histo.learn.bundle import bundle_hash, read_bundle
-from histo.learn.predict import Predictor
+from histo.learn.predict import TorchPredictor
 from histo.pipelines.past_run import PastRun
 
 pytestmark = pytest.mark.ray
@@ -22,7 +22,7 @@ def test_metrics_and_predictions_are_those_of_the_bundle(bundle: Path, tmp_path:
     images = np.random.default_rng(0).integers(0, 256, (7, 224, 224, 3), np.uint8)
     labels = np.array([0, 1, 2, 2, 2, 0, 1])
     np.savez(tmp_path / "t.npz", test_images=images, test_labels=labels)
-    probabilities = Predictor(bundle)(images)
+    probabilities = TorchPredictor(bundle)(images)
 
     code = main(["evaluate", "--model", str(bundle), "--data", str(tmp_path / "t.npz"), "--out", str(tmp_path / "out")])
 
@@ -52,7 +52,7 @@ def test_only_the_test_part_of_a_file_with_parts_is_used(bundle: Path, tmp_path:
 
 def test_several_sources_are_measured_together_and_each(bundle: Path, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (6, 224, 224, 3), np.uint8)
-    pred = Predictor(bundle)(images).argmax(1)
+    pred = TorchPredictor(bundle)(images).argmax(1)
     (tmp_path / "data" / "TUM").mkdir(parents=True)
     for i in range(2):
         Image.fromarray(images[i]).save(tmp_path / "data" / "TUM" / f"{i}.png")

@@ -18,7 +18,7 @@ from histo.cli import main
 from histo.learn.bundle import read_bundle
 from histo.learn.checkpoint import read_state
 from histo.learn.phases import is_stalled
-from histo.learn.predict import Predictor
+from histo.learn.predict import TorchPredictor
 from histo.pipelines.train_spec import TrainSpec
 from histo.pipelines.train_worker import initial_network
 from histo.resample import resize
@@ -93,7 +93,7 @@ def test_the_validation_split_is_scored_from_what_the_workers_saw(finished: Path
     with np.load(tiles) as known:
         enlarged = np.stack([resize(known["images"][i], 64) for i in held_out])
     assert rows["case_id"] == [splits["case_id"][i] for i in held_out]
-    np.testing.assert_allclose(rows["prob_TUM"], Predictor(finished / "model")(enlarged)[:, 2], atol=1e-5)
+    np.testing.assert_allclose(rows["prob_TUM"], TorchPredictor(finished / "model")(enlarged)[:, 2], atol=1e-5)
     assert scores["accuracy"] == pytest.approx(best["val_accuracy"])
     assert (scores["temperature"], scores["intervals"], scores["seen_in_training"]) == (best["temperature"], None, 8)
 
@@ -167,7 +167,7 @@ def test_a_chosen_epoch_is_evaluated(finished: Path, tiles: Path, tmp_path: Path
     rows = pq.read_table(tmp_path / "third" / "predictions.parquet").to_pydict()
     with np.load(tiles) as known:
         enlarged = np.stack([resize(image, 64) for image in known["images"]])
-    expected = Predictor(finished / "checkpoints" / "epoch_0003")(enlarged)
+    expected = TorchPredictor(finished / "checkpoints" / "epoch_0003")(enlarged)
     assert len(rows["case_id"]) == 36
     np.testing.assert_allclose(rows["prob_TUM"], expected[:, 2], atol=1e-5)
     assert json.loads((tmp_path / "third" / "run.json").read_text())["model"].endswith("epoch_0003")

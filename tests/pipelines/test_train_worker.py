@@ -12,7 +12,7 @@ from histo.learn.calibration import fit_temperature
 from histo.learn.checkpoint import read_validation
 from histo.learn.history import History
 from histo.learn.metrics import score
-from histo.learn.predict import Predictor
+from histo.learn.predict import TorchPredictor
 from histo.pipelines import train_run as job
 from histo.pipelines.cases import read_splits, write_cases
 from histo.pipelines.cluster import Placement
@@ -194,7 +194,7 @@ def cross_validated(data: Path, out: Path) -> float:
         tested = [i for i, split in enumerate(cases.splits) if split == "test"]
         best = history.best()
         assert best is not None
-        predict = Predictor(history.checkpoint(best["epoch"]))
+        predict = TorchPredictor(history.checkpoint(best["epoch"]))
         probabilities[tested] = predict(np.stack([source.images.load(i) for i in tested]))
     return float(score(source.labels(), probabilities, source.classes)["macro_auc"])
 

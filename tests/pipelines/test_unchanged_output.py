@@ -11,7 +11,6 @@ from plain_loop import rows_of
 
 from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import paint
-from histo.learn.converted import FOLDER
 from histo.pipelines.region import RegionLabeler
 from histo.pipelines.work import Row
 
@@ -19,10 +18,10 @@ MEASURED = ("confidence", "entropy", "prob_MUS", "prob_STR", "prob_TUM")
 CHOSEN = ("pred", "label")
 
 
-def both(slide: Path, bundle: Path, unconverted: Path, out: Path, **changes: Any) -> tuple[Row, Row]:
+def both(slide: Path, bundle: Path, out: Path, **changes: Any) -> tuple[Row, Row]:
     """Label a slide the fast way and the reference's way; returns both rows of the ledger."""
-    fast = make_job(bundle, out / "fast", converted=bundle / FOLDER, **changes)
-    plain = make_job(unconverted, out / "plain", reader="openslide", **changes)
+    fast = make_job(bundle, out / "fast", **changes)
+    plain = make_job(bundle, out / "plain", reader="openslide", converted=out / "none", **changes)
     workers = RegionLabeler(fast), RegionLabeler(plain)
     assert [worker._predict.runtime for worker in workers] == ["openvino", "torch"]
     rows = [label(job, found(slide), worker) for job, worker in zip((fast, plain), workers, strict=True)]
@@ -57,14 +56,14 @@ def assert_equal_tables(fast: Row, plain: Row, out: Path) -> None:
     ],
 )
 def test_a_fabricated_slide_has_the_table_of_the_reference(
-    mpp: float, changes: dict[str, Any], bundle: Path, unconverted: Path, tmp_path: Path
+    mpp: float, changes: dict[str, Any], bundle: Path, tmp_path: Path
 ) -> None:
     image = np.full((1900, 2300, 3), 244, np.uint8)
     image[200:1890, 300:2290] = paint("TUM", 1690, 1990, np.random.default_rng(0))
     image[900:1500, 1000:1700] = paint("MUS", 600, 700, np.random.default_rng(1))
     write_pyramid(tmp_path / "s.tif", image, mpp=mpp)
 
-    fast, plain = both(tmp_path / "s.tif", bundle, unconverted, tmp_path, **changes)
+    fast, plain = both(tmp_path / "s.tif", bundle, tmp_path, **changes)
 
     assert_equal_tables(fast, plain, tmp_path)
 
@@ -76,12 +75,12 @@ def test_a_fabricated_slide_has_the_table_of_the_reference(
     ids=["JPEG", "JPEG 2000"],
 )
 def test_a_real_slide_has_the_table_of_the_reference(
-    name: str, tissue: float, shared: Path, bundle: Path, unconverted: Path, tmp_path: Path
+    name: str, tissue: float, shared: Path, bundle: Path, tmp_path: Path
 ) -> None:
     job = make_job(bundle, tmp_path)
     changes = {"mpp_if_missing": 0.5, "tissue": job.tissue | {"min_fraction": tissue}}
 
-    fast, plain = both(shared / "slides" / name, bundle, unconverted, tmp_path, **changes)
+    fast, plain = both(shared / "slides" / name, bundle, tmp_path, **changes)
 
     assert_equal_tables(fast, plain, tmp_path)
 
