@@ -29,7 +29,7 @@ def peak_mb() -> float:
 def measure(path: str) -> tuple[float, float]:
     """Plan a slide; return seconds and MB."""
     before, start = peak_mb(), time.perf_counter()
-    plan_slide(*open_slide(path), 224, 0.5, TilingSpec(), TissueSpec())
+    plan_slide(*open_slide(path, reader="auto"), 224, 0.5, TilingSpec(), TissueSpec())
     return time.perf_counter() - start, peak_mb() - before
 
 
