@@ -1,9 +1,5 @@
-"""A bundle -> its converted form: traced, written, compared with the bundle itself, and measured in bfloat16.
+"""A bundle -> its converted form: traced, written, compared with the bundle itself, and measured in bfloat16."""
 
-`openvino.convert_model` would do the first step too, but reports each use of it over the network.
-"""
-
-import warnings
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,11 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 import torch
-from openvino.frontend import FrontEndManager
-from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import nn
 
-from histo.errors import HistoError
 from histo.learn.bundle import Bundle, bundle_hash, hash_file, read_bundle
 from histo.learn.converted import (
     CONSTANTS,
@@ -34,6 +27,7 @@ from histo.learn.model import Network, load_network
 from histo.learn.predict import TorchPredictor
 from histo.learn.predictor import BATCH_ON_CPU
 from histo.learn.runtime import OpenVinoPredictor, has_bf16
+from histo.learn.tracing import NotConvertibleError, plain_features, probes, trace
 from histo.resample import Pixels
 from histo.store import TEMPORARY_SUFFIX, put_json, remove, replace_folder
 
@@ -41,10 +35,6 @@ MOST_DIFFERENCE = 1e-4
 """Of a probability in float32, between the converted form and torch."""
 _TRIED_AGAINST_TORCH = 16
 """Of the tiles that agreement is measured on, those that torch sees too; it is slow."""
-
-
-class NotConvertibleError(HistoError):
-    """The network cannot be converted, or its converted form gives other probabilities."""
 
 
 @dataclass(frozen=True)
@@ -139,31 +129,17 @@ class _FromTiles(nn.Module):
         self.network = network
 
     def forward(self, tiles_BHWC: torch.Tensor) -> torch.Tensor:
-        network = self.network
-        pixels_BCHW = tiles_BHWC.permute(0, 3, 1, 2).float()
-        normal_BCHW = (pixels_BCHW - network.get_buffer("mean")) / network.get_buffer("std")
-        return network.head(network.backbone(normal_BCHW), 1)  # type: ignore[no-any-return] # the count is for training
+        features_BC = plain_features(self.network, tiles_BHWC.permute(0, 3, 1, 2))
+        return self.network.head(features_BC, 1)  # type: ignore[no-any-return] # the count is for training
 
 
 def _graph(folder: Path, bundle: Bundle) -> ov.Model:
     """Trace the network of a bundle."""
     size = bundle.input.size_px
-    example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
-    module = _FromTiles(load_network(folder, bundle)).eval()
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tracing is deprecated: docs/decisions/0011-cpu-runtime.md
-            traced: Any = torch.jit.freeze(torch.jit.trace(module, example, check_trace=False))  # type: ignore[no-untyped-call]
-            decoder = TorchScriptPythonDecoder(traced, skip_freeze=True)  # OpenVINO holds no reference to it
-            frontend = FrontEndManager().load_by_framework("pytorch")
-            model = frontend.convert(frontend.load(decoder))
-        model.inputs[0].get_node().set_element_type(ov.Type.u8)
-        model.reshape([-1, size, size, 3])
-    except Exception as error:  # both raise many kinds
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        backbone = bundle.architecture.backbone
-        raise NotConvertibleError(f"{folder}: {backbone} cannot be converted for OpenVINO ({reason})") from error
-    return model
+        return trace(_FromTiles(load_network(folder, bundle)), (size, size, 3))
+    except NotConvertibleError as error:
+        raise NotConvertibleError(f"{folder}: {bundle.architecture.backbone} {error}") from error
 
 
 def _compare_with_torch(folder: Path, bundle: Bundle, form: Path, tiles: Pixels | None, threads: int) -> float:
@@ -190,23 +166,6 @@ def _compare_with_torch(folder: Path, bundle: Bundle, form: Path, tiles: Pixels 
             f"{folder}: OpenVINO gives other probabilities than torch (by {difference:.2g}; at most {MOST_DIFFERENCE})"
         )
     return difference
-
-
-def probes(size_px: int) -> Pixels:
-    """Return images to compare networks on, always the same: black, white, noise, slopes, and noise at several scales.
-
-    Returns:
-        uint8, `(8, size_px, size_px, 3)`.
-    """
-    random = np.random.default_rng(0)
-    slope = np.linspace(0, 255, size_px)
-    images = [np.zeros((size_px, size_px)), np.full((size_px, size_px), 255), slope[None] + 0 * slope[:, None]]
-    coloured = [np.repeat(image[..., None], 3, axis=2) for image in images]
-    coloured += [random.integers(0, 256, (size_px, size_px, 3))]
-    for cells in (2, 7, 20, 60):
-        places = np.arange(size_px) * cells // size_px
-        coloured.append(random.integers(40, 256, (cells, cells, 3))[places][:, places])
-    return np.stack(coloured).astype(np.uint8)
 
 
 def evenly(values: npt.NDArray[Any], most: int) -> npt.NDArray[Any]:

@@ -3,7 +3,7 @@
 Axes: B batch, C channels or features, H height, W width, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -33,12 +33,17 @@ class Normalisation:
 
 
 class Network(nn.Module):
-    """Pixels to logits: normalisation, backbone, head."""
+    """Pixels to logits: normalisation, backbone, head.
+
+    Attributes:
+        stand_in: Computes the features in float32 where no gradient is asked for, as long as the backbone is frozen.
+    """
 
     def __init__(self, backbone: nn.Module, normalisation: Normalisation, classes: int, dropout: float) -> None:
         super().__init__()
         self.normalisation = normalisation
         self.backbone = backbone
+        self.stand_in: Callable[[torch.Tensor], torch.Tensor] | None = None
         self.head = Head(feature_count(backbone), classes, dropout)
         for name, values in (("mean", normalisation.mean), ("std", normalisation.std)):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
@@ -62,6 +67,8 @@ class Network(nn.Module):
         if not len(images_BCHW):  # a short last batch leaves some workers none; not every backbone takes an empty one
             nothing = images_BCHW.new_zeros((0, self.head.linear.in_features), dtype=dtype)
             return nothing.requires_grad_(torch.is_grad_enabled())  # all workers sum gradients alike, or wait for ever
+        if self.stand_in is not None and precision == "float32" and not torch.is_grad_enabled():
+            return self.stand_in(images_BCHW)
         normal = (images_BCHW.to(dtype) - self.get_buffer("mean")) / self.get_buffer("std")
         with torch.autocast(images_BCHW.device.type, torch.bfloat16, enabled=precision == "bf16"):
             features: torch.Tensor = self.backbone(normal.contiguous(memory_format=torch.channels_last))

@@ -1,6 +1,7 @@
 """A bundle's converted form, run by OpenVINO on a CPU. Loads no torch."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,17 +38,10 @@ class OpenVinoPredictor(Predictor):
         super().__init__(bundle, batch_size, precision)
         if precision == "bf16" and not has_bf16():
             raise HistoError("--precision bf16: this CPU has no bfloat16 arithmetic; use float32")
-        core = ov.Core()
-        model = core.read_model(form / GRAPH, form / CONSTANTS)
+        model = ov.Core().read_model(form / GRAPH, form / CONSTANTS)
         size = bundle.input.size_px
         model.reshape([batch_size, size, size, 3])
-        settings = {
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],  # left to itself, a CPU that has bfloat16 uses it
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": threads,
-            "ENABLE_CPU_PINNING": False,  # or all processes of a node pin their threads to the same cores
-        }
-        self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+        self._request = infer_request(model, threads, precision)
         self._filled = np.zeros((batch_size, size, size, 3), np.uint8)
 
     def submit(self, tiles: Pixels) -> npt.NDArray[np.float32]:
@@ -63,6 +57,17 @@ class OpenVinoPredictor(Predictor):
     def collect(self, ticket: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """See `Predictor.collect`."""
         return ticket
+
+
+def infer_request(model: ov.Model, threads: int, precision: InferencePrecision) -> Any:
+    """Compile a graph for this CPU; returns OpenVINO's `InferRequest`, for one thread of ours at a time."""
+    settings = {
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],  # left to itself, a CPU that has bfloat16 uses it
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_CPU_PINNING": False,  # or all processes of a node pin their threads to the same cores
+    }
+    return ov.Core().compile_model(model, "CPU", settings).create_infer_request()
 
 
 def has_bf16() -> bool:

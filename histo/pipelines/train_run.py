@@ -15,9 +15,10 @@ from histo.errors import HistoError
 from histo.learn.augment import augment
 from histo.learn.bundle import Bundle, read_bundle
 from histo.learn.checkpoint import extract_bundle, read_validation
-from histo.learn.conversion import NotConvertibleError, convert
+from histo.learn.conversion import convert
 from histo.learn.evaluation import RESAMPLES, Predictions
 from histo.learn.history import History
+from histo.learn.tracing import NotConvertibleError
 from histo.pipelines.cases import write_cases
 from histo.pipelines.cluster import Placement, describe, root_cause
 from histo.pipelines.convert import cpu_count, load_evenly

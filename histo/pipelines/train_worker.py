@@ -12,6 +12,7 @@ from histo.learn.augment import AugmentSpec
 from histo.learn.bundle import WEIGHTS, Architecture, Bundle, find_bundle, read_bundle
 from histo.learn.checkpoint import read_state
 from histo.learn.collective import from_first_worker, rank
+from histo.learn.frozen import FrozenBackbone
 from histo.learn.history import History
 from histo.learn.listing import Split
 from histo.learn.loop import fit
@@ -21,10 +22,14 @@ from histo.learn.order import Order, class_weights
 from histo.learn.phases import Phase, is_stalled, phases_left
 from histo.learn.source import Source
 from histo.learn.stream import FeatureStream, ImageStream, Stream
+from histo.learn.tracing import NotConvertibleError
 from histo.pipelines.cases import read_splits
 from histo.pipelines.train_data import read_training_source
 from histo.pipelines.train_progress import TickFile
 from histo.pipelines.train_spec import TrainingSpec, TrainSpec
+
+LEAST_IMAGES = 500
+"""Images that the frozen backbone must see to be worth its conversion, which takes as long as a hundred."""
 
 
 def initial_network(spec: TrainingSpec, classes: tuple[str, ...]) -> Network:
@@ -63,6 +68,7 @@ def train_worker(config: dict[str, Any]) -> None:
     data = _Data(spec, source, read_splits(spec.out, source), network, config["loaders"])
     progress = TickFile(spec.out)
     for phase in phases_left(spec.fit, past):
+        network.stand_in = data.frozen_backbone(phase)
         optimizer = make_optimizer(network, phase)
         if past and past[-1]["phase"] == phase.name:
             optimizer.load_state_dict(read_state(history.checkpoint(len(past)))[1])
@@ -113,6 +119,19 @@ class _Data:
 
     def _images(self, source: Source, order: Order, augment: AugmentSpec | None, loaders: int) -> ImageStream:
         return ImageStream(source, order, self._spec.size_px, augment, self._network.device, loaders)
+
+    def frozen_backbone(self, phase: Phase) -> FrozenBackbone | None:
+        """Return what computes the features of a phase faster than torch, where there is such a thing and it pays."""
+        frozen = phase.name == "head" and phase.spec.precision == "float32" and self._network.device.type == "cpu"
+        passes = 1 if self._spec.caches_features else phase.settings.epochs
+        if not frozen or passes * len(self._order.members) < LEAST_IMAGES:
+            return None
+        self._network.backbone.eval()
+        try:
+            return FrozenBackbone(self._network, self._spec.size_px, torch.get_num_threads())
+        except NotConvertibleError as error:
+            print(f"{self._spec.network.backbone}: {error}; torch computes its features", flush=True)
+            return None
 
     def streams(self, phase: Phase) -> tuple[Stream, Stream]:
         """Return the training and the validation stream of a phase."""

@@ -16,11 +16,12 @@ from histo.demo.bundle import random_bundle
 from histo.errors import UsageError
 from histo.learn import conversion
 from histo.learn.bundle import MODEL_JSON, WEIGHTS, hash_file
-from histo.learn.conversion import NotConvertibleError, convert, ensure_converted, evenly, probes
+from histo.learn.conversion import convert, ensure_converted, evenly
 from histo.learn.converted import CONSTANTS, FOLDER, GRAPH, RECORD, Agreement, read_conversion, require_precision
 from histo.learn.predict import TorchPredictor
 from histo.learn.predictor import load_predictor
 from histo.learn.runtime import has_bf16
+from histo.learn.tracing import NotConvertibleError, probes
 from histo.resample import Pixels
 
 

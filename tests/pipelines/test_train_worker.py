@@ -10,10 +10,12 @@ import torch
 from histo.learn.bundle import Architecture, Bundle, TileInput, read_bundle
 from histo.learn.calibration import fit_temperature
 from histo.learn.checkpoint import read_validation
+from histo.learn.frozen import FrozenBackbone
 from histo.learn.history import History
 from histo.learn.metrics import score
 from histo.learn.predict import TorchPredictor
 from histo.pipelines import train_run as job
+from histo.pipelines import train_worker as train_worker_module
 from histo.pipelines.cases import read_splits, write_cases
 from histo.pipelines.cluster import Placement
 from histo.pipelines.train_data import gather, gather_folds, read_training_source
@@ -134,6 +136,27 @@ def test_the_temperature_of_an_epoch_is_that_of_its_validation_logits(unequal: P
     members = [i for i, split in enumerate(read_splits(tmp_path, source)) if split == "val"]
     logits = read_validation(history.checkpoint(2))
     assert history.past()[1]["temperature"] == fit_temperature(logits, source.labels()[members])
+
+
+@pytest.mark.parametrize("flags", [[], ["--no-fit.head.augment"]], ids=["augmented", "cached"])
+def test_a_stand_in_of_the_frozen_backbone_trains_the_same(
+    unequal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str]
+) -> None:
+    flags = [*BASE, "--fit.head.epochs", "2", "--fit.tune.epochs", "2", *flags]
+    plain = trained(unequal, tmp_path / "plain", *flags)
+    made = []
+
+    def counted(*arguments: Any) -> FrozenBackbone:
+        made.append(FrozenBackbone(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(train_worker_module, "LEAST_IMAGES", 1)
+    monkeypatch.setattr(train_worker_module, "FrozenBackbone", counted)
+    stood_in = trained(unequal, tmp_path / "stood in", *flags)
+
+    assert len(made) == 1
+    np.testing.assert_allclose(stood_in, plain, atol=2e-3)
+    np.testing.assert_allclose(stood_in[:2], plain[:2], atol=1e-4)
 
 
 def test_the_same_settings_train_the_same(unequal: Path, tmp_path: Path) -> None:
