@@ -1,4 +1,4 @@
-"""The parts of a label job in plain processes of one thread, without Ray: the reader, the model, or both in turn.
+"""The parts of a label job in plain processes of one thread, without Ray: planning, reader, model, or the last two.
 
 `python benchmarks/alone.py both --slide S --model BUNDLE --processes 2` prints, as JSON, the tiles per second of all
 processes together and the CPU-seconds of one tile. The processes begin together and go over the slide's tiles until the
@@ -17,8 +17,9 @@ from pathlib import Path
 from histo.learn.predictor import load_predictor
 from histo.resample import Pixels
 from histo.slides.grid import Indices
-from histo.slides.plan import TilingSpec, TissueSpec, plan_slide
-from histo.slides.slide import open_slide
+from histo.slides.plan import SlidePlan, TilingSpec, TissueSpec, plan_slide
+from histo.slides.reader import Reader
+from histo.slides.slide import Slide, open_slide
 from histo.slides.tiles import cut_blocks, read_tiles
 
 TILE_PX, MPP = 224, 0.5
@@ -28,8 +29,14 @@ Work = Callable[[], int]
 
 def work(options: argparse.Namespace, number: int) -> Work:
     """Prepare one process's work; each begins at another block."""
-    slide, reader = open_slide(str(options.slide), reader=options.reader)
-    plan = plan_slide(slide, reader, TILE_PX, MPP, TilingSpec(), TissueSpec())
+
+    def opened() -> tuple[Slide, Reader, SlidePlan]:
+        slide, reader = open_slide(str(options.slide), reader=options.reader)
+        return slide, reader, plan_slide(slide, reader, TILE_PX, MPP, TilingSpec(), TissueSpec())
+
+    if options.part == "plan":
+        return lambda: len(opened()[2].tile_index)
+    slide, reader, plan = opened()
     blocks = [plan.tile_index[positions] for positions in cut_blocks(plan.grid, plan.tile_index)]
     first = number * len(blocks) // options.processes
     ahead = cycle(blocks[first:] + blocks[:first])
@@ -62,9 +69,9 @@ def run(options: argparse.Namespace, number: int, start: Barrier) -> tuple[int, 
 def main() -> None:
     """Print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["reader", "model", "both"])
+    parser.add_argument("part", choices=["plan", "reader", "model", "both"])
     parser.add_argument("--slide", type=Path, required=True)
-    parser.add_argument("--model", type=Path, help="not for the reader")
+    parser.add_argument("--model", type=Path, help="for the last two")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--reader", default="auto")

@@ -49,6 +49,7 @@ class Bench:
 
     def round(self) -> None:
         """Measure everything once."""
+        self._alone("planning alone (opening, probes, tissue mask, grid)", "plan", 1)
         for processes in sorted({1, CORES}):
             self._alone(f"reader alone, processes: {processes}", "reader", processes)
         for (backbone, precision), job in self.jobs.items():
