@@ -18,7 +18,7 @@ from histo.store import TEMPORARY_SUFFIX, put_atomic, put_json, remove
 FILE = "run.json"
 _PACKAGES = (
     "histo", "ray", "torch", "torchvision", "timm", "torchmetrics", "scikit-learn", "numpy", "pyarrow",
-    "openslide-python", "openslide-bin",
+    "openslide-python", "openslide-bin", "openvino",
 )  # fmt: skip
 
 
