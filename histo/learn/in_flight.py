@@ -5,7 +5,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 FIRST_SIZE = 32
-GREATEST_SIZE = 1024
+GREATEST_SIZE = 256
+"""No region has more tiles."""
+STEP = 32
+"""A batch of other sizes is filled up to a multiple of this, so that a device sees few shapes."""
 LEAST_GAIN = 1.05
 """By which a batch of twice the size must be faster, to be worth its memory."""
 
@@ -37,6 +40,18 @@ def in_flight(
             yield collect(waiting.popleft())
     while waiting:
         yield collect(waiting.popleft())
+
+
+def filled_size(count: int, batch_size: int) -> int:
+    """Return to how many tiles a batch is filled up.
+
+    Examples:
+        >>> [filled_size(count, batch_size=80) for count in (1, 32, 33, 70, 80)]
+        [32, 32, 64, 80, 80]
+        >>> filled_size(3, batch_size=8)
+        8
+    """
+    return min(batch_size, -(-count // STEP) * STEP)
 
 
 def find_batch_size(rate: Callable[[int], float | None]) -> int | None:

@@ -14,7 +14,7 @@ from histo.errors import HistoError
 from histo.learn import predictor
 from histo.learn.bundle import read_bundle
 from histo.learn.converted import InferencePrecision
-from histo.learn.in_flight import find_batch_size
+from histo.learn.in_flight import filled_size, find_batch_size
 from histo.learn.model import load_network
 from histo.resample import Pixels
 
@@ -26,8 +26,8 @@ class TorchPredictor(predictor.Predictor):
     """See `histo.learn.predictor.Predictor`.
 
     On a GPU, two batches are on their way at a time: while the network works on one, the next is copied, from pinned
-    memory and on a stream of its own. Tiles cross as uint8 and are normalised there. Every pass has the same number of
-    tiles; a short one is filled up, and the filling dropped.
+    memory and on a stream of its own. Tiles cross as uint8 and are normalised there. Passes have few different sizes; one
+    in between is filled up, and the filling dropped.
 
     Args:
         folder: The bundle.
@@ -86,11 +86,12 @@ class TorchPredictor(predictor.Predictor):
         self._lanes.rotate(-1)
         lane.done.synchronize()  # nothing reads what it held before
         lane.pinned_BHWC[: len(tiles)].copy_(torch.from_numpy(np.ascontiguousarray(tiles)))
+        filled = filled_size(len(tiles), self.batch_size)
         with torch.cuda.stream(self._copies):
-            lane.tiles_BHWC.copy_(lane.pinned_BHWC, non_blocking=True)
+            lane.tiles_BHWC[:filled].copy_(lane.pinned_BHWC[:filled], non_blocking=True)
         compute = torch.cuda.current_stream(self._device)
         compute.wait_stream(self._copies)
-        logits_BK = self._logits(lane.tiles_BHWC)
+        logits_BK = self._logits(lane.tiles_BHWC[:filled])
         answer_BK = torch.empty(logits_BK.shape, dtype=logits_BK.dtype, pin_memory=True)
         answer_BK.copy_(logits_BK, non_blocking=True)
         lane.done.record(compute)
