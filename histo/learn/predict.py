@@ -26,8 +26,8 @@ class TorchPredictor(predictor.Predictor):
     """See `histo.learn.predictor.Predictor`.
 
     On a GPU, two batches are on their way at a time: while the network works on one, the next is copied, from pinned
-    memory and on a stream of its own. Tiles cross as uint8 and are normalised there. Passes have few different sizes; one
-    in between is filled up, and the filling dropped.
+    memory and on a stream of its own. Tiles cross as uint8 and are normalised there. Passes have few different
+    sizes; one in between is filled up, and the filling dropped.
 
     Args:
         folder: The bundle.
