@@ -85,8 +85,12 @@ def assert_same_tables(found: Path, expected: Path) -> None:
     }
 
 
-def write_slide(path: Path, width: int = 2304, height: int = 1152, seed: int = 0) -> Path:
-    """Write a slide of tissue all over at 0.25 µm/px: 12 x 6 tiles of 96 px at 0.5 µm/px, or as many as fit."""
+def write_slide(path: Path, width: int = 2304, height: int = 1152, seed: int = 0, lossless: bool = False) -> Path:
+    """Write a slide of tissue all over at 0.25 µm/px: 12 x 6 tiles of 96 px at 0.5 µm/px, or as many as fit.
+
+    A lossless one is read by OpenSlide, which can be made to fail.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_pyramid(path, paint("TUM", height, width, np.random.default_rng(seed)), mpp=0.25)
+    image = paint("TUM", height, width, np.random.default_rng(seed))
+    write_pyramid(path, image, mpp=0.25, **({"quality": None} if lossless else {}))
     return path

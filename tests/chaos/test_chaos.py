@@ -41,7 +41,9 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty slides of two to four regions, whose tiles take their time."""
     folder = tmp_path_factory.mktemp("slides")
     for number in range(N_SLIDES):
-        write_slide(folder / f"slow-tiles {number:02d}.tif", 3840 + 3072 * (number % 3 == 0), 768, seed=number)
+        write_slide(
+            folder / f"slow-tiles {number:02d}.tif", 3840 + 3072 * (number % 3 == 0), 768, seed=number, lossless=True
+        )
     return folder
 
 

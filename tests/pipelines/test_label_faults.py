@@ -21,7 +21,7 @@ BAD = {
 def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("slides")
     for number, name in enumerate((*GOOD, *BAD)):
-        write_slide(folder / name, 1152, 576, seed=number)
+        write_slide(folder / name, 1152, 576, seed=number, lossless=True)
     return folder
 
 

@@ -20,7 +20,7 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Slides of two regions of which each read may take a while."""
     folder = tmp_path_factory.mktemp("slides")
     for number in range(N_SLIDES):
-        write_slide(folder / f"slow-tiles {number}.tif", 3840, 576, seed=number)
+        write_slide(folder / f"slow-tiles {number}.tif", 3840, 576, seed=number, lossless=True)
     return folder
 
 
