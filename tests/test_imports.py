@@ -13,3 +13,19 @@ def test_labelling_loads_no_torch_before_its_workers_do(module: str) -> None:
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert shown.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", ["histo.learn.runtime", "histo.learn.tracing"])
+def test_openvino_neither_forks_nor_reports_its_use(module: str) -> None:
+    program = f"""
+import os, sys, time
+forks = []
+os.register_at_fork(before=lambda: forks.append(1))
+import {module}
+time.sleep(1)
+print(forks, "openvino" in sys.modules, sys.modules["openvino_telemetry"])
+"""
+
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert shown.stdout.strip() == "[] True None"

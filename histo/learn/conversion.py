@@ -8,7 +8,6 @@ from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
 import torch
 from torch import nn
 
@@ -23,6 +22,7 @@ from histo.learn.converted import (
     Conversion,
     read_conversion,
 )
+from histo.learn.engine import ov
 from histo.learn.model import Network, load_network
 from histo.learn.predict import TorchPredictor
 from histo.learn.predictor import BATCH_ON_CPU

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
 
 from histo.errors import HistoError
 from histo.learn.bundle import Bundle
 from histo.learn.converted import CONSTANTS, GRAPH, InferencePrecision
+from histo.learn.engine import ov
 from histo.learn.predictor import Predictor
 from histo.resample import Pixels
 

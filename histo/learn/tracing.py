@@ -1,19 +1,14 @@
-"""From torch to OpenVINO: what a module does to uint8 images, as a graph.
-
-`openvino.convert_model` would do it too, but reports each use of it over the network.
-"""
+"""From torch to OpenVINO: what a module does to uint8 images, as a graph."""
 
 import warnings
 from typing import Any
 
 import numpy as np
-import openvino as ov
 import torch
-from openvino.frontend import FrontEndManager
-from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import nn
 
 from histo.errors import HistoError
+from histo.learn.engine import ov
 from histo.learn.model import Network
 from histo.resample import Pixels
 
@@ -32,13 +27,15 @@ def trace(module: nn.Module, shape: tuple[int, ...]) -> ov.Model:
     Raises:
         NotConvertibleError: If one of its operations is not known; the message goes on from the network's name.
     """
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder  # noqa: PLC0415 -- after histo's engine
+
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing is deprecated: docs/decisions/0011-cpu-runtime.md
             example = torch.zeros((2, *shape), dtype=torch.uint8)
             traced: Any = torch.jit.freeze(torch.jit.trace(module.eval(), example, check_trace=False))  # type: ignore[no-untyped-call]
             decoder = TorchScriptPythonDecoder(traced, skip_freeze=True)  # OpenVINO holds no reference to it
-            frontend = FrontEndManager().load_by_framework("pytorch")
+            frontend = ov.frontend.FrontEndManager().load_by_framework("pytorch")
             model = frontend.convert(frontend.load(decoder))
         model.inputs[0].get_node().set_element_type(ov.Type.u8)
         model.reshape([-1, *shape])

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
 import pytest
 
 from histo.learn.bundle import Bundle, read_bundle
 from histo.learn.converted import FOLDER
+from histo.learn.engine import ov
 from histo.learn.in_flight import GREATEST_SIZE, find_batch_size
 from histo.learn.predictor import BATCH_ON_CPU, Predictor, load_predictor
 from histo.learn.runtime import OpenVinoPredictor
