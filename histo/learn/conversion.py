@@ -87,7 +87,7 @@ def convert(folder: Path, into: Path | None = None, tiles: Pixels | None = None,
         folder: The bundle.
         into: Where the form goes; None: into the bundle.
         tiles: uint8, `(n, size_px, size_px, 3)`, to measure bfloat16 on. Without them, or on a CPU that has no
-            bfloat16, it stays unmeasured.
+            bfloat16, what was measured before is kept.
         threads: That may be used.
 
     Returns:
@@ -100,11 +100,13 @@ def convert(folder: Path, into: Path | None = None, tiles: Pixels | None = None,
     """
     bundle = read_bundle(folder)
     into = into or folder / FOLDER
+    before = read_conversion(into, folder)
+    measured = tiles if tiles is not None and len(tiles) and has_bf16() else None
     draft = into.with_name(f".{uuid4().hex}{TEMPORARY_SUFFIX}")
     draft.mkdir(parents=True)
     try:
         graph = _graph(folder, bundle)
-        ov.save_model(graph, draft / GRAPH, compress_to_fp16=False)
+        _save(graph, draft)
         conversion = Conversion(
             converter=CONVERTER,
             openvino=metadata.version("openvino"),
@@ -112,13 +114,20 @@ def convert(folder: Path, into: Path | None = None, tiles: Pixels | None = None,
             graph_sha256=hash_file(draft / GRAPH),
             constants_sha256=hash_file(draft / CONSTANTS),
             float32_difference=_compare_with_torch(folder, bundle, draft, tiles, threads),
-            bf16=None if tiles is None or not len(tiles) or not has_bf16() else _agree(bundle, draft, tiles, threads),
+            bf16=before and before.bf16 if measured is None else _agree(bundle, draft, measured, threads),
         )
         put_json(draft / RECORD, conversion.model_dump())
         replace_folder(draft, into)
     finally:
         remove(draft)
     return conversion
+
+
+def _save(graph: ov.Model, folder: Path) -> None:
+    try:
+        ov.save_model(graph, folder / GRAPH, compress_to_fp16=False)
+    except RuntimeError as error:  # what OpenVINO makes of a full disk
+        raise OSError(f"OpenVINO cannot write its model ({str(error).strip().splitlines()[-1]})") from error
 
 
 class _FromTiles(nn.Module):

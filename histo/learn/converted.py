@@ -1,10 +1,11 @@
 """The converted form of a bundle: the same network for OpenVINO, which runs it faster on CPUs. Loads no torch.
 
 A folder with `model.xml`, `model.bin` and `conversion.json`, usually `openvino/` in the bundle. The network takes uint8
-tiles `(n, size_px, size_px, 3)` and gives float32 logits `(n, classes)`. A form that is damaged, of another bundle
-or of another version of the converter, counts as not there.
+tiles `(n, size_px, size_px, 3)` and gives float32 logits `(n, classes)`. A form that is damaged, of another bundle,
+or of another version of the converter or of OpenVINO, counts as not there.
 """
 
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -94,14 +95,15 @@ def read_conversion(folder: Path, bundle: Path) -> Conversion | None:
         bundle: Of which bundle it must be.
 
     Returns:
-        Its record; None if it is not there, damaged, or of another bundle or converter.
+        Its record; None if it is not there, damaged, or of another bundle, converter or OpenVINO than the one here.
     """
     try:
         record = Conversion.model_validate_json((folder / RECORD).read_bytes())
-        found = (CONVERTER, bundle_hash(bundle), hash_file(folder / GRAPH), hash_file(folder / CONSTANTS))
+        found = [CONVERTER, metadata.version("openvino"), bundle_hash(bundle)]
+        found += [hash_file(folder / name) for name in (GRAPH, CONSTANTS)]
     except (OSError, ValidationError):
         return None
-    expected = (record.converter, record.bundle_sha256, record.graph_sha256, record.constants_sha256)
+    expected = [record.converter, record.openvino, record.bundle_sha256, record.graph_sha256, record.constants_sha256]
     return record if found == expected else None
 
 

@@ -134,5 +134,5 @@ class _Lane:
 
     def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
         self.pinned_BHWC = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
-        self.tiles_BHWC = torch.zeros(shape, dtype=torch.uint8, device=device)
+        self.tiles_BHWC = torch.empty(shape, dtype=torch.uint8, device=device)
         self.done = torch.cuda.Event()  # type: ignore[no-untyped-call] # torch's own

@@ -11,6 +11,7 @@ from histo.learn.bundle import find_bundle, read_bundle
 from histo.learn.conversion import convert as convert_bundle
 from histo.learn.conversion import evenly
 from histo.learn.converted import FOLDER
+from histo.learn.runtime import has_bf16
 from histo.learn.source import Source, read_sources
 from histo.pipelines.past_run import find_run
 from histo.resample import Pixels, resize
@@ -45,6 +46,8 @@ def convert(spec: ConvertSpec) -> int:
     tiles = None if source is None else load_evenly(source, size_px, spec.tiles)
     if tiles is None:
         print(f"no tiles to measure bf16 on: give --data, or the training run of {model}", flush=True)
+    elif not has_bf16():
+        print("this CPU has no bfloat16: how well it agrees can be measured on another machine only", flush=True)
     try:
         conversion = convert_bundle(model, tiles=tiles, threads=spec.workers or cpu_count())
     except OSError as error:

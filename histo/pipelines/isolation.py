@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +31,9 @@ _LOST_AT_MOST = 12
 
 _TIMED_OUT = "Timeout ("
 """What faulthandler writes when the time is up, before it ends the process."""
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Held by the thread of a worker that has an isolated process: each has a network of its own on the worker's GPU."""
 
 T = TypeVar("T")
 
@@ -79,7 +83,8 @@ def _attempt(job: LabelJob, slide_id: str, name: str) -> Iterator[int]:
 def _alone(job: LabelJob, slide_id: str, name: str, work: Callable[..., T], *arguments: Any) -> T:
     causes = []
     for _ in range(DEATHS):
-        code, answer, log = _disposable_process((work, job, *arguments))
+        with _ONE_AT_A_TIME:
+            code, answer, log = _disposable_process((work, job, *arguments))
         if code == 0:
             result: T = _unpack(answer)
             return result
@@ -147,8 +152,7 @@ def _blame(cause: Cause, where: str, code: int, timeout_s: float) -> SlideError:
 class Watchdog:
     """Ends this process if one read takes too long: a thread that hangs in a decoder can be ended in no other way.
 
-    Several threads may be watched at once. The time begins anew whenever one of them comes to an end of a read, so a
-    hang is noticed once the others have nothing more to read.
+    Several threads may be watched at once.
 
     Args:
         seconds: That a read may take.
@@ -157,24 +161,28 @@ class Watchdog:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._lock = threading.Lock()
-        self._watched = 0
+        self._since: list[float] = []
 
     @contextmanager
     def guard(self) -> Iterator[None]:
         """Watch what happens in the block."""
-        self._count(1)
+        begun = time.monotonic()
+        with self._lock:
+            self._since.append(begun)
+            self._time_the_oldest()
         try:
             yield
         finally:
-            self._count(-1)
+            with self._lock:
+                self._since.remove(begun)
+                self._time_the_oldest()
 
-    def _count(self, change: int) -> None:
-        with self._lock:
-            self._watched += change
-            if self._watched:
-                faulthandler.dump_traceback_later(self._seconds, exit=True, file=2)  # whatever stands for stderr
-            else:
-                faulthandler.cancel_dump_traceback_later()
+    def _time_the_oldest(self) -> None:
+        if self._since:
+            left = max(0.001, min(self._since) + self._seconds - time.monotonic())
+            faulthandler.dump_traceback_later(left, exit=True, file=2)  # standard error, whatever stands for it
+        else:
+            faulthandler.cancel_dump_traceback_later()
 
     def each(self, items: Iterator[T]) -> Iterator[T]:
         """Yield the items, and watch the making of each."""

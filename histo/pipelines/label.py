@@ -83,7 +83,7 @@ def _converted(job: LabelJob) -> Path | None:
     place = job.model / FOLDER
     if read_conversion(place, job.model) is not None:
         return place
-    print(f"{job.model}: converting the network for this kind of machine, once", flush=True)
+    print(f"{job.model}: converting the network for CPUs, once", flush=True)
     try:
         form = ray.get(ray.remote(num_cpus=0)(_convert).remote(job.model, job.out / "staging"))
     except ray.exceptions.RayError as error:

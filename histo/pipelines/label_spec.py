@@ -33,7 +33,8 @@ class LabelSpec(Spec):
     batch_size: int | None = Field(None, ge=1)
     """Tiles per forward pass; default: 8 on a CPU, what is fastest on a GPU."""
     read_timeout_s: float = Field(300.0, gt=0, le=86_400)
-    """Seconds without a single tile or window read after which a worker is ended, and what it read is tried alone."""
+    """Seconds in which nothing is read (not one block of up to 64 tiles), after which a worker is ended, and what it
+    read is tried alone."""
     retry_failed: bool = False
     """Label failed and partial slides again, also where that was the slide's own fault."""
     overwrite: bool = False

@@ -1,6 +1,5 @@
 """The worker that labels regions: it reads their tiles, classifies them, and writes them down."""
 
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,7 @@ from histo.errors import Cause, HistoError, SlideError
 from histo.learn.bundle import bundle_hash
 from histo.learn.predictor import load_predictor
 from histo.pipelines import parts
+from histo.pipelines.clock import Clock
 from histo.pipelines.isolation import Watchdog, guarded
 from histo.pipelines.readers import Readers
 from histo.pipelines.work import Counts, LabelJob, SlideWork, Summary, describe_failure
@@ -42,43 +42,40 @@ class RegionLabeler:
         self._reads = ThreadPoolExecutor(job.threads, thread_name_prefix="read")
         self._watchdog = Watchdog(job.read_timeout_s)
         self._readers = Readers()
+        self._clock = Clock()
 
     def __call__(self, region: Region, work: SlideWork) -> Summary:
         """Label one region; a failure becomes part of its summary."""
-        start = time.perf_counter()
-        done, failure = None, None
-        try:
-            here = partial(self._label, region, work)
-            done = guarded(self._job, work.slide_id, region.name, here, _label_alone, region, work)
-        except FloatingPointError:  # the bundle's fault, not the slide's: the run ends
-            raise
-        except Exception as error:  # noqa: BLE001 -- a region is the other boundary
-            failure = describe_failure(_trouble(work) or error, f"{work.slide_id}, region {region.name}")
-        counts, waited_s = done or (None, 0.0)
-        return Summary(counts, time.perf_counter() - start, waited_s, failure)
+        counts, failure = None, None
+        with self._clock.region():
+            try:
+                here = partial(self._label, region, work)
+                counts = guarded(self._job, work.slide_id, region.name, here, _label_alone, region, work)
+            except FloatingPointError:  # the bundle's fault, not the slide's: the run ends
+                raise
+            except Exception as error:  # noqa: BLE001 -- a region is the other boundary
+                failure = describe_failure(_trouble(work) or error, f"{work.slide_id}, region {region.name}")
+        return Summary(counts, *self._clock.take(), failure)
 
     def ready(self) -> None:
         """Answer, once the network is loaded."""
 
-    def _label(self, region: Region, work: SlideWork) -> tuple[Counts, float]:
-        """Return the counts of a region's tiles, and for how many seconds the network waited for pixels."""
-        table, waited_s = parts.staged_part(self._job, region, work), 0.0
+    def _label(self, region: Region, work: SlideWork) -> Counts:
+        table = parts.staged_part(self._job, region, work)
         if table is None:
-            probabilities, bad, waited_s = self._classify(region, work)
+            probabilities, bad = self._classify(region, work)
             if (error := _trouble(work, look_inside=bool(bad.any()))) is not None:
                 raise error
             table = parts.tile_table(self._job, region, work, probabilities, bad)
             parts.write_region(self._job, region, work, table)
-        return parts.count(table, self._job.classes), waited_s
+        return parts.count(table, self._job.classes)
 
-    def _classify(
-        self, region: Region, work: SlideWork
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], float]:
-        """Return probabilities `(tiles, classes)`, which tiles could not be read, `(tiles,)`, and the time waited."""
+    def _classify(self, region: Region, work: SlideWork) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """Return probabilities `(tiles, classes)`, and which tiles could not be read, `(tiles,)`."""
         count = len(region.tile_index)
         probabilities, bad = np.zeros((count, len(self._job.classes)), np.float32), np.ones(count, np.bool_)
         places: deque[Places] = deque()
-        blocks = _Timed(self._watchdog.each(self._read_ahead(region, work)))
+        blocks = self._clock.waiting_for(self._watchdog.each(self._read_ahead(region, work)))
 
         def batches() -> Iterator[Pixels]:
             for where, tiles in cut_batches(blocks, self._predict.batch_size):
@@ -89,7 +86,7 @@ class RegionLabeler:
             where = places.popleft()
             probabilities[where] = predicted
             bad[where] = False
-        return probabilities, bad, blocks.seconds
+        return probabilities, bad
 
     def _read_ahead(self, region: Region, work: SlideWork) -> Iterator[Block]:
         """Yield the readable tiles, block by block, while threads read the blocks after; memory holds a few of them."""
@@ -136,25 +133,7 @@ def _join(blocks: Sequence[Block]) -> Block:
     return np.concatenate([places for places, _ in filled]), np.concatenate([tiles for _, tiles in filled])
 
 
-class _Timed:
-    """An iterator that knows how long it was waited for."""
-
-    def __init__(self, items: Iterator[Block]) -> None:
-        self._items = items
-        self.seconds = 0.0
-
-    def __iter__(self) -> Iterator[Block]:
-        return self
-
-    def __next__(self) -> Block:
-        start = time.perf_counter()
-        try:
-            return next(self._items)
-        finally:
-            self.seconds += time.perf_counter() - start
-
-
-def _label_alone(job: LabelJob, region: Region, work: SlideWork) -> tuple[Counts, float]:
+def _label_alone(job: LabelJob, region: Region, work: SlideWork) -> Counts:
     return RegionLabeler(job)._label(region, work)  # noqa: SLF001 -- the same, in a process of its own
 
 

@@ -170,7 +170,7 @@ class Summary:
 
     Attributes:
         counts: Its tiles; None if it failed.
-        seconds: Working time.
+        seconds: Time that its worker worked since its last summary.
         waited_s: Part of it in which the network waited for pixels.
         failure: The ledger's error columns, or None.
     """

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import tifffile
 
 from histo.errors import Cause, SlideError
+from histo.slides.files import readable_file
 from histo.slides.reader import Level
 
 Table = npt.NDArray[np.int64]
@@ -94,11 +95,14 @@ def read_index(path: str, levels: Sequence[Level]) -> tuple[BlockIndex, ...]:
 
 def _pages(path: str) -> list[_Page]:
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # OpenSlide has the last word on a damaged directory
-    try:
-        with tifffile.TiffFile(path) as file:
-            return [_page(page) for page in file.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
-    except Exception as error:  # tifffile raises whatever its parser runs into; OpenSlide may still read the file
-        raise UnsuitedError(f"its TIFF directories cannot be read ({error})") from error
+    with readable_file(path):
+        try:
+            with tifffile.TiffFile(path) as file:
+                return [_page(page) for page in file.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
+        except OSError:  # it may pass, so it must not decide who reads the slide
+            raise
+        except Exception as error:  # tifffile raises whatever its parser runs into; OpenSlide may still read the file
+            raise UnsuitedError(f"its TIFF directories cannot be read ({error})") from error
 
 
 def _page(page: tifffile.TiffPage) -> _Page:

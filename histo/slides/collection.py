@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from configparser import ConfigParser
 from configparser import Error as ConfigParserError
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
 
-from histo.errors import Cause, SlideError, UsageError
+from histo.errors import UsageError
+from histo.slides.files import readable_file
 
 SLIDE_EXTENSIONS = frozenset(
     ".svs .tif .tiff .ndpi .mrxs .vms .vmu .scn .bif .svslide .czi .dcm".split()  # noqa: SIM905 -- reads as a list
@@ -237,20 +237,9 @@ def file_state(files: Iterable[str]) -> tuple[int, int]:
     """
     stats = []
     for name in files:
-        with _readable_file(name):
+        with readable_file(name):
             stats.append(Path(name).stat())
     return sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)
-
-
-@contextmanager
-def _readable_file(name: str) -> Iterator[None]:
-    """Turn what the system says about a slide's file into an error of the slide."""
-    try:
-        yield
-    except OSError as error:
-        raise SlideError(
-            Cause.NO_ACCESS, f"{name}: {error.strerror or error}; make the file readable and label again, or remove it"
-        ) from error
 
 
 def digest(blocks: Iterable[bytes]) -> str:
@@ -270,7 +259,7 @@ def sampled_blocks(files: Iterable[str]) -> Iterator[bytes]:
         SlideError: If a file cannot be read.
     """
     for name in files:
-        with _readable_file(name), Path(name).open("rb") as file:
+        with readable_file(name), Path(name).open("rb") as file:
             size = Path(name).stat().st_size
             yield size.to_bytes(8, "big")
             for offset in _sample_offsets(size):
@@ -285,7 +274,7 @@ def all_blocks(files: Iterable[str]) -> Iterator[bytes]:
         SlideError: If a file cannot be read.
     """
     for name in files:
-        with _readable_file(name), Path(name).open("rb") as file:
+        with readable_file(name), Path(name).open("rb") as file:
             while block := file.read(_SAMPLES * _BLOCK):
                 yield block
 

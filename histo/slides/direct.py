@@ -1,31 +1,23 @@
 """Read JPEG and Aperio JPEG 2000 slides without OpenSlide: the file's blocks, decoded as they are.
 
 OpenSlide spends three quarters of its time on putting blocks together. Here a block is read and decoded once, and
-strictly: a warning of the decoder, which others pass over, is an error, and costs exactly the pixels of that block.
+strictly: what a decoder complains about is an error, and costs exactly the pixels of that block.
 """
 
-import io
-import os
-import struct
-import weakref
 from collections.abc import Sequence
 
 import numpy as np
-import simplejpeg
-from PIL import Image
 
 from histo.errors import ReadError
 from histo.resample import Pixels, Window
-from histo.slides.block_index import JPEG, BlockIndex, read_index
+from histo.slides.block_index import JPEG, BlockIndex, UnsuitedError, read_index
+from histo.slides.decoders import decode_jpeg, decode_jpeg_2000, jpeg_prefix
+from histo.slides.files import SharedFile
 from histo.slides.mosaic import fill_windows
 from histo.slides.reader import Level, Place, Reader
 
-_START, _END = b"\xff\xd8", b"\xff\xd9"
-"""The markers that begin and end a JPEG stream."""
-_ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
-"""Adobe's marker up to its last byte, which says how colours are coded: 0 as red, green and blue, 1 as YCbCr."""
-_CODESTREAM = b"\xff\x4f\xff\x51"
-"""The markers that begin a JPEG 2000 codestream."""
+_FARTHEST = 2**62
+"""No file has more bytes."""
 _SLACK = 65_536
 """Bytes by which a block may be longer than its pixels are uncompressed; one that is longer still is no block."""
 
@@ -44,12 +36,14 @@ class DirectReader(Reader):
 
         Raises:
             UnsuitedError: If the file is not one that can be read directly.
-            SlideError: If its index contradicts itself.
+            SlideError: If its index contradicts itself, or the file cannot be read.
         """
         self._index = read_index(path, levels)
-        self._prefixes = [_prefix(index) for index in self._index]
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._close = weakref.finalize(self, os.close, self._file)  # at the latest when no thread holds it any more
+        try:
+            self._prefixes = [jpeg_prefix(index.tables, index.is_rgb) for index in self._index]
+        except ValueError as error:
+            raise UnsuitedError(f"its JPEG tables are damaged ({error})") from error
+        self._file = SharedFile(path)
 
     def read(self, level: Level, x: int, y: int, width: int, height: int) -> Pixels:
         """See `Reader.read`."""
@@ -78,9 +72,9 @@ class DirectReader(Reader):
         try:
             data = self._bytes(index, column, row)
             if index.compression == JPEG:
-                _decode_jpeg(self._prefixes[level.index], data, out)
+                decode_jpeg(self._prefixes[level.index], data, out)
             else:
-                _decode_jpeg_2000(data, index.is_rgb, out)
+                decode_jpeg_2000(data, index.is_rgb, out)
         except (OSError, ValueError) as error:
             x, y = column * index.block_width, row * index.block_height
             raise ReadError(f"level {level.index} at ({x}, {y}): {error}") from error
@@ -91,47 +85,13 @@ class DirectReader(Reader):
         offset, count = int(index.offsets[row, column]), int(index.counts[row, column])
         if not 0 < count <= 3 * index.block_width * index.block_height + _SLACK:
             raise ValueError(f"the file gives the block a length of {count} bytes")
-        data = os.pread(self._file, count, offset)
+        if not 0 <= offset < _FARTHEST:
+            raise ValueError(f"the file gives the block a place at byte {offset}")
+        data = self._file.read(offset, count)
         if len(data) < count:
             raise ValueError(f"the file ends {count - len(data)} bytes before the block does")
         return data
 
     def close(self) -> None:
         """See `Reader.close`."""
-        self._close()
-
-
-def _prefix(index: BlockIndex) -> bytes:
-    """Return what stands before each block's own JPEG data: how colours are coded, and the tables.
-
-    A stream without Adobe's marker would be taken for YCbCr; the TIFF tag knows better.
-    """
-    tables = index.tables.removeprefix(_START).removesuffix(_END)
-    return _START + _ADOBE + (b"\0" if index.is_rgb else b"\1") + tables
-
-
-def _decode_jpeg(prefix: bytes, data: bytes, out: Pixels) -> None:
-    if not data.startswith(_START):
-        raise ValueError("the block is not a JPEG stream")
-    pixels = simplejpeg.decode_jpeg(prefix + data[len(_START) :], colorspace="RGB", buffer=out, strict=True)
-    if pixels.shape != out.shape:
-        raise ValueError(
-            f"the block is of {pixels.shape[1]} x {pixels.shape[0]} px, not {out.shape[1]} x {out.shape[0]}"
-        )
-
-
-def _decode_jpeg_2000(data: bytes, is_rgb: bool, out: Pixels) -> None:
-    if len(data) < 48 or not data.startswith(_CODESTREAM):
-        raise ValueError("the block is not a JPEG 2000 codestream")
-    width, height = struct.unpack_from(">II", data, 8)
-    if (height, width) != out.shape[:2] or data[40:42] != b"\0\3":
-        raise ValueError(f"the block is not {out.shape[1]} x {out.shape[0]} px of 3 channels")
-    try:
-        with Image.open(io.BytesIO(data), formats=["JPEG2000"]) as image:
-            image.load()
-    except SyntaxError as error:
-        raise ValueError(str(error)) from error
-    if not is_rgb and data[46:48] == b"\1\1":  # Pillow turns YCbCr to RGB where colour has a lower resolution only
-        out[:] = np.asarray(Image.frombytes("YCbCr", image.size, image.tobytes()).convert("RGB"))
-    else:
-        out[:] = np.asarray(image)
+        self._file.close()

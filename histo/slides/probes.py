@@ -25,10 +25,11 @@ def compare(direct: DirectReader, reference: OpenSlideReader, levels: Sequence[L
     """Compare a few places of each level; those that either reader cannot decode are passed over.
 
     Raises:
-        UnsuitedError: If a place differs, or if none could be compared.
+        UnsuitedError: If a place differs, or if none of a level could be compared.
+        SlideError: If the file cannot be read.
     """
-    compared = False
     for level in levels:
+        compared = False
         for x, y, width, height in _places(direct, level, reference.handle.level_downsamples[level.index]):
             try:
                 ours, theirs = (reader.read(level, x, y, width, height) for reader in (direct, reference))
@@ -38,8 +39,8 @@ def compare(direct: DirectReader, reference: OpenSlideReader, levels: Sequence[L
             if difference > MOST_DIFFERENCE:
                 raise UnsuitedError(f"level {level.index} at ({x}, {y}): differs from OpenSlide by {difference} levels")
             compared = True
-    if not compared:
-        raise UnsuitedError("none of its blocks can be decoded by both readers and compared")
+        if not compared:
+            raise UnsuitedError(f"level {level.index}: no place was found that both readers decode, to compare them")
 
 
 def _places(direct: DirectReader, level: Level, downsample: float) -> Iterator[tuple[int, int, int, int]]:

@@ -1,7 +1,4 @@
-"""Open a slide: its levels, its resolution, and its pixels as RGB arrays.
-
-The turn between places `(x, y)` and arrays `(H, W, C)` happens here, and nowhere else.
-"""
+"""Open a slide: what its metadata say, and the reader that decodes its pixels."""
 
 import math
 from collections.abc import Mapping

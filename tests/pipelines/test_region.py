@@ -2,6 +2,8 @@
 
 import json
 import os
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
@@ -24,6 +26,7 @@ from histo.demo.textures import paint
 from histo.errors import HistoError
 from histo.learn.bundle import hash_file
 from histo.pipelines import parts
+from histo.pipelines.clock import Clock
 from histo.pipelines.ledger import Ledger
 from histo.pipelines.region import RegionLabeler, cut_batches
 from histo.pipelines.resume import find_work
@@ -305,7 +308,62 @@ def test_regions_that_are_labelled_at_once_by_one_worker_are_those_of_one_after_
     other = [in_turn(task.region, task.work) for task in both]
 
     assert [summary.counts for summary in one] == [summary.counts for summary in other]
-    assert all(0 < summary.waited_s <= summary.seconds for summary in [*one, *other])
+    for task in both:
+        ours, theirs = (parts.staged_part(job, task.region, task.work).to_pydict() for job in (at_once, label_job))
+        for name in ours:
+            if name.startswith(("prob_", "confidence", "entropy")):
+                np.testing.assert_allclose(ours[name], theirs[name], atol=1e-4)
+            else:
+                assert ours[name] == theirs[name]
+
+
+def test_a_worker_knows_how_long_its_network_waited_for_pixels(label_job: LabelJob, pyramid: Path) -> None:
+    task = tasks(label_job, found(pyramid / "two textures.tif"))[0]
+    labeler = RegionLabeler(label_job)
+    read = labeler._read
+    labeler._read = lambda index, work: (time.sleep(0.1), read(index, work))[1]  # type: ignore[method-assign]
+
+    summary = labeler(task.region, task.work)
+
+    assert 0.1 < summary.waited_s < summary.seconds
+
+
+def test_a_network_waits_while_all_regions_in_work_wait_for_pixels() -> None:
+    clock = Clock()
+
+    def slow() -> Iterator[int]:
+        time.sleep(0.3)
+        yield 1
+
+    def label(work_s: float) -> None:
+        with clock.region():
+            for _ in clock.waiting_for(slow()):
+                time.sleep(work_s)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(label, [0.4, 0.1]))
+    worked_s, waited_s = clock.take()
+
+    assert worked_s == pytest.approx(0.7, abs=0.1)
+    assert waited_s == pytest.approx(0.3, abs=0.1)
+    assert clock.take() == (0, 0)
+
+
+def test_a_file_that_is_lost_while_it_is_read_directly_makes_no_tile_unreadable(
+    label_job: LabelJob, jpeg_slide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, left = os.pread, [20]
+
+    def pread(descriptor: int, count: int, offset: int) -> bytes:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(116, "Stale file handle")
+        return read(descriptor, count, offset)
+
+    row = label(label_job, found(jpeg_slide), between=lambda: monkeypatch.setattr(os, "pread", pread))
+
+    assert (row["status"], row["error_code"]) == ("failed", "no_access")
+    assert "Stale file handle" in row["error"]
 
 
 def test_a_worker_beside_a_gpu_has_enough_regions_in_work_for_all_its_threads(label_job: LabelJob) -> None:

@@ -79,7 +79,7 @@ FORMATS = {
     "jpeg, blocks of 48 x 80 px": Format(jpeg(), block=(48, 80)),
     "BigTIFF": Format(jpeg(), extra={"bigtiff": True}),
     "Aperio, JPEG 2000": Format(jpeg_2000(), RGB, 33005, tolerance=2, extra=APERIO),
-    "Aperio, JPEG 2000, YCbCr": Format(jpeg_2000(ycbcr=True), YCBCR, 33003, tolerance=2, extra=APERIO),
+    "Aperio, JPEG 2000, YCbCr": Format(jpeg_2000(ycbcr=True), YCBCR, 33003, extra=APERIO),
 }
 
 

@@ -1,13 +1,18 @@
 """Which reader a slide gets: the direct one where it is suited and agrees with OpenSlide, and how that is said."""
 
+import errno
+import os
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
+import tifffile
 from slides.coded import FORMATS, YCBCR, block_at, overwrite, scenery, set_tag, write_coded
 from slides.fakes import noise, omit_block, write_tiff
 
 from histo.errors import Cause, SlideError
+from histo.slides import probes
 from histo.slides.plan import TilingSpec, TissueSpec, plan_slide
 from histo.slides.slide import ReaderChoice, open_reader, open_slide
 
@@ -86,22 +91,60 @@ def test_two_images_of_one_size_are_read_by_openslide(tmp_path: Path) -> None:
     assert chosen(path) == "openslide"
 
 
-@pytest.mark.parametrize(("form", "colours"), [("jpeg, RGB", YCBCR), ("jpeg, RGB without a marker", 1)])
-def test_colours_that_cannot_be_trusted_are_left_to_openslide(tmp_path: Path, form: str, colours: int) -> None:
-    path = write_coded(tmp_path / "a.tif", [PIXELS], FORMATS[form])
-    set_tag(path, 0, "PhotometricInterpretation", colours)
+def test_colours_that_cannot_be_trusted_are_left_to_openslide(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.tif", [PIXELS], FORMATS["jpeg, RGB without a marker"])
+    set_tag(path, 0, "PhotometricInterpretation", 1)
 
     assert chosen(path) == "openslide"
 
 
-def test_readers_that_disagree_are_named_with_the_place(tmp_path: Path) -> None:
+def test_the_tag_says_how_colours_are_coded_and_not_the_markers_of_a_block(tmp_path: Path) -> None:
     path = write_coded(tmp_path / "a.tif", [PIXELS], FORMATS["jpeg, RGB"])
     set_tag(path, 0, "PhotometricInterpretation", YCBCR)
+    slide, direct = open_slide(path, 0.25, "auto")
+
+    pixels = [reader.read(slide.levels[0], 0, 0, 332, 276) for reader in (direct, open_reader(slide, "openslide"))]
+
+    assert direct.name == "direct"
+    assert np.array_equal(*pixels)
+
+
+def test_readers_that_disagree_are_named_with_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_coded(tmp_path / "a.tif", [PIXELS])
+    monkeypatch.setattr(probes, "MOST_DIFFERENCE", -1)
 
     error = refusal(path, "direct")
 
+    assert chosen(path) == "openslide"
     assert error.cause is Cause.UNREADABLE
-    assert "differs from OpenSlide by" in str(error)
+    assert "level 0 at (" in str(error)
+    assert "differs from OpenSlide by 0" in str(error)
+
+
+def test_every_level_must_be_compared(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.tif", [PIXELS, scenery(166, 138, step=2)])
+    for block in range(30):
+        offset, count = block_at(path, 0, block)
+        overwrite(path, offset, bytes(count))
+
+    assert chosen(path) == "openslide"
+    assert "level 0: no place was found that both readers decode" in str(refusal(path, "direct"))
+
+
+def test_a_drive_that_fails_at_opening_does_not_choose_the_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_coded(tmp_path / "a.tif", [PIXELS])
+
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    for module, name in ((os, "pread"), (os, "open"), (tifffile, "TiffFile")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, fail)
+            error = refusal(path, "auto")
+        assert error.cause is Cause.NO_ACCESS
+        assert "Stale file handle; make the file readable and label again" in str(error)
 
 
 def test_a_slide_of_which_nothing_can_be_compared_is_read_by_openslide(tmp_path: Path) -> None:
@@ -111,7 +154,7 @@ def test_a_slide_of_which_nothing_can_be_compared_is_read_by_openslide(tmp_path:
         overwrite(path, offset, bytes(count))
 
     assert chosen(path) == "openslide"
-    assert "none of its blocks" in str(refusal(path, "direct"))
+    assert "no place was found" in str(refusal(path, "direct"))
 
 
 def test_damaged_blocks_are_passed_over(tmp_path: Path) -> None:
