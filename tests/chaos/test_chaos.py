@@ -30,8 +30,8 @@ START = """
 import sys, time
 begin = time.perf_counter()
 from pathlib import Path
-from histo.learn.predict import TorchPredictor
-TorchPredictor(Path(sys.argv[1]))
+import histo.pipelines.region
+histo.pipelines.region.load_predictor(Path(sys.argv[1]))
 print(time.perf_counter() - begin)
 """
 
