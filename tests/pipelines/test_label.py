@@ -4,10 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from plain_loop import PlainLoop, assert_equal_to_plain_loop, rows_of
 
 from histo.cli import main
+from histo.learn.converted import FOLDER, read_conversion
+from histo.learn.runtime import has_bf16
 
 pytestmark = pytest.mark.ray
 
@@ -103,3 +106,46 @@ def test_a_refused_run_changes_nothing_and_one_that_overwrites_leaves_nothing_of
     capsys.readouterr()
     assert label(pyramid, renamed, tmp_path / "out", *strict, "--overwrite") == 0
     assert "1 done before" in capsys.readouterr().out, "a run that was to overwrite, and was killed, goes on"
+
+
+def test_a_bundle_that_is_not_converted_is_converted_once(
+    pyramid: Path, bare_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = Path(shutil.copytree(bare_bundle, tmp_path / "model"))
+
+    assert label(pyramid, bundle, tmp_path / "out") == 0
+    first = capsys.readouterr().out
+    assert label(pyramid, bundle, tmp_path / "out", "--overwrite") == 0
+
+    assert f"{bundle}: converting the network for CPUs, once" in first
+    assert "converting" not in capsys.readouterr().out
+    assert read_conversion(bundle / FOLDER, bundle) is not None
+
+
+def test_bf16_is_refused_until_it_is_known_to_agree_and_then_stands_in_the_footer(
+    pyramid: Path, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "model"))
+    record = bundle / FOLDER / "conversion.json"
+    agreement = {"tiles": 100, "same_class": 1.0, "mean_difference": 0.001, "max_difference": 0.01, "device": "cpu"}
+
+    def refusal() -> str:
+        assert label(pyramid, bundle, tmp_path / "out", "--precision", "bf16") == 2
+        return capsys.readouterr().err
+
+    assert "its agreement with float32 was not measured; do so with `histo convert --model" in refusal()
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"bf16": agreement | {"same_class": 0.9}}))
+    assert "same class on 90.00% of 100 tiles" in refusal()
+    assert not (tmp_path / "out").exists()
+
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"bf16": agreement}))
+    code = label(pyramid, bundle, tmp_path / "out", "--precision", "bf16")
+
+    if not has_bf16():
+        assert code == 1
+        assert "this CPU has no bfloat16 arithmetic" in capsys.readouterr().err
+        return
+    assert code == 0
+    footer = pq.read_schema(tmp_path / "out" / "tiles" / "two textures.tif.parquet").metadata
+    assert json.loads(footer[b"histo.precision"]) == {"precision": "bf16", "agreement": agreement}
+    assert 0 <= json.loads((tmp_path / "out" / "run.json").read_text())["waiting_for_pixels"] < 1
