@@ -8,13 +8,14 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
 import ray
 import ray.exceptions
 
-from histo.errors import Cause, HistoError, SlideError
+from histo.errors import Cause, HistoError
 from histo.pipelines import parts
 from histo.pipelines.cluster import Placement, root_cause
 from histo.pipelines.ledger import Ledger
@@ -26,6 +27,8 @@ from histo.pipelines.work import LabelJob, Row, SlideWork, Summary, describe_fai
 from histo.slides.grid import cut_regions
 
 _WAIT_S = 0.2
+_MERGES = 4
+"""Slides whose parts are joined at a time."""
 _LONELY_S = 60.0
 """Time without any worker after which a run says that it waits."""
 
@@ -49,6 +52,7 @@ def label_slides(job: LabelJob, slides: Sequence[Row], ledger: Ledger, placement
             print("stopping; the same command goes on from here", flush=True)
             raise
         finally:
+            run.close()
             ledger.write(force=True)
 
 
@@ -66,10 +70,15 @@ class _Run:
     def __init__(self, job: LabelJob, ledger: Ledger, plans: Plans, pool: Pool) -> None:
         self._job, self._ledger, self._plans, self._pool = job, ledger, plans, pool
         self._waiting: deque[Task] = deque()
-        self._merges: dict[ray.ObjectRef[None], str] = {}
+        self._threads = ThreadPoolExecutor(_MERGES, thread_name_prefix="merge")
+        self._merges: dict[Future[None], str] = {}
         self._progress = Progress(sum(ledger.counts().values()))
         self._alive_at = time.monotonic()
         self._seconds = self._waited_s = 0.0
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+        self._threads.shutdown(cancel_futures=True)
 
     def to_its_end(self) -> float:
         """Label all slides; returns the share of the workers' time in which the network waited for pixels."""
@@ -153,26 +162,20 @@ class _Run:
         parts.discard_slide(self._job, slide_id, for_good=not is_transient(self._ledger.row(slide_id)["error_code"]))
 
     def _merge(self, work: SlideWork) -> None:
-        """Have a slide's parts joined: a task that reserves no CPU, since a full pool leaves none."""
-        merge = ray.remote(num_cpus=0, max_retries=3)(parts.merge_slide)
+        """Have a slide's parts joined by a thread, in milliseconds; a task of Ray's would start a process."""
         regions, n_tiles = self._ledger.regions(work.slide_id), work.columns["n_tiles"]
-        self._merges[merge.remote(self._job, work.slide_id, work.fingerprint, regions, n_tiles)] = work.slide_id
+        merge = self._threads.submit(parts.merge_slide, self._job, work.slide_id, work.fingerprint, regions, n_tiles)
+        self._merges[merge] = work.slide_id
 
     def _end_merges(self, wait: bool = False) -> None:
         """Settle the slides whose merges have ended."""
-        while self._merges:
-            ended, _ = ray.wait(list(self._merges), num_returns=1, timeout=None if wait else 0)
-            if not ended:
-                return
-            slide_id = self._merges.pop(ended[0])
+        for merge in list(self._merges):
+            if not (wait or merge.done()):
+                continue
+            slide_id = self._merges.pop(merge)
             try:
-                ray.get(ended[0])
-            except ray.exceptions.RayTaskError as error:  # a merge fails its slide, not the run
-                self._fail(slide_id, describe_failure(error.cause, slide_id))
-            except ray.exceptions.RayError as error:
-                lost = SlideError(
-                    Cause.WORKER_LOST, f"{slide_id}: its parts could not be joined ({error}); label again"
-                )
-                self._fail(slide_id, describe_failure(lost, slide_id))
+                merge.result()
+            except Exception as error:  # noqa: BLE001 -- a merge fails its slide, not the run
+                self._fail(slide_id, describe_failure(error, slide_id))
             else:
                 self._settle(slide_id)

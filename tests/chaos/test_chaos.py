@@ -96,7 +96,7 @@ class Schedule:
         time.sleep(self._random.expovariate(1 / self.mean_s))
 
     def kill_worker(self, cluster: Cluster) -> None:
-        """Kill a process that labels, plans or merges, of any node."""
+        """Kill a process that labels or plans, of any node."""
         deadline = time.monotonic() + 60
         while not (workers := [pid for pid in descendants(raylets(cluster)) if is_worker(pid)]):
             assert time.monotonic() < deadline, "no worker starts"
@@ -141,7 +141,7 @@ def name_of(pid: int) -> str:
 
 
 def is_worker(pid: int) -> bool:
-    return name_of(pid).startswith(("ray::RegionLabeler", "ray::Map(plan_row)", "ray::merge_slide"))
+    return name_of(pid).startswith(("ray::RegionLabeler", "ray::Map(plan_row)"))
 
 
 @pytest.mark.parametrize("seed", [1, 2, *(pytest.param(seed, marks=pytest.mark.chaos) for seed in range(3, 13))])
