@@ -34,7 +34,7 @@ def trace(module: nn.Module, shape: tuple[int, ...]) -> ov.Model:
             warnings.simplefilter("ignore")  # tracing is deprecated: docs/decisions/0011-cpu-runtime.md
             example = torch.zeros((2, *shape), dtype=torch.uint8)
             traced: Any = torch.jit.freeze(torch.jit.trace(module.eval(), example, check_trace=False))  # type: ignore[no-untyped-call]
-            decoder = TorchScriptPythonDecoder(traced, skip_freeze=True)  # OpenVINO holds no reference to it
+            decoder = TorchScriptPythonDecoder(traced, skip_freeze=True, shared_memory=False)  # it outlives torch's
             frontend = ov.frontend.FrontEndManager().load_by_framework("pytorch")
             model = frontend.convert(frontend.load(decoder))
         model.inputs[0].get_node().set_element_type(ov.Type.u8)
