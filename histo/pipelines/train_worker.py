@@ -104,7 +104,7 @@ class _Data:
         members = tuple(i for i, split in enumerate(splits) if split == "train")
         held_out = tuple(i for i, split in enumerate(splits) if split == "val")
         own = tuple(labels[list(members)].tolist())
-        self._spec, self._network = spec, network
+        self._spec, self._network, self._loaders = spec, network, loaders
         self._order = Order(
             members, spec.fit.batch_size, spec.seed, balance=own if spec.fit.balance == "sampling" else None
         )
@@ -124,8 +124,8 @@ class _Data:
         """Return what computes the features of a phase faster than torch, where there is such a thing and it pays."""
         frozen = phase.name == "head" and phase.spec.precision == "float32" and self._network.device.type == "cpu"
         passes = 1 if self._spec.caches_features else phase.settings.epochs
-        if not frozen or passes * len(self._order.members) < LEAST_IMAGES:
-            return None
+        if not frozen or self._loaders or passes * len(self._order.members) < LEAST_IMAGES:
+            return None  # loaders are forked, which OpenVINO's threads may not bear
         self._network.backbone.eval()
         try:
             return FrozenBackbone(self._network, self._spec.size_px, torch.get_num_threads())
