@@ -194,3 +194,17 @@ def test_the_probes_differ_and_are_always_the_same() -> None:
 
 def test_what_is_evenly_taken_has_the_first_and_the_last() -> None:
     assert evenly(np.arange(1001), 11).tolist() == list(range(0, 1001, 100))
+
+
+def test_a_form_that_another_openvino_wrote_counts_as_not_there(copy: Path) -> None:
+    edit(copy / FOLDER / RECORD, openvino="2020.1")
+
+    assert read_conversion(copy / FOLDER, copy) is None
+
+
+def test_converting_again_without_tiles_keeps_what_was_measured(copy: Path) -> None:
+    edit(copy / FOLDER / RECORD, bf16=agreement())
+
+    again = convert(copy)
+
+    assert again.bf16 == Agreement(**agreement())
