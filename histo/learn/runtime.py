@@ -9,7 +9,7 @@ import numpy.typing as npt
 from histo.errors import HistoError
 from histo.learn.bundle import Bundle
 from histo.learn.converted import CONSTANTS, GRAPH, InferencePrecision
-from histo.learn.engine import ov
+from histo.learn.engine import core, ov
 from histo.learn.predictor import Predictor
 from histo.resample import Pixels
 
@@ -38,7 +38,7 @@ class OpenVinoPredictor(Predictor):
         super().__init__(bundle, batch_size, precision)
         if precision == "bf16" and not has_bf16():
             raise HistoError("--precision bf16: this CPU has no bfloat16 arithmetic; use float32")
-        model = ov.Core().read_model(form / GRAPH, form / CONSTANTS)
+        model = core().read_model(form / GRAPH, form / CONSTANTS)
         size = bundle.input.size_px
         model.reshape([batch_size, size, size, 3])
         self._request = infer_request(model, threads, precision)
@@ -67,9 +67,9 @@ def infer_request(model: ov.Model, threads: int, precision: InferencePrecision) 
         "INFERENCE_NUM_THREADS": threads,
         "ENABLE_CPU_PINNING": False,  # or all processes of a node pin their threads to the same cores
     }
-    return ov.Core().compile_model(model, "CPU", settings).create_infer_request()
+    return core().compile_model(model, "CPU", settings).create_infer_request()
 
 
 def has_bf16() -> bool:
     """Whether this CPU computes in bfloat16."""
-    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

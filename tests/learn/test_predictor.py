@@ -1,5 +1,7 @@
 """What every predictor keeps, whatever runs the network."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 
 from histo.learn.bundle import Bundle, read_bundle
 from histo.learn.converted import FOLDER
-from histo.learn.engine import ov
+from histo.learn.engine import core, ov
 from histo.learn.in_flight import GREATEST_SIZE, find_batch_size
 from histo.learn.predictor import BATCH_ON_CPU, Predictor, load_predictor
 from histo.learn.runtime import OpenVinoPredictor
@@ -107,7 +109,7 @@ def test_a_cpu_has_small_batches_where_none_are_asked_for(tiny_bundle: Path) -> 
 
 
 def test_a_converted_form_that_gives_no_finite_numbers_is_an_error(tiny_bundle: Path, tmp_path: Path) -> None:
-    model = ov.Core().read_model(tiny_bundle / FOLDER / "model.xml")
+    model = core().read_model(tiny_bundle / FOLDER / "model.xml")
     logits = model.outputs[0].get_node().input_value(0)
     broken = ov.Model([ov.opset13.divide(logits, ov.opset13.constant(np.float32(0)))], model.get_parameters(), "broken")
     ov.save_model(broken, tmp_path / "model.xml", compress_to_fp16=False)
@@ -125,6 +127,34 @@ def test_a_converted_form_uses_as_many_threads_as_it_may(tiny_bundle: Path, thre
 
     assert compiled.get_property("INFERENCE_NUM_THREADS") == threads
     assert compiled.get_property("INFERENCE_PRECISION_HINT") == ov.Type.f32
+
+
+USE_AND_DROP = """
+import faulthandler, gc, os, signal, sys
+from pathlib import Path
+from histo.learn.predictor import load_predictor
+
+faulthandler.enable()  # as pytest and Ray do: it handles signals on a stack of its own
+handled = []
+signal.signal(signal.SIGUSR1, lambda *_: handled.append(1))
+first, second = load_predictor(Path(sys.argv[1])), load_predictor(Path(sys.argv[1]))
+for predictor in (first, second):
+    assert predictor.runtime == "openvino"
+del predictor, first
+gc.collect()
+del second
+gc.collect()
+os.kill(os.getpid(), signal.SIGUSR1)
+assert handled
+"""
+
+
+def test_a_process_can_handle_signals_after_its_predictors_are_gone(tiny_bundle: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", USE_AND_DROP, str(tiny_bundle)], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_batch_grows_as_long_as_it_is_faster() -> None:
