@@ -1,8 +1,8 @@
 """`make bench`: what labelling a slide costs, in parts and as a whole, beside the script that a user would write.
 
-One fabricated slide of 40,000 x 40,000 px (see `slide.py`). Every part runs in processes of its own; parts are
-interleaved, and figures are medians of the rounds. The bound is what reader and model alone give together; the start is
-what a slide of few tiles takes. Linux only, without a GPU.
+One fabricated slide, of 40,000 x 40,000 px unless another edge is asked for (see `slide.py`). Every part runs in
+processes of its own; parts are interleaved, and figures are medians of the rounds. The bound is what reader and model
+alone give together; the start is what a slide of few tiles takes. Linux only, without a GPU.
 """
 
 import argparse
@@ -109,6 +109,7 @@ def main() -> None:
     """Measure for so many rounds, or as many as there is time for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--edge-px", type=int, default=40_000, help="of the slide")
     parser.add_argument("--minutes", type=float, default=19, help="begin no round that would not end in this time")
     parser.add_argument(
         "--quick", action="store_true", help="one round on a small slide: whether all runs, not how fast"
@@ -117,7 +118,7 @@ def main() -> None:
     begin = time.monotonic()
     rounds = 1 if options.quick else options.rounds
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), 8192 if options.quick else 40_000)
+        bench = Bench(Path(folder), 8192 if options.quick else options.edge_px)
         longest_s = 0.0
         for number in range(1, rounds + 1):
             start = time.monotonic()
