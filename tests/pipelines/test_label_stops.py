@@ -88,10 +88,10 @@ mount -t tmpfs -o size=48k histo {out}
 set +e
 {command}
 echo "first: $?"
+find {out} -name '*.tmp' | sed 's/^/left over: /'
 mount -o remount,size=16m {out}
 {command}
 echo "second: $?"
-find {out} -name '*.tmp' | sed 's/^/left over: /'
 cp -r {out}/. {copy}
 """
 
