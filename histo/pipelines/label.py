@@ -46,7 +46,7 @@ def label(spec: LabelSpec) -> int:
     job = _job(spec, bundle)
     collection = find_slides(spec.slides)
     claim_output(spec.out)
-    with sole_run(spec.out), _storage_errors(spec.out), _marks_removed(spec.out):
+    with sole_run(spec.out), _storage_errors(spec.out), _traces_removed(spec.out):
         check_job(spec.out, "label")
         fresh = spec.overwrite and not _is_begun(spec)
         if not fresh:
@@ -118,13 +118,13 @@ def _report(spec: LabelSpec, ledger: Ledger) -> None:
 
 
 @contextmanager
-def _marks_removed(out: Path) -> Iterator[None]:
-    """Remove the marks of attempts when Ray has ended: workers that the run itself stops are not lost."""
+def _traces_removed(out: Path) -> Iterator[None]:
+    """Remove what stopped workers leave when Ray has ended: workers that the run itself stops are not lost."""
     try:
         yield
     finally:
         with suppress(OSError):  # if the output is what failed
-            store.remove(out / "staging" / "attempts")
+            parts.remove_traces(out)
 
 
 @contextmanager

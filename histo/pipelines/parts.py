@@ -210,13 +210,19 @@ def discard_slide(job: LabelJob, slide_id: str, for_good: bool) -> None:
         store.remove(path)
 
 
+def remove_traces(out: Path) -> None:
+    """Remove what processes leave where they are killed: the marks of their attempts, and drafts of files."""
+    store.remove(out / "staging" / "attempts")
+    for folder in (out / "tiles", out / "staging"):
+        for draft in list(folder.rglob(f".*{store.TEMPORARY_SUFFIX}")):
+            store.remove(draft)
+
+
 def sweep(out: Path, keep: Iterable[str]) -> None:
     """Remove what a run needed on its way, but the parts of slides that are to go on, given by `slide_id`."""
+    remove_traces(out)
     kept = {safe_path(slide_id) for slide_id in keep}
     staging = out / "staging"
-    for left_over in (out / "tiles").rglob(f".*{store.TEMPORARY_SUFFIX}"):  # of processes that were killed
-        store.remove(left_over)
-    store.remove(staging / "attempts")
     for name, _, files in os.walk(staging, topdown=False):
         folder = Path(name)
         slide = "/".join(folder.relative_to(staging).parts[2:])

@@ -220,6 +220,18 @@ def test_a_table_is_back_when_the_drive_that_its_slide_is_on_is_back(label_job: 
     assert not (label_job.out / "staging").exists()
 
 
+def test_drafts_of_killed_processes_are_removed_and_whole_parts_are_not(label_job: LabelJob) -> None:
+    part, table = label_job.out / "staging" / "parts" / "f" / "s" / "r.parquet", label_job.out / "tiles" / "t.parquet"
+    for path in (part, table):
+        path.parent.mkdir(parents=True)
+        path.touch()
+        path.with_name(".0123.tmp").touch()
+
+    parts.remove_traces(label_job.out)
+
+    assert {path for path in label_job.out.rglob("*") if path.is_file()} == {part, table}
+
+
 def test_a_table_of_a_slide_that_is_no_slide_any_more_is_removed(label_job: LabelJob, slide: FoundSlide) -> None:
     table = label_job.out / label(label_job, slide)["tiles_path"]
     Path(slide.path).write_text("not a slide")
