@@ -20,7 +20,7 @@ class UsageError(HistoError):
 
 
 class Cause(StrEnum):
-    """Why a slide is not usable, the ledger's `error_code`."""
+    """Why a slide or a study is not usable, the ledger's `error_code`."""
 
     NOT_A_SLIDE = "not_a_slide"
     NO_MPP = "no_mpp"
@@ -30,6 +30,19 @@ class Cause(StrEnum):
     BAD_TILES = "bad_tiles"
     TOO_MANY_TILES = "too_many_tiles"
     MASK_TOO_LARGE = "mask_too_large"
+    NO_IMAGES = "no_images"
+    MISSING_SERIES = "missing_series"
+    AMBIGUOUS_SERIES = "ambiguous_series"
+    ONE_SLICE = "one_slice"
+    UNEVEN_SPACING = "uneven_spacing"
+    GANTRY_TILT = "gantry_tilt"
+    MIXED_SIZES = "mixed_sizes"
+    MIXED_SLICES = "mixed_slices"
+    NO_ORIENTATION = "no_orientation"
+    BAD_GEOMETRY = "bad_geometry"
+    NOT_FINITE = "not_finite"
+    OVERFLOW = "overflow"
+    NO_DECODER = "no_decoder"
     CRASH = "crash"
     NO_ACCESS = "no_access"
     CHANGED = "changed"
@@ -58,16 +71,24 @@ _TRANSIENT = frozenset(
 )
 
 
-class SlideError(HistoError):
-    """One slide cannot be used. It becomes a ledger row and stops nothing else."""
+class InputError(HistoError):
+    """One slide or study cannot be used. It becomes a ledger row and stops nothing else."""
 
     def __init__(self, cause: Cause, message: str) -> None:
         super().__init__(message)
         self.cause = cause
 
-    def __reduce__(self) -> tuple[type["SlideError"], tuple[Cause, str]]:
+    def __reduce__(self) -> tuple[type["InputError"], tuple[Cause, str]]:
         """Pickle with both arguments, so that a Ray task can raise it."""
         return type(self), (self.cause, str(self))
+
+
+class SlideError(InputError):
+    """One slide cannot be used."""
+
+
+class StudyError(InputError):
+    """One study cannot be used."""
 
 
 class ReadError(HistoError):
