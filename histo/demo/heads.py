@@ -25,9 +25,36 @@ DEPTH_MM = 84.0
 EDGE_MM = 1.5
 """Width over which one tissue becomes the next."""
 BRIGHTNESS: dict[Weighting, dict[str, float]] = {
-    "t1": {"fat": 0.90, "bone": 0.06, "fluid": 0.16, "grey": 0.46, "white": 0.66, "lesion": 0.26, "rim": 1.00},
-    "t2": {"fat": 0.80, "bone": 0.05, "fluid": 1.00, "grey": 0.58, "white": 0.42, "lesion": 0.95, "rim": 0.80},
-    "flair": {"fat": 0.90, "bone": 0.05, "fluid": 0.10, "grey": 0.56, "white": 0.45, "lesion": 1.15, "rim": 1.05},
+    "t1": {
+        "fat": 0.90,
+        "bone": 0.06,
+        "fluid": 0.16,
+        "grey": 0.46,
+        "white": 0.66,
+        "swelling": 0.50,
+        "lesion": 0.26,
+        "rim": 1.00,
+    },
+    "t2": {
+        "fat": 0.80,
+        "bone": 0.05,
+        "fluid": 1.00,
+        "grey": 0.58,
+        "white": 0.42,
+        "swelling": 0.78,
+        "lesion": 0.95,
+        "rim": 0.80,
+    },
+    "flair": {
+        "fat": 0.90,
+        "bone": 0.05,
+        "fluid": 0.10,
+        "grey": 0.56,
+        "white": 0.45,
+        "swelling": 0.88,
+        "lesion": 1.15,
+        "rim": 1.05,
+    },
 }
 FOLDS_MM = (11.0, 26.0)
 """Wavelengths of the folds of the cortex."""
@@ -110,11 +137,12 @@ class Waves:
 
 @dataclass(frozen=True)
 class Lesion:
-    """An ellipsoid in the brain.
+    """A tumour in the brain, an ellipsoid, and the swelling around it.
 
     Attributes:
         centre_mm: Where it is in the patient, in mm, RAS.
         radii_mm: Its semi-axes.
+        swelling_mm: How far the brain around it is swollen.
         turn: `(3, 3)`, a rotation: its axes, as columns.
         strength: How far it differs from the tissue around it, as a share.
         ring: Whether it has a bright rim in T1.
@@ -122,6 +150,7 @@ class Lesion:
 
     centre_mm: tuple[float, float, float]
     radii_mm: tuple[float, float, float]
+    swelling_mm: float
     turn: Matrix
     strength: float
     ring: bool
@@ -170,14 +199,16 @@ class Head:
         depth, folds = _depth(x, y, z), self.folds.on(grid)
         image = np.zeros(grid.shape, np.float32)
         sulci = 13.0 + 1.8 * folds
+        brain = _within(sulci - depth)
         for share, tissue in (
             (_within(-depth), "fat"),
             (_within(5.0 - depth), "bone"),
             (_within(10.5 - depth), "fluid"),
-            (_within(sulci - depth), "grey"),
+            (brain, "grey"),
             (_within(sulci + 4.5 + 1.2 * folds - depth), "white"),
-            (_within(abs(x) - 0.2 + np.maximum(depth - 30, 0)) * (depth > 10.5), "fluid"),
             (_ellipsoid(abs(x) - 20, y - 4, z, (8, 17, 10)), "grey"),
+            *((contrast * lesion.strength * brain * _swelling(grid, lesion), "swelling") for lesion in lesions),
+            (_within(abs(x) - 0.2 + np.maximum(depth - 30, 0)) * (depth > 10.5), "fluid"),
             (_ellipsoid(abs(x) - 9, y + 2, z - 12, tuple(self.ventricles * r for r in (5.5, 30, 9))), "fluid"),
             (_ellipsoid(abs(x) - 30, y - 66, z + 34, (12, 12, 12)), "fluid"),
         ):
@@ -186,6 +217,11 @@ class Head:
             _add_lesion(image, grid, lesion, bright, contrast)
         image *= 1 + np.float32(0.05) * self.texture.on(grid)
         return image
+
+
+def _swelling(grid: Grid, lesion: Lesion) -> Field:
+    places = grid.places(lesion.turn.T, np.array(lesion.centre_mm))
+    return _ellipsoid(*places, [radius + lesion.swelling_mm for radius in lesion.radii_mm])
 
 
 def _add_lesion(image: Field, grid: Grid, lesion: Lesion, bright: dict[str, float], contrast: float) -> None:
@@ -237,6 +273,7 @@ def _draw_lesion(rng: np.random.Generator, head: Head) -> Lesion:
         centre_mm=(right, front, up),
         radii_mm=(along, across, deep),
         turn=rotation(*rng.uniform(-np.pi, np.pi, 3)),
+        swelling_mm=rng.uniform(4, 14),
         strength=rng.uniform(0.6, 1.0),
         ring=bool(rng.random() < 0.4),
     )
