@@ -3,8 +3,6 @@
 collection -> slide -> tissue mask -> grid -> regions -> tiles -> probabilities -> parts -> one file per slide
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +16,7 @@ from histo.learn.bundle import Bundle, bundle_hash, find_bundle, read_bundle
 from histo.learn.converted import FOLDER, read_conversion, require_precision
 from histo.pipelines import parts
 from histo.pipelines.cluster import check_shared, describe, place, root_cause, session
+from histo.pipelines.continued import show_failures, storage_errors, traces_removed
 from histo.pipelines.label_run import label_slides
 from histo.pipelines.label_spec import LabelSpec
 from histo.pipelines.ledger import FILE, Ledger, read_ledger
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LabelSpec", "label"]
 
-_ERRORS_SHOWN = 50
-
 
 def label(spec: LabelSpec) -> int:
     """Run a label job, or go on with one; returns 0, or 3 if some slides are failed or partial.
@@ -46,7 +43,7 @@ def label(spec: LabelSpec) -> int:
     job = _job(spec, bundle)
     collection = find_slides(spec.slides)
     claim_output(spec.out)
-    with sole_run(spec.out), _storage_errors(spec.out), _traces_removed(spec.out):
+    with sole_run(spec.out), storage_errors(spec.out), traces_removed(spec.out, "tiles"):
         check_job(spec.out, "label")
         fresh = spec.overwrite and not _is_begun(spec)
         if not fresh:
@@ -109,33 +106,8 @@ def _finish(spec: LabelSpec, collection: Collection, ledger: Ledger, run: RunRec
 
 
 def _report(spec: LabelSpec, ledger: Ledger) -> None:
-    for number, row in enumerate(ledger.failures()):
-        if number == _ERRORS_SHOWN:
-            print(f"failed: more; see the column `error` of {spec.out / FILE}")
-            break
-        print(f"failed: {row['error']}")
+    show_failures(ledger.failures(), spec.out / FILE)
     print(f"{', '.join(f'{n} {state}' for state, n in ledger.counts().items())}; tables: {spec.out}", flush=True)
-
-
-@contextmanager
-def _traces_removed(out: Path) -> Iterator[None]:
-    """Remove what stopped workers leave when Ray has ended: workers that the run itself stops are not lost."""
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # if the output is what failed
-            parts.remove_traces(out)
-
-
-@contextmanager
-def _storage_errors(out: Path) -> Iterator[None]:
-    """Say what to do when the output cannot be written; every file there is whole, since files appear whole."""
-    try:
-        yield
-    except OSError as error:
-        raise HistoError(
-            f"--out {out}: {error.strerror or error}; mend the storage or make room on it; the same command goes on"
-        ) from error
 
 
 def _is_begun(spec: LabelSpec) -> bool:
