@@ -4,7 +4,6 @@ The driver holds the regions of a few slides at a time, and never a pixel.
 """
 
 import json
-import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +16,7 @@ from histo.pipelines.cluster import Placement
 from histo.pipelines.continued import break_offs, stopped_by_sigterm
 from histo.pipelines.ledger import Ledger
 from histo.pipelines.plans import Plans
-from histo.pipelines.pool import Pool
+from histo.pipelines.pool import DESERTED, Pool
 from histo.pipelines.progress import Progress
 from histo.pipelines.region import RegionLabeler
 from histo.pipelines.resume import is_transient
@@ -27,8 +26,6 @@ from histo.slides.grid import cut_regions
 _WAIT_S = 0.2
 _MERGES = 4
 """Slides whose parts are joined at a time."""
-_LONELY_S = 60.0
-"""Time without any worker after which a run says that it waits."""
 
 
 def label_slides(job: LabelJob, slides: Sequence[Row], ledger: Ledger, placement: Placement) -> float:
@@ -58,7 +55,6 @@ class _Run:
         self._threads = ThreadPoolExecutor(_MERGES, thread_name_prefix="merge")
         self._merges: dict[Future[None], str] = {}
         self._progress = Progress(sum(ledger.counts().values()))
-        self._alive_at = time.monotonic()
         self._seconds = self._waited_s = 0.0
 
     def close(self) -> None:
@@ -81,18 +77,11 @@ class _Run:
             self._end_merges()
             self._ledger.write()
             self._progress.show(self._ledger.settled, self._ledger.tiles_done, self._ledger.tiles_expected())
-            self._notice_an_empty_cluster()
+            if self._pool.is_deserted():
+                self._progress.say(DESERTED)
         self._end_merges(wait=True)
         self._progress.end(self._ledger.tiles_done)
         return self._waited_s / self._seconds if self._seconds else 0.0
-
-    def _notice_an_empty_cluster(self) -> None:
-        now = time.monotonic()
-        if self._pool.is_alive:
-            self._alive_at = now
-        elif now - self._alive_at >= _LONELY_S:
-            self._progress.say("no worker is ready; waiting for a place in the cluster")
-            self._alive_at = now
 
     def _take_plans(self) -> None:
         """Take slides until there is work for every worker and as much again."""

@@ -4,6 +4,7 @@ Ray Data has pools of actors, too; `docs/decisions/0002-slides-by-ray-data-regio
 this one is our own.
 """
 
+import time
 from typing import Any, Generic, Self, TypeVar
 
 import ray
@@ -20,6 +21,9 @@ _MORE_IN_HAND = 1
 _FALSE_STARTS = 5
 """Workers for each place that may be lost, one after the other, while none gets ready."""
 
+DESERTED = "no worker is ready; waiting for a place in the cluster"
+_ALONE_S = 60.0
+"""Time without any worker after which a run says that it waits."""
 
 TaskT = TypeVar("TaskT", bound=tuple[Any, ...])
 """What a worker is called with: a tuple of its arguments."""
@@ -56,6 +60,7 @@ class Pool(Generic[TaskT, AnswerT]):
         self._in_hand: dict[Any, int] = {}
         self._tasks: dict[ray.ObjectRef[AnswerT], tuple[Any, TaskT]] = {}
         self._false_starts = 0
+        self._alive_at = time.monotonic()
 
     def __enter__(self) -> Self:
         for _ in range(self.size):
@@ -70,10 +75,13 @@ class Pool(Generic[TaskT, AnswerT]):
         worker = self._worker.options(max_concurrency=self._at_once).remote(self._job)
         self._starting[worker.ready.remote()] = worker
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether a worker is ready."""
-        return bool(self._in_hand)
+    def is_deserted(self) -> bool:
+        """Whether no worker has been ready for a minute; it is said once a minute."""
+        now = time.monotonic()
+        if not self._in_hand and now - self._alive_at < _ALONE_S:
+            return False
+        self._alive_at = now
+        return not self._in_hand
 
     @property
     def is_busy(self) -> bool:

@@ -85,12 +85,12 @@ class LabelJob:
 
     def fingerprint(self, content_id: str, mpp_x: float, mpp_y: float) -> str:
         """Return the sha256 of everything that the rows of a slide depend on; not of workers, batches or Ray."""
-        return _sha256(self._settings() | {"content_id": content_id, "mpp": [mpp_x, mpp_y]})
+        return json_sha256(self._settings() | {"content_id": content_id, "mpp": [mpp_x, mpp_y]})
 
     def failure_fingerprint(self, size_bytes: int | None, mtime_ns: int | None) -> str:
         """Return the sha256 of everything that the failure of a slide may depend on, itself apart."""
         limits = {"mpp_if_missing": self.mpp_if_missing, "max_failed_fraction": self.max_failed_fraction}
-        return _sha256(self._settings() | limits | {"file": [size_bytes, mtime_ns]})
+        return json_sha256(self._settings() | limits | {"file": [size_bytes, mtime_ns]})
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -104,7 +104,8 @@ class LabelJob:
         }
 
 
-def _sha256(facts: dict[str, Any]) -> str:
+def json_sha256(facts: dict[str, Any]) -> str:
+    """Return the sha256 of canonical JSON."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
