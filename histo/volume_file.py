@@ -37,7 +37,8 @@ def write_volume(file: BinaryIO, volume_SDHW: Volume, spacing_mm: Sequence[float
         spacing_mm: Distance of neighbouring slices, rows and columns.
         facts: What there is to know of it: a JSON document.
     """
-    image: Any = nib.Nifti1Image(volume_SDHW.transpose(), np.diag([*spacing_mm[::-1], 1.0]))
+    affine = np.diag([*spacing_mm[::-1], 1.0])
+    image: Any = nib.Nifti1Image(volume_SDHW.transpose(), affine)  # type: ignore[no-untyped-call] # nibabel's own
     image.header.set_xyzt_units("mm")
     image.header.extensions.append(
         nib.nifti1.Nifti1Extension(_COMMENT, json.dumps({"histo": facts}, sort_keys=True).encode())
