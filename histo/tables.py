@@ -147,7 +147,7 @@ _STUDY_FACTS = (
     Column("series", pa.list_(_STR), "", "their names, in the order of the channels"),
     Column("n_slices", pa.list_(_I32), "", "slices of each in the study's files"),
     Column("spacing_mm", pa.list_(pa.list_(_F64)), "mm", "of each, distance of slices, rows and columns in the files"),
-    Column("notes", pa.list_(_STR), "", "what was left out or taken as it is"),
+    Column("notes", _STR, "", "what was left out or taken as it is; null if nothing was"),
     Column("status", _STR, "", "`ok`, `failed`, `pending` or `absent`"),
     Column("fingerprint", _STR, "", "sha256 of all that the result depends on, or the failure"),
     Column("error_code", _STR, "", "kind of failure"),

@@ -25,7 +25,9 @@ from histo.tables import (
 CLASSES = ("TUM", "ADI", "STR")
 
 
-@pytest.mark.parametrize("columns", [TILES, SLIDES, CASES, PREDICTIONS, TILE_IMAGES, PREPARED_STUDIES, LABELLED_STUDIES, FOUND, PLANS])
+@pytest.mark.parametrize(
+    "columns", [TILES, SLIDES, CASES, PREDICTIONS, TILE_IMAGES, PREPARED_STUDIES, LABELLED_STUDIES, FOUND, PLANS]
+)
 def test_no_table_has_two_columns_of_one_name(columns: Iterable[Column]) -> None:
     names = schema(columns, CLASSES).names
 
