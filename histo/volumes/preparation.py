@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from histo.errors import Cause, StudyError
 from histo.spec import Spec
 from histo.volume_file import Volume
+from histo.volumes.dicom import list_dicom
 from histo.volumes.files import counted, sort_files
 from histo.volumes.framing import fit
 from histo.volumes.geometry import Oriented, orient
@@ -164,16 +165,16 @@ def list_series(study_id: str, files: Sequence[Path], spec: PreparationSpec) -> 
     """
     kinds = sort_files(study_id, files)
     found = [series for file in kinds.nifti for series in list_nifti(study_id, file, spec.allow_no_orientation)]
-    left_out: Counter[str] = Counter()
-    if kinds.others:
-        left_out[f"files that are no images ({counted(kinds.others)})"] = kinds.others.total()
-    notes = [f"left out: {counted(left_out)}"] if left_out else []
-    if not found:
-        what = counted(left_out) or "no files"
+    dicom = list_dicom(study_id, kinds.dicom, spec.spacing_tolerance)
+    left_out = dicom.left_out + Counter({f"{ending} files": count for ending, count in kinds.others.items()})
+    if not found and not dicom.series:
+        held = counted(left_out) or "no files"
         raise StudyError(
-            Cause.NO_IMAGES, f"{study_id}: no MRI or CT series, {what}; give NIfTI or DICOM files, or remove the study"
+            Cause.NO_IMAGES,
+            f"{study_id}: no MRI or CT series in it, but {held}; give NIfTI or DICOM files, or remove it",
         )
-    return name_apart(found), notes
+    notes = [f"left out: {counted(left_out)}"] if left_out else []
+    return name_apart(found + dicom.series), notes + dicom.notes
 
 
 def _prepare_series(found: FoundSeries, where: str, spec: PreparationSpec) -> _Channel:
