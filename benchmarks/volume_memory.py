@@ -1,6 +1,6 @@
 """What one training step on full-size volumes, 3 x 20 x 512 x 512, takes: peak memory and seconds, network by network.
 
-    python benchmarks/volume_memory.py --networks r3d_18_gn tf_efficientnet_lite0 --batches 1 2
+    python benchmarks/volume_memory.py --networks resnet3d_18 tf_efficientnet_lite0 --batches 1 2
 
 A step is what a training run does to a batch: augmentation, forward, backward, AdamW. Each is taken in a process of its
 own; on a GPU memory is what torch had allocated at most there, on a CPU the peak resident memory of the process less
@@ -31,7 +31,7 @@ STEPS = 2
 def main() -> None:
     """Measure each network in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=[DEFAULT_BACKBONE, "r3d_18_gn", "alexnet_2d", "lenet_3d"])
+    parser.add_argument("--networks", nargs="+", default=[DEFAULT_BACKBONE, "resnet3d_18", "alexnet_2d", "lenet_3d"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--precisions", nargs="+", default=["float32", "bf16"])
     parser.add_argument("--one", nargs=4, metavar=("NETWORK", "BATCH", "PRECISION", "CHECKPOINTING"))

@@ -130,7 +130,7 @@ def check_random_start(backbone: nn.Module, name: str) -> None:
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.modules()):  # noqa: SLF001
         raise UsageError(
             f"--network.initial random: {name} has batch normalisation, whose statistics are those of its pretraining; "
-            "give a network without, such as r3d_18_gn, lenet_3d or alexnet_2d"
+            "give a network without, such as resnet3d_18, lenet_3d or alexnet_2d"
         )
 
 

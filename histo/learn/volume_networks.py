@@ -1,10 +1,10 @@
 """Networks for volumes that timm does not have: 3-D ones, and the plain ones that studies were first classified with.
 
 `r3d_18` and `r2plus1d_18` are torchvision's residual networks for video (Tran et al. 2018, arXiv 1711.11248), with
-weights of Kinetics-400 where they can be had. `r3d_18_gn` is like the former with group normalisation (Wu and He 2018,
-arXiv 1803.08494), to be trained from nothing: batch normalisation learns no statistics here, see decision 7.
-`lenet_3d` is like LeNet-5 (LeCun et al. 1998, doi 10.1109/5.726791) and `alexnet_2d` like AlexNet (Krizhevsky et al.
-2012, doi 10.1145/3065386), both with group normalisation.
+weights of Kinetics-400 where they can be had. The others are to be trained from nothing, and have group normalisation
+(Wu and He 2018, arXiv 1803.08494), since batch normalisation learns no statistics here (decision 7): `resnet3d_18`, a
+residual network of three dimensions (He et al. 2016, arXiv 1603.05027); `lenet_3d`, like LeNet-5 (LeCun et al. 1998,
+doi 10.1109/5.726791); and `alexnet_2d`, like AlexNet (Krizhevsky et al. 2012, doi 10.1145/3065386).
 
 Axes: B batch, C channels, D slice, H row, W column.
 """
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import nn
+from torch.nn.functional import relu
 from torch.utils.checkpoint import checkpoint
 from torchvision.models import video
 from torchvision.models.video.resnet import BasicBlock
@@ -61,8 +62,31 @@ class BlockNetwork(nn.Module):
     def _units(self) -> Iterator[nn.Module]:
         """Yield what keeps nothing but its input: a block, or of several residual ones each."""
         for block in self.children():
-            residual = [child for child in block.children() if isinstance(child, BasicBlock)]
+            residual = [child for child in block.children() if isinstance(child, BasicBlock | ResidualBlock)]
             yield from residual or [block]
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions, each behind its normalisation and ReLU, and a shortcut around them.
+
+    Args:
+        before: Channels that come in.
+        width: Channels that go out.
+        stride: Along all three axes.
+    """
+
+    def __init__(self, before: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = nn.GroupNorm(_GROUPS, before), nn.Conv3d(before, width, 3, stride, padding=1)
+        self.norm2, self.conv2 = nn.GroupNorm(_GROUPS, width), nn.Conv3d(width, width, 3, padding=1)
+        same = stride == 1 and before == width
+        self.shortcut = nn.Identity() if same else nn.Conv3d(before, width, 1, stride)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Return `(B, width, D, H, W)`, the last three divided by the stride."""
+        inner = self.conv1(relu(self.norm1(values)))
+        inner = self.conv2(relu(self.norm2(inner)))
+        return self.shortcut(values) + inner  # type: ignore[no-any-return]
 
 
 def create_volume_network(name: str, channels: int) -> BlockNetwork:
@@ -89,21 +113,18 @@ def _video(name: str) -> Callable[[int], BlockNetwork]:
     return build
 
 
-def _r3d_18_gn(channels: int) -> BlockNetwork:
-    """Put group normalisation in the place of batch normalisation, none into shortcuts, and let the stem go in fours.
-
-    Video is small, 112 px, slices are not: the stem's stride of four, as that of 2-D residual networks with their
-    pooling, quarters the memory. OpenVINO 2026.4 crashes where it compiles the sum of two normalised branches.
-    """
-    network = _video("r3d_18")(channels)
-    for path, module in list(network.named_modules()):
-        if isinstance(module, nn.BatchNorm3d):
-            norm = nn.Identity() if ".downsample." in path else nn.GroupNorm(_GROUPS, module.num_features)
-            network.set_submodule(path, norm)
-    first = network.get_submodule("stem.0")
-    assert isinstance(first, nn.Conv3d), "a video network begins with a convolution"
-    first.stride = (1, 4, 4)
-    return network
+def _resnet3d_18(channels: int) -> BlockNetwork:
+    """Eight residual blocks at half the width of ResNet-18, and a stem that goes in fours, as slices are large."""
+    widths = (32, 64, 128, 256)
+    blocks: OrderedDict[str, nn.Module] = OrderedDict()
+    blocks["stem"] = nn.Conv3d(channels, widths[0], (3, 7, 7), stride=(1, 4, 4), padding=(1, 3, 3))
+    before = widths[0]
+    for number, width in enumerate(widths, start=1):
+        first = ResidualBlock(before, width, stride=1 if number == 1 else 2)
+        blocks[f"layer{number}"] = nn.Sequential(first, ResidualBlock(width, width, stride=1))
+        before = width
+    blocks["pool"] = nn.Sequential(nn.GroupNorm(_GROUPS, before), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten())
+    return BlockNetwork(blocks, 3, before)
 
 
 def _lenet_3d(channels: int) -> BlockNetwork:
@@ -153,7 +174,7 @@ def _pooled(pool: nn.Module) -> nn.Sequential:
 NETWORKS: Mapping[str, Callable[[int], BlockNetwork]] = {
     "r3d_18": _video("r3d_18"),
     "r2plus1d_18": _video("r2plus1d_18"),
-    "r3d_18_gn": _r3d_18_gn,
+    "resnet3d_18": _resnet3d_18,
     "lenet_3d": _lenet_3d,
     "alexnet_2d": _alexnet_2d,
 }
@@ -190,6 +211,6 @@ def fetch_video_weights(name: str) -> dict[str, torch.Tensor]:
     except Exception as error:  # the hub raises many kinds
         raise UsageError(
             f"--network.backbone {name}: its weights cannot be had from torchvision's hub or its cache ({error}); give "
-            "the file with --network.weights, or train r3d_18_gn with --network.initial random"
+            "the file with --network.weights, or train resnet3d_18 with --network.initial random"
         ) from error
     return tensors

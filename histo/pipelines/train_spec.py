@@ -19,7 +19,7 @@ class NetworkSpec(Spec):
 
     backbone: str = DEFAULT_BACKBONE
     """timm's name of an ImageNet-pretrained backbone; for volumes also r3d_18, r2plus1d_18 (weights from Kinetics),
-    r3d_18_gn, lenet_3d and alexnet_2d (from nothing)."""
+    resnet3d_18, lenet_3d and alexnet_2d (from nothing)."""
     weights: AbsolutePath | None = None
     """File (safetensors, or torch's) with the backbone's weights; default: the installed package, or a hub's cache."""
     initial: Initial = "pretrained"
