@@ -89,6 +89,14 @@ class ResidualBlock(nn.Module):
         return self.shortcut(values) + inner  # type: ignore[no-any-return]
 
 
+class MeanAndMaximum(nn.Module):
+    """What a volume is like as a whole, and at its most striking place: a lesion is small."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Return `(B, 2 C)` of `(B, C, D, H, W)`."""
+        return torch.cat([values.mean(dim=(2, 3, 4)), values.amax(dim=(2, 3, 4))], dim=1)
+
+
 def create_volume_network(name: str, channels: int) -> BlockNetwork:
     """Build one of `NETWORKS`, its weights random.
 
@@ -123,8 +131,8 @@ def _resnet3d_18(channels: int) -> BlockNetwork:
         first = ResidualBlock(before, width, stride=1 if number == 1 else 2)
         blocks[f"layer{number}"] = nn.Sequential(first, ResidualBlock(width, width, stride=1))
         before = width
-    blocks["pool"] = nn.Sequential(nn.GroupNorm(_GROUPS, before), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten())
-    return BlockNetwork(blocks, 3, before)
+    blocks["pool"] = nn.Sequential(nn.GroupNorm(_GROUPS, before), nn.ReLU(), MeanAndMaximum())
+    return BlockNetwork(blocks, 3, 2 * before)
 
 
 def _lenet_3d(channels: int) -> BlockNetwork:
