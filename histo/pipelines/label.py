@@ -12,7 +12,7 @@ import ray.exceptions
 
 from histo import store
 from histo.errors import HistoError, UsageError
-from histo.learn.bundle import Bundle, bundle_hash, find_bundle, read_bundle
+from histo.learn.bundle import Bundle, TileInput, bundle_hash, find_bundle, read_bundle
 from histo.learn.converted import FOLDER, read_conversion, require_precision
 from histo.pipelines import parts
 from histo.pipelines.cluster import check_shared, describe, place, root_cause, session
@@ -138,6 +138,8 @@ def _found(collection: Collection) -> str:
 
 
 def _job(spec: LabelSpec, bundle: Bundle) -> LabelJob:
+    if not isinstance(bundle.input, TileInput):
+        raise UsageError(f"--model {spec.model}: classifies studies; give a bundle that classifies tiles")
     mpp = spec.tiling.mpp or bundle.input.mpp
     if mpp is None:
         raise UsageError(
