@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import Field
@@ -62,7 +62,7 @@ class PrepareJob(StudyJob):
     def has_result(self, row: Row) -> bool:
         """See `StudyJob.has_result`."""
         facts = _facts(self.out, row["volume_path"])
-        return facts.get("fingerprint") == row["fingerprint"] and (self.out / row["sheet_path"]).exists()
+        return bool(facts.get("fingerprint") == row["fingerprint"]) and (self.out / row["sheet_path"]).exists()
 
 
 def _facts(out: Path, volume_path: str | None) -> dict[str, Any]:
@@ -80,7 +80,9 @@ def _prepare_alone(job: PrepareJob, study: FoundStudy, row: Row) -> Row:
 class StudyPreparer(StudyWorker[PrepareJob]):
     """Writes the volume of a study, and its contact sheet."""
 
-    alone: ClassVar[Callable[..., Row]] = _prepare_alone
+    def alone(self) -> Callable[[PrepareJob, FoundStudy, Row], Row]:
+        """See `StudyWorker.alone`."""
+        return _prepare_alone
 
     def known(self, study: FoundStudy, row: Row, fingerprint: str) -> Row | None:
         """See `StudyWorker.known`: a volume says itself what it was made of, and what the ledger knows of it."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from histo.errors import Cause, InputError, StudyError
 from histo.pipelines.isolation import Watchdog, guarded
@@ -117,9 +117,6 @@ class StudyWorker(ABC, Generic[JobT]):
     It lives as long as a Ray actor. A plain loop or a test calls it just as well.
     """
 
-    alone: ClassVar[Callable[..., Row]]
-    """Does what `work` does in a process of its own: a function of a module, called with the job and a task."""
-
     def __init__(self, job: JobT) -> None:
         self._job = job
         self._watchdog = Watchdog(job.read_timeout_s)
@@ -132,7 +129,7 @@ class StudyWorker(ABC, Generic[JobT]):
         start = time.perf_counter()
         try:
             here = partial(self.work, study, row)
-            columns = guarded(self._job, study.study_id, "study", here, type(self).alone, study, row)
+            columns = guarded(self._job, study.study_id, "study", here, self.alone(), study, row)
             columns |= {"status": "ok"}
         except FloatingPointError:  # the bundle's fault, not the study's: the run ends
             raise
@@ -170,6 +167,10 @@ class StudyWorker(ABC, Generic[JobT]):
         finally:
             _check_unchanged(study, files)
         return columns | prepared.columns | self.use(study, prepared, fingerprint)
+
+    @abstractmethod
+    def alone(self) -> Callable[[JobT, FoundStudy, Row], Row]:
+        """Return what does the same as `work`, in a process of its own: a function of a module."""
 
     @abstractmethod
     def known(self, study: FoundStudy, row: Row, fingerprint: str) -> Row | None:
