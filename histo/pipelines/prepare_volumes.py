@@ -14,7 +14,7 @@ from histo.errors import ImageError
 from histo.pipelines.cluster import describe
 from histo.pipelines.record import RunRecord, past_record, versions
 from histo.pipelines.study_ledger import StudyLedger, find_study_work
-from histo.pipelines.study_run import claimed, describe_found, finish, placed, report, settle_studies
+from histo.pipelines.study_run import check_apart, claimed, describe_found, finish, placed, report, settle_studies
 from histo.pipelines.study_work import StudyJob, StudyWorker
 from histo.pipelines.volume_places import FOLDERS, arrange, sheet_place, volume_place, write_manifest
 from histo.pipelines.work import Row
@@ -114,9 +114,10 @@ def prepare_volumes(spec: PrepareVolumesSpec) -> int:
     Raises:
         HistoError: If the settings are bad, or the run cannot go on.
     """
+    check_apart(spec.out, spec.studies)
     found = find_studies(spec.studies, spec.study_is, spec.classes, flag="--studies")
     job = PrepareJob(spec.out, spec.read_timeout_s, spec.preparation)
-    with claimed(spec.out, spec.studies, _COMMAND, *FOLDERS):
+    with claimed(spec.out, _COMMAND, *FOLDERS):
         ledger = StudyLedger(job, prepared_layout(job), found.studies)
         todo = find_study_work(job, found.studies, ledger, spec.retry_failed)
         print(f"{describe_found(found)}: {todo.describe('prepare')}", flush=True)

@@ -28,21 +28,28 @@ _WAIT_S = 0.2
 UNREADABLE_FOLDER = "unreadable folder"
 
 
+def check_apart(out: Path, studies: Path) -> None:
+    """Make sure that results do not come to lie among the studies.
+
+    Raises:
+        UsageError: If they would.
+    """
+    if out == studies or studies in out.parents:
+        raise UsageError(f"--out {out}: lies in --studies {studies}, where studies are looked for; give another folder")
+
+
 @contextmanager
-def claimed(out: Path, studies: Path, command: str, *folders: str) -> Iterator[None]:
+def claimed(out: Path, command: str, *folders: str) -> Iterator[None]:
     """Hold an output folder for a run that the same command can continue.
 
     Args:
         out: The folder.
-        studies: Where the studies are from.
         command: The job.
         folders: In the output, to which workers write.
 
     Raises:
-        HistoError: If it cannot be written, holds something else, lies among the studies, or another run holds it.
+        HistoError: If it cannot be written, holds something else, or another run holds it.
     """
-    if out == studies or studies in out.parents:
-        raise UsageError(f"--out {out}: lies in --studies {studies}, where studies are looked for; give another folder")
     claim_output(out)
     with sole_run(out), storage_errors(out), traces_removed(out, *folders):
         check_job(out, command)

@@ -130,7 +130,7 @@ def test_the_output_is_what_the_ledger_and_the_manifest_say(first: Run) -> None:
 @pytest.mark.ray
 def test_torchvision_reads_the_folder_of_volumes(first: Run) -> None:
     found = DatasetFolder(
-        str(first.out / "volumes"), loader=lambda path: read_volume(Path(path)), extensions=(".nii.gz",)
+        str(first.out / "volumes"), loader=lambda path: read_volume(Path(path))[0], extensions=(".nii.gz",)
     )
 
     assert found.classes == ["A", "B"]
