@@ -8,7 +8,7 @@ from histo.spec import Spec, field_names, read_spec
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
-EXAMPLES = [path for path in CONFIGS if path.stem in ("tiles", "slides", "volumes")]
+EXAMPLES = [path for path in CONFIGS if path.stem in ("tiles", "slides", "studies", "volumes")]
 """The files that show the defaults; the others are recipes."""
 REQUIRED = {
     "train": ["--data", "/d", "--out", "/o"],

@@ -35,7 +35,13 @@ def random_bundle(folder: Path, backbone: str, size_px: int, classes: Sequence[s
     return _write(folder, network, Architecture(backbone=backbone), classes, seen)
 
 
-def random_volume_bundle(folder: Path, layout: VolumeLayout, size_px: int, backbone: str = "lenet_3d") -> Path:
+def random_volume_bundle(
+    folder: Path,
+    layout: VolumeLayout,
+    size_px: int,
+    backbone: str = "lenet_3d",
+    classes: Sequence[str] = STUDY_CLASSES,
+) -> Path:
     """Write a bundle that classifies studies, with random weights, always the same ones.
 
     Args:
@@ -43,13 +49,14 @@ def random_volume_bundle(folder: Path, layout: VolumeLayout, size_px: int, backb
         layout: Of the volumes.
         size_px: Edge of a slice.
         backbone: One that can be trained from random weights.
+        classes: Names of its outputs.
 
     Returns:
         The bundle's folder.
     """
     torch.manual_seed(0)
     architecture = Architecture(backbone=backbone, input_channels=layout.series)
-    network = random_network(architecture, len(STUDY_CLASSES), layout).eval()
+    network = random_network(architecture, len(classes), layout).eval()
     seen = VolumeInput(
         series=layout.series,
         slices=layout.slices,
@@ -58,7 +65,7 @@ def random_volume_bundle(folder: Path, layout: VolumeLayout, size_px: int, backb
         std=network.normalisation.std,
         preparation=layout.preparation,
     )
-    return _write(folder, network, architecture, STUDY_CLASSES, seen)
+    return _write(folder, network, architecture, classes, seen)
 
 
 def _write(
