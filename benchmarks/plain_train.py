@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from histo.learn.backbones import DEFAULT_BACKBONE
 from histo.learn.bundle import Architecture
-from histo.learn.model import DEFAULT_BACKBONE, pretrained_network
+from histo.learn.model import pretrained_network
 
 BATCH = 32
 

@@ -1,7 +1,7 @@
 """The `histo` command: `histo train`, `histo label` and so on; the same jobs as in `jobs/`.
 
-Exit codes: 0 all done; 2 wrong usage or configuration; 3 finished, but some slides are `failed` or `partial`;
-1 anything else.
+Exit codes: 0 all done; 2 wrong usage or configuration; 3 finished, but some slides or studies are `failed` or
+`partial`; 1 anything else.
 """
 
 import os
@@ -19,6 +19,7 @@ _JOBS = {
     "evaluate": ("EvaluateSpec", "measure a bundle on labelled tiles, with pictures"),
     "convert": ("ConvertSpec", "make a bundle ready for CPUs, and measure whether bfloat16 may be used"),
     "prepare tiles": ("PrepareTilesSpec", "write labelled tiles to one table, the fast form"),
+    "prepare volumes": ("PrepareVolumesSpec", "make volumes of one shape of MRI or CT studies"),
 }
 
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"histo {metadata.version('histo')}")
         return 0
-    jobs = "\n".join(f"  histo {name:15}{meaning}" for name, (_, meaning) in _JOBS.items())
+    jobs = "\n".join(f"  histo {name:17}{meaning}" for name, (_, meaning) in _JOBS.items())
     usage = f"usage: histo JOB [--help] [--config FILE.yaml] [--any.field value ...]\n\n{jobs}"
     if arguments and arguments[0] in ("-h", "--help"):
         print(usage)

@@ -131,6 +131,52 @@ FOLDS = tuple(
     for column in CASES
 )
 
+_STUDY = (
+    Column("study_id", _STR, "", "path of the study below the collection's folder, or its name in the manifest"),
+    Column("uri", _STR, "", "where the study was found"),
+)
+
+_STUDY_FACTS = (
+    Column("content_id", _STR, "", "sha256 over all bytes of the study's files"),
+    Column("files_id", _STR, "", "sha256 over names, sizes and times of change of its files"),
+    Column("n_files", _I32, "", "number of its files"),
+    Column("size_bytes", _I64, "bytes", "size of its files"),
+    Column("mtime_ns", _I64, "ns since 1970", "latest change of its files"),
+    Column("format", _STR, "", "format of its files"),
+    Column("n_series", _I32, "", "series in the volume"),
+    Column("series", pa.list_(_STR), "", "their names, in the order of the channels"),
+    Column("n_slices", pa.list_(_I32), "", "slices of each in the study's files"),
+    Column("spacing_mm", pa.list_(pa.list_(_F64)), "mm", "of each, distance of slices, rows and columns in the files"),
+    Column("notes", _STR, "", "what was left out or taken as it is; null if nothing was"),
+    Column("status", _STR, "", "`ok`, `failed`, `pending` or `absent`"),
+    Column("fingerprint", _STR, "", "sha256 of all that the result depends on, or the failure"),
+    Column("error_code", _STR, "", "kind of failure"),
+    Column("error", _STR, "", "what is wrong and what to do"),
+    Column("traceback", _STR, "", "for failures that histo did not foresee"),
+    Column("seconds", _F64, "s", "working time spent on the study by the run that settled it"),
+    Column("attempts", _I32, "", "how often the study was begun"),
+)
+
+PREPARED_STUDIES = (
+    *_STUDY,
+    Column("label", _STR, "", "name of its class; null where unknown"),
+    Column("group", _STR, "", "unit that is never split (a patient); null where unknown"),
+    Column("split", _STR, "", "`train`, `val` or `test` where the collection says so, else null"),
+    Column("volume_path", _STR, "", "the prepared volume, relative to the output folder; null if there is none"),
+    Column("sheet_path", _STR, "", "its contact sheet, likewise"),
+    *_STUDY_FACTS,
+)
+
+LABELLED_STUDIES = (
+    *_STUDY,
+    Column("pred", _I16, "", "index of the most probable class, the lowest one of equals; null if it failed"),
+    Column("label", _STR, "", "name of the most probable class"),
+    Column("confidence", _F32, "", "probability of that class"),
+    Column("entropy", _F32, "nats", "entropy of the probabilities"),
+    Column("prob_<CLASS>", _F32, "", "probability of the class"),
+    *_STUDY_FACTS,
+)
+
 FOUND = (
     Column("slide_id", _STR, "", "path of the slide below the collection's folder"),
     Column("files", pa.list_(pa.binary()), "", "paths of its files, the one to open first"),

@@ -16,6 +16,8 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from histo.errors import ImageError
 
@@ -25,7 +27,7 @@ EXTENSIONS = (".nii.gz", ".nii")
 
 _COMMENT = 6
 """NIfTI's code of an extension of plain text."""
-_DAMAGE = (OSError, EOFError, ValueError, ImageFileError, zlib.error)
+_DAMAGE = (OSError, EOFError, ValueError, ImageFileError, WrapStructError, HeaderDataError, zlib.error)
 
 
 def write_volume(file: BinaryIO, volume_SDHW: Volume, spacing_mm: Sequence[float], facts: dict[str, Any]) -> None:
@@ -37,7 +39,8 @@ def write_volume(file: BinaryIO, volume_SDHW: Volume, spacing_mm: Sequence[float
         spacing_mm: Distance of neighbouring slices, rows and columns.
         facts: What there is to know of it: a JSON document.
     """
-    image: Any = nib.Nifti1Image(volume_SDHW.transpose(), np.diag([*spacing_mm[::-1], 1.0]))
+    affine = np.diag([*spacing_mm[::-1], 1.0])
+    image: Any = nib.Nifti1Image(volume_SDHW.transpose(), affine)  # type: ignore[no-untyped-call] # nibabel's own
     image.header.set_xyzt_units("mm")
     image.header.extensions.append(
         nib.nifti1.Nifti1Extension(_COMMENT, json.dumps({"histo": facts}, sort_keys=True).encode())
@@ -46,8 +49,8 @@ def write_volume(file: BinaryIO, volume_SDHW: Volume, spacing_mm: Sequence[float
         packed.write(image.to_bytes())
 
 
-def read_volume(path: Path) -> Volume:
-    """Read a volume; a file of others, of three or four dimensions and 8 bits, will do.
+def read_volume(path: Path) -> tuple[Volume, dict[str, Any]]:
+    """Read a volume, and what its file says of it; a file of others, of three or four dimensions and 8 bits, will do.
 
     Raises:
         ImageError: If it cannot be read, or holds other values.
@@ -57,7 +60,7 @@ def read_volume(path: Path) -> Volume:
         array = np.asarray(image.dataobj)
     except _DAMAGE as error:
         raise ImageError(f"{path}: not readable ({_one_line(error)}); prepare or copy it again") from None
-    return np.ascontiguousarray(array.reshape(*array.shape[:3], -1).transpose())
+    return np.ascontiguousarray(array.reshape(*array.shape[:3], -1).transpose()), _facts(image)
 
 
 def read_header(path: Path) -> tuple[tuple[int, int, int, int], dict[str, Any]]:

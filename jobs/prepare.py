@@ -1,4 +1,4 @@
-"""Entry script: `ray job submit --working-dir . -- python jobs/prepare.py tiles ...`; see `histo/pipelines/`."""
+"""Entry script: `ray job submit --working-dir . -- python jobs/prepare.py WHAT ...`; see `histo/pipelines/`."""
 
 import sys
 

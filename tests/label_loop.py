@@ -14,10 +14,9 @@ from histo.learn.bundle import bundle_hash, read_bundle
 from histo.pipelines import parts
 from histo.pipelines.ledger import Ledger
 from histo.pipelines.planning import plan_row
-from histo.pipelines.pool import Task
 from histo.pipelines.region import RegionLabeler
 from histo.pipelines.resume import find_work, is_transient
-from histo.pipelines.work import LabelJob, Row, SlideWork, Summary
+from histo.pipelines.work import LabelJob, RegionTask, Row, SlideWork, Summary
 from histo.slides.collection import Collection, FoundSlide
 from histo.slides.grid import cut_regions
 from histo.slides.plan import TilingSpec, TissueSpec
@@ -61,12 +60,12 @@ def plan(job: LabelJob, slide: FoundSlide, again: bool = False) -> Row:
     return plan_row({"slide_id": slide.slide_id, "files": files, "again": again, "content_id": "", "sha256": ""}, job)
 
 
-def tasks(job: LabelJob, slide: FoundSlide) -> list[Task]:
+def tasks(job: LabelJob, slide: FoundSlide) -> list[RegionTask]:
     """Plan a slide, even if it is finished, and return its regions."""
     row = plan(job, slide, again=True)
     work = SlideWork.from_json(row["work"])
     kept = np.asarray(row["tile_index"], np.int64), np.asarray(row["tissue_fraction"], np.float32)
-    return [Task(region, work) for region in cut_regions(work.grid, *kept)]
+    return [RegionTask(region, work) for region in cut_regions(work.grid, *kept)]
 
 
 def label(

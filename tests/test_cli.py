@@ -43,6 +43,7 @@ def place(tmp_path: Path, bundle: Path, tiles: Path) -> Path:
     return tmp_path
 
 
+JOBS = ["train", "crossval", "label", "evaluate", "convert", "prepare tiles", "prepare volumes"]
 LABEL = "label --slides slides --model model --out out"
 TRAIN = "train --data tiles.npz --out out"
 
@@ -102,6 +103,11 @@ TRAIN = "train --data tiles.npz --out out"
         ("prepare tiles --data tiles.npz --out out --max-broken 2", "--max-broken: '2': input should be less than"),
         ("prepare tiles --data tiles.npz --out out --tile 2", "--tile: unknown flag"),
         ("evaluate --model model --data tiles.npz --out used", "used: already holds a run"),
+        ("prepare volumes --studies nowhere --out out", "nowhere: no such file or folder"),
+        ("prepare volumes --studies empty --out empty/out", "empty/out: lies in --studies"),
+        ("prepare volumes --studies used --out tiles.npz", "tiles.npz: cannot be written"),
+        ("prepare volumes --studies used --out out --preparation.slices 0", "--preparation.slices: '0': input should"),
+        ("prepare volumes --studies used --out out --study-is files", "input should be 'folder' or 'file'"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_2_before_ray_starts(
@@ -135,7 +141,9 @@ def test_help_shows_the_jobs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "histo train" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("job", ["train", "crossval", "label", "evaluate", "convert", "prepare tiles"])
+@pytest.mark.parametrize(
+    "job", ["train", "crossval", "label", "evaluate", "convert", "prepare tiles", "prepare volumes"]
+)
 def test_an_entry_script_fails_in_seconds_with_one_line(job: str, tmp_path: Path) -> None:
     start = time.monotonic()
     script, *words = job.split()

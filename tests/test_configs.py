@@ -8,7 +8,7 @@ from histo.spec import Spec, field_names, read_spec
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
-EXAMPLES = [path for path in CONFIGS if path.stem in ("tiles", "slides")]
+EXAMPLES = [path for path in CONFIGS if path.stem in ("tiles", "slides", "studies", "volumes")]
 """The files that show the defaults; the others are recipes."""
 REQUIRED = {
     "train": ["--data", "/d", "--out", "/o"],
@@ -17,6 +17,7 @@ REQUIRED = {
     "evaluate": ["--model", "/m", "--data", "/d", "--out", "/o"],
     "convert": ["--model", "/m"],
     "prepare tiles": ["--data", "/d", "--out", "/o"],
+    "prepare volumes": ["--studies", "/s", "--out", "/o"],
 }
 
 

@@ -33,7 +33,7 @@ def test_every_place_that_the_readme_names_is_there() -> None:
 
 
 def test_every_module_is_on_the_map() -> None:
-    for package in ("slides", "learn"):
+    for package in ("slides", "volumes", "learn"):
         modules = {path.stem for path in (ROOT / "histo" / package).glob("*.py")} - {"__init__", "collective"}
         line = re.search(rf"^histo/{package}/ +(.*)$", README, flags=re.MULTILINE)
         assert line

@@ -9,8 +9,10 @@ from histo import tables
 from histo.tables import (
     CASES,
     FOUND,
+    LABELLED_STUDIES,
     PLANS,
     PREDICTIONS,
+    PREPARED_STUDIES,
     SLIDES,
     TILE_IMAGES,
     TILES,
@@ -23,7 +25,9 @@ from histo.tables import (
 CLASSES = ("TUM", "ADI", "STR")
 
 
-@pytest.mark.parametrize("columns", [TILES, SLIDES, CASES, PREDICTIONS, TILE_IMAGES, FOUND, PLANS])
+@pytest.mark.parametrize(
+    "columns", [TILES, SLIDES, CASES, PREDICTIONS, TILE_IMAGES, PREPARED_STUDIES, LABELLED_STUDIES, FOUND, PLANS]
+)
 def test_no_table_has_two_columns_of_one_name(columns: Iterable[Column]) -> None:
     names = schema(columns, CLASSES).names
 

@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from histo.learn.bundle import Architecture, Bundle, TileInput
+from histo.learn.backbones import DEFAULT_BACKBONE, RANDOM_START, create_backbone
+from histo.learn.bundle import Architecture, Bundle, TileInput, VolumeInput
 from histo.learn.checkpoint import Position, extract_bundle, write_checkpoint
-from histo.learn.model import DEFAULT_BACKBONE, Network, Normalisation, create_backbone, pretrained_network
+from histo.learn.layout import VolumeLayout
+from histo.learn.model import Network, pretrained_network, random_network
 
 CLASSES = ("MUS", "STR", "TUM")
+STUDY_CLASSES = ("mts", "norma")
 
 
 def random_bundle(folder: Path, backbone: str, size_px: int, classes: Sequence[str] = CLASSES) -> Path:
@@ -27,11 +30,53 @@ def random_bundle(folder: Path, backbone: str, size_px: int, classes: Sequence[s
     """
     torch.manual_seed(0)
     network = _network(backbone, len(classes)).eval()
+    normalisation = network.normalisation
+    seen = TileInput(size_px=size_px, mpp=0.5, mean=normalisation.mean, std=normalisation.std)
+    return _write(folder, network, Architecture(backbone=backbone), classes, seen)
+
+
+def random_volume_bundle(
+    folder: Path,
+    layout: VolumeLayout,
+    size_px: int,
+    backbone: str = "lenet_3d",
+    classes: Sequence[str] = STUDY_CLASSES,
+) -> Path:
+    """Write a bundle that classifies studies, with random weights, always the same ones.
+
+    Args:
+        folder: Where to.
+        layout: Of the volumes.
+        size_px: Edge of a slice.
+        backbone: One that can be trained from random weights.
+        classes: Names of its outputs.
+
+    Returns:
+        The bundle's folder.
+    """
+    torch.manual_seed(0)
+    architecture = Architecture(backbone=backbone, input_channels=layout.series)
+    network = random_network(architecture, len(classes), layout).eval()
+    seen = VolumeInput(
+        series=layout.series,
+        slices=layout.slices,
+        size_px=size_px,
+        mean=network.normalisation.mean,
+        std=network.normalisation.std,
+        preparation=layout.preparation,
+    )
+    return _write(folder, network, architecture, classes, seen)
+
+
+def _write(
+    folder: Path, network: Network, architecture: Architecture, classes: Sequence[str], seen: TileInput | VolumeInput
+) -> Path:
     torch.nn.init.normal_(network.head.linear.weight, std=0.1)
     description = Bundle(
-        architecture=Architecture(backbone=backbone),
+        task=seen.layout.task,
+        architecture=architecture,
         classes=tuple(classes),
-        input=TileInput(size_px=size_px, mpp=0.5, mean=network.normalisation.mean, std=network.normalisation.std),
+        input=seen,
         origin={},
         weights_sha256="",
     )
@@ -45,5 +90,4 @@ def random_bundle(folder: Path, backbone: str, size_px: int, classes: Sequence[s
 def _network(backbone: str, classes: int) -> Network:
     if backbone == DEFAULT_BACKBONE:
         return pretrained_network(Architecture(backbone=backbone), classes)
-    normalisation = Normalisation((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
-    return Network(create_backbone(backbone), normalisation, classes, dropout=0.2)
+    return Network(create_backbone(backbone), RANDOM_START, classes, dropout=0.2)

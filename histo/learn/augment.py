@@ -1,10 +1,12 @@
-"""Random changes of a batch of training tiles, on the device where the batch lies.
+"""Random changes of a batch of training tiles or volumes, on the device where the batch lies.
 
 Every sample has a key of integers, in training (seed, epoch, sample), and all its random numbers come from that key:
 neither the workers, nor the batch that a sample is in, nor its neighbours there change what becomes of it. A sample
 draws the same numbers in the same order whatever is on, so that switching one option on leaves the others' draws alone.
 
-Axes: B sample, C colour channel (red, green, blue), H row, W column.
+A volume changes as one: all its slices turn alike. Stain, colour and JPEG are for tiles.
+
+Axes: B sample, C channel (of tiles red, green and blue, of volumes every slice of every series), H row, W column.
 """
 
 import math
@@ -20,6 +22,8 @@ from pydantic import Field
 from torch.nn.functional import grid_sample
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from histo.errors import UsageError
+from histo.learn.layout import Layout
 from histo.spec import Spec
 
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.0, 0.0, 0.0]])
@@ -38,7 +42,7 @@ CHROMA = np.stack([LUMA, 0.492 * (np.eye(3)[2] - LUMA), 0.877 * (np.eye(3)[0] - 
 BEST_JPEG_QUALITY = 95
 CPU_SHARE = 8
 """Tiles that a CPU changes at once: memory for the steps of more comes fresh from the system, which takes longer."""
-DRAWS = 19
+DRAWS = 21
 """Random numbers of a sample. New ones are added at the end, so that the old ones stay."""
 
 
@@ -61,6 +65,7 @@ class Settings:
     blur_sigma_px: float = 1.0
     jpeg_probability: float = 0.0
     jpeg_quality: int = 40
+    noise: float = 0.0
 
     @property
     def moves(self) -> bool:
@@ -82,7 +87,13 @@ class Settings:
     def changes_nothing(self) -> bool:
         """Whether every sample stays as it is."""
         sometimes = self.blur_probability > 0 or self.jpeg_probability > 0
-        return not (self.moves or self.stains or self.colours or sometimes)
+        return not (self.moves or self.stains or self.colours or sometimes or self.noise > 0)
+
+    @property
+    def for_colours(self) -> list[str]:
+        """What is on of that which needs red, green and blue, by the names of the settings."""
+        names = ("stain_scale", "stain_shift", "brightness", "contrast", "saturation", "hue_turns", "jpeg_probability")
+        return [name for name in names if getattr(self, name) > 0]
 
 
 _GEOMETRIC = Settings(horizontal_flip=True, vertical_flip=True, quarter_turns=True, rotation_turns=0.125, zoom=0.1)
@@ -101,6 +112,7 @@ PRESETS = {
         blur_probability=0.25,
         jpeg_probability=0.5,
     ),
+    "volume": Settings(horizontal_flip=True, vertical_flip=True, rotation_turns=0.03, zoom=0.05, noise=0.03),
 }
 
 
@@ -110,9 +122,9 @@ class AugmentSpec(Spec):
     A field that is left out is as the preset has it. Amounts are drawn uniformly, to either side.
     """
 
-    preset: Literal["none", "original", "geometric", "stain"] = "geometric"
+    preset: Literal["none", "original", "geometric", "stain", "volume"] = "geometric"
     """`none`; `original`: horizontal flip, rotation up to 0.2 turns; `geometric`: flips, quarter turns, rotation, zoom;
-    `stain`: these, and stain, colour, blur and JPEG."""
+    `stain`: these, and stain, colour, blur and JPEG; `volume`: flips, small rotation and zoom, noise."""
     horizontal_flip: bool | None = None
     """Mirror left and right, half of the time."""
     vertical_flip: bool | None = None
@@ -143,6 +155,8 @@ class AugmentSpec(Spec):
     """Share of samples that are compressed as JPEG."""
     jpeg_quality: int | None = Field(None, ge=1, le=BEST_JPEG_QUALITY)
     """Lowest JPEG quality (1 to 95); it is drawn from there to 95."""
+    noise: float | None = Field(None, ge=0, le=1)
+    """Greatest standard deviation of normal noise (share of the range from black to white)."""
 
     def settings(self) -> Settings:
         """Return what the preset and the other fields come to."""
@@ -168,23 +182,39 @@ class _Draws:
     jpeg_quality: np.ndarray
     stain_scale: np.ndarray
     stain_shift: np.ndarray
+    noise: np.ndarray
+    noise_seed: np.ndarray
 
 
 def _draw(keys: Sequence[tuple[int, ...]]) -> _Draws:
     """Draw each sample's numbers from its key; those of the stains are (B, 3), a column per stain."""
     numbers = np.array([np.random.default_rng(key).random(DRAWS) for key in keys]).reshape(-1, DRAWS)
-    purposes = [*numbers.T[:13], numbers[:, 13:16], numbers[:, 16:]]
+    purposes = [*numbers.T[:13], numbers[:, 13:16], numbers[:, 16:19], *numbers.T[19:]]
     return _Draws(*purposes)
 
 
-def augment(images_BCHW: torch.Tensor, spec: AugmentSpec, keys: Sequence[tuple[int, ...]]) -> torch.Tensor:
-    """Change every tile of a batch in its own way.
+def check_augmentation(spec: AugmentSpec, layout: Layout) -> None:
+    """Make sure that images can be changed as is asked for.
 
-    Flips, turns and zoom come first, in one bilinear resampling; then stain, colour, blur and JPEG. In between, values
-    are real numbers; they are rounded and cut to 0..255 once, before JPEG.
+    Raises:
+        UsageError: If they have no colours, and those are to change.
+    """
+    asked = spec.settings().for_colours
+    if asked and len(layout.of_channels((0.0,) * 3)) != 3:
+        raise UsageError(
+            f"--augment.{asked[0].replace('_', '-')}: changes colours, which {layout} have not; give --augment.preset "
+            "volume, or none"
+        )
+
+
+def augment(images: torch.Tensor, spec: AugmentSpec, keys: Sequence[tuple[int, ...]]) -> torch.Tensor:
+    """Change every tile, or volume, of a batch in its own way.
+
+    Flips, turns and zoom come first, in one bilinear resampling; then stain, colour, blur, noise and JPEG. In between,
+    values are real numbers; they are rounded and cut to 0..255 once, before JPEG.
 
     Args:
-        images_BCHW: uint8, three channels, on any device; may be empty.
+        images: uint8, `(B, C, H, W)` or `(B, S, D, H, W)`, on any device; may be empty.
         spec: What is changed, and how much.
         keys: One per sample, all that its random numbers depend on.
 
@@ -192,16 +222,21 @@ def augment(images_BCHW: torch.Tensor, spec: AugmentSpec, keys: Sequence[tuple[i
         uint8 of the same shape, on the same device; the batch itself, if nothing is to be changed.
 
     Raises:
-        ValueError: If there is not one key per sample, or if quarter turns are asked of images that are not square.
+        ValueError: If there is not one key per sample, if quarter turns are asked of images that are not square, or
+            other colours of images that have none.
     """
-    if len(keys) != len(images_BCHW):
-        raise ValueError(f"{len(keys)} keys for {len(images_BCHW)} images")
+    if len(keys) != len(images):
+        raise ValueError(f"{len(keys)} keys for {len(images)} images")
     settings = spec.settings()
     if settings.changes_nothing or not len(keys):
-        return images_BCHW
-    share = CPU_SHARE if images_BCHW.device.type == "cpu" else len(keys)
+        return images
+    images_BCHW = images.flatten(1, -3)
+    if settings.for_colours and images_BCHW.shape[1] != 3:
+        raise ValueError(f"{settings.for_colours[0]} needs red, green and blue, not {images_BCHW.shape[1]} channels")
+    share = max(1, CPU_SHARE * 3 // images_BCHW.shape[1]) if images.device.type == "cpu" else len(keys)
     shares = [slice(start, start + share) for start in range(0, len(keys), share)]
-    return torch.cat([_augment(images_BCHW[part], settings, _draw(keys[part])) for part in shares])
+    changed = [_augment(images_BCHW[part], settings, _draw(keys[part])) for part in shares]
+    return torch.cat(changed).reshape(images.shape)
 
 
 def _augment(images_BCHW: torch.Tensor, settings: Settings, draws: _Draws) -> torch.Tensor:
@@ -215,6 +250,7 @@ def _augment(images_BCHW: torch.Tensor, settings: Settings, draws: _Draws) -> to
         if settings.colours:
             values_BCHW = _colour(values_BCHW, settings, draws, _mean_grey(images_BCHW))
         _blur(values_BCHW, settings, draws)
+        _add_noise(values_BCHW, settings, draws)
         result_BCHW = values_BCHW.round_().clamp_(0, 255).to(torch.uint8)
     _compress(result_BCHW, settings, draws)
     return result_BCHW
@@ -316,6 +352,16 @@ def _blur(values_BCHW: torch.Tensor, settings: Settings, draws: _Draws) -> None:
         sigma = float(sigmas[sample])
         size = 2 * math.ceil(3 * sigma) + 1
         values_BCHW[sample] = gaussian_blur(values_BCHW[sample], [size, size], [sigma, sigma])
+
+
+def _add_noise(values_BCHW: torch.Tensor, settings: Settings, draws: _Draws) -> None:
+    """Add normal noise of each sample's own strength, in place."""
+    if settings.noise == 0:
+        return
+    for values_CHW, strength, seed in zip(values_BCHW, settings.noise * draws.noise, draws.noise_seed, strict=True):
+        generator = torch.Generator(values_CHW.device).manual_seed(int(seed * 2**53))
+        drawn = torch.randn(values_CHW.shape, generator=generator, device=values_CHW.device)
+        values_CHW.add_(drawn, alpha=255 * float(strength))
 
 
 def _compress(images_BCHW: torch.Tensor, settings: Settings, draws: _Draws) -> None:

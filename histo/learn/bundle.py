@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError, safe_open
 
 from histo.errors import UsageError
+from histo.learn.layout import TILES, Layout, Task, TileLayout, VolumeLayout
 
 MODEL_JSON = "model.json"
 WEIGHTS = "model.safetensors"
@@ -29,7 +30,7 @@ class Architecture(_Record):
     """Which network the weights belong to."""
 
     backbone: str
-    """timm's model name."""
+    """timm's model name, or one of `histo.learn.volume_networks`."""
     head: Literal["gap-bn-dropout-linear"] = "gap-bn-dropout-linear"
     dropout: float = Field(0.2, ge=0, lt=1)
     input_channels: int = 3
@@ -48,16 +49,44 @@ class TileInput(_Record):
     kernel: Literal["box"] = "box"
     """How pixels of another resolution are averaged, see `histo.resample`."""
 
+    @property
+    def layout(self) -> TileLayout:
+        """How a tile is laid out as an array."""
+        return TILES
+
+
+class VolumeInput(_Record):
+    """What a network that classifies studies sees."""
+
+    series: int = Field(gt=0)
+    slices: int = Field(gt=0)
+    """Of each series."""
+    size_px: int = Field(gt=0)
+    """Edge of a slice."""
+    mean: tuple[float]
+    """Subtracted from the voxels, which run from 0 to 255."""
+    std: tuple[float]
+    """The difference is divided by it."""
+    preparation: dict[str, Any] | None
+    """How a volume is made of a study; null if that is unknown, and studies cannot be labelled."""
+    kernel: Literal["box"] = "box"
+    """How slices of another size are averaged, see `histo.resample`."""
+
+    @property
+    def layout(self) -> VolumeLayout:
+        """How a volume is laid out as an array."""
+        return VolumeLayout(self.series, self.slices, self.preparation)
+
 
 class Bundle(_Record):
     """The content of `model.json`."""
 
     schema_version: Literal[1] = 1
-    task: Literal["tiles"] = "tiles"
+    task: Task = "tiles"
     architecture: Architecture
     classes: tuple[str, ...]
     """Names in the order of the network's outputs."""
-    input: TileInput
+    input: TileInput | VolumeInput
     temperature: float = Field(1.0, gt=0)
     """Logits are divided by it before the softmax (Guo et al. 2017, arXiv 1706.04599)."""
     origin: dict[str, Any]
@@ -69,6 +98,17 @@ class Bundle(_Record):
         if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
             raise ValueError(f"classes must be two or more different names, not {list(self.classes)}")
         return self
+
+    @model_validator(mode="after")
+    def _input_is_of_the_task(self) -> "Bundle":
+        if self.input.layout.task != self.task:
+            raise ValueError(f"input describes {self.input.layout.task}, not {self.task}")
+        return self
+
+    @property
+    def array_shape(self) -> tuple[int, ...]:
+        """The shape of one array that the network sees: `(size_px, size_px, 3)`, or `(S, D, size_px, size_px)`."""
+        return self.input.layout.shape(self.input.size_px)
 
 
 def find_bundle(path: Path, epoch: int | None = None, flag: str = "--model") -> Path:
@@ -134,6 +174,27 @@ def _check_weights(folder: Path, bundle: Bundle, flag: str) -> None:
     if outputs != len(bundle.classes):
         named = len(bundle.classes)
         raise UsageError(f"{flag} {folder}: the weights have {outputs} outputs, but {MODEL_JSON} names {named} classes")
+
+
+def check_layout(bundle: Bundle, layout: Layout, where: str) -> None:
+    """Make sure that a bundle sees what is given to it.
+
+    Args:
+        bundle: The bundle.
+        layout: Of what is given.
+        where: What messages call the bundle.
+
+    Raises:
+        UsageError: If it sees something else, or studies that were prepared in another way.
+    """
+    seen = bundle.input.layout
+    if str(seen) != str(layout):
+        raise UsageError(f"{where}: sees {seen}, and the data are {layout}; give other data, or another bundle")
+    if seen != layout:
+        raise UsageError(
+            f"{where}: sees studies that were prepared in another way than these (`preparation` in {MODEL_JSON}); "
+            "prepare them as it says"
+        )
 
 
 def hash_file(path: Path) -> str:

@@ -23,11 +23,13 @@ from histo.learn.converted import (
     read_conversion,
 )
 from histo.learn.engine import ov
+from histo.learn.layout import Layout, batch_axes
 from histo.learn.model import Network, load_network
 from histo.learn.predict import TorchPredictor
-from histo.learn.predictor import BATCH_ON_CPU
+from histo.learn.predictor import batch_on_cpu
 from histo.learn.runtime import OpenVinoPredictor, has_bf16
-from histo.learn.tracing import NotConvertibleError, plain_features, probes, trace
+from histo.learn.tracing import NotConvertibleError, plain_features, probes, save_graph, trace
+from histo.learn.trial import compiles
 from histo.resample import Pixels
 from histo.store import TEMPORARY_SUFFIX, put_json, remove, replace_folder
 
@@ -86,7 +88,7 @@ def convert(folder: Path, into: Path | None = None, tiles: Pixels | None = None,
     Args:
         folder: The bundle.
         into: Where the form goes; None: into the bundle.
-        tiles: uint8, `(n, size_px, size_px, 3)`, to measure bfloat16 on. Without them, or on a CPU that has no
+        tiles: uint8, `(n, *array_shape)` of the bundle, to measure bfloat16 on. Without them, or on a CPU that has no
             bfloat16, what was measured before is kept.
         threads: That may be used.
 
@@ -105,8 +107,9 @@ def convert(folder: Path, into: Path | None = None, tiles: Pixels | None = None,
     draft = into.with_name(f".{uuid4().hex}{TEMPORARY_SUFFIX}")
     draft.mkdir(parents=True)
     try:
-        graph = _graph(folder, bundle)
-        _save(graph, draft)
+        save_graph(_graph(folder, bundle), draft / GRAPH)
+        if not compiles(draft / GRAPH, draft / CONSTANTS, (batch_on_cpu(bundle), *bundle.array_shape)):
+            raise NotConvertibleError(f"{folder}: OpenVINO fails to compile {bundle.architecture.backbone}")
         conversion = Conversion(
             converter=CONVERTER,
             openvino=metadata.version("openvino"),
@@ -123,30 +126,23 @@ def convert(folder: Path, into: Path | None = None, tiles: Pixels | None = None,
     return conversion
 
 
-def _save(graph: ov.Model, folder: Path) -> None:
-    try:
-        ov.save_model(graph, folder / GRAPH, compress_to_fp16=False)
-    except RuntimeError as error:  # what OpenVINO makes of a full disk
-        raise OSError(f"OpenVINO cannot write its model ({str(error).strip().splitlines()[-1]})") from error
+class _FromArrays(nn.Module):
+    """The network without what only training needs: arrays as they are laid out, uint8, to logits."""
 
-
-class _FromTiles(nn.Module):
-    """The network without what only training needs: `(n, size, size, 3)` to logits."""
-
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, layout: Layout) -> None:
         super().__init__()
         self.network = network
+        self.axes = batch_axes(layout)
 
-    def forward(self, tiles_BHWC: torch.Tensor) -> torch.Tensor:
-        features_BC = plain_features(self.network, tiles_BHWC.permute(0, 3, 1, 2))
+    def forward(self, arrays: torch.Tensor) -> torch.Tensor:
+        features_BC = plain_features(self.network, arrays.permute(self.axes))
         return self.network.head(features_BC, 1)  # type: ignore[no-any-return] # the count is for training
 
 
 def _graph(folder: Path, bundle: Bundle) -> ov.Model:
     """Trace the network of a bundle."""
-    size = bundle.input.size_px
     try:
-        return trace(_FromTiles(load_network(folder, bundle)), (size, size, 3))
+        return trace(_FromArrays(load_network(folder, bundle), bundle.input.layout), bundle.array_shape)
     except NotConvertibleError as error:
         raise NotConvertibleError(f"{folder}: {bundle.architecture.backbone} {error}") from error
 
@@ -157,14 +153,14 @@ def _compare_with_torch(folder: Path, bundle: Bundle, form: Path, tiles: Pixels 
     Raises:
         NotConvertibleError: If it is too great.
     """
-    tried = probes(bundle.input.size_px)
+    tried, batch = probes(bundle.input.layout, bundle.input.size_px), batch_on_cpu(bundle)
     if tiles is not None:
         tried = np.concatenate([tried, evenly(tiles, _TRIED_AGAINST_TORCH)])
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        expected = TorchPredictor(folder)(tried)
-        found = OpenVinoPredictor(bundle, form, threads, BATCH_ON_CPU, "float32")(tried)
+        expected = TorchPredictor(folder, batch_size=batch)(tried)
+        found = OpenVinoPredictor(bundle, form, threads, batch, "float32")(tried)
     except FloatingPointError as error:
         raise NotConvertibleError(f"{folder}: {error}") from None
     finally:
@@ -191,8 +187,8 @@ def evenly(values: npt.NDArray[Any], most: int) -> npt.NDArray[Any]:
 
 def _agree(bundle: Bundle, form: Path, tiles: Pixels, threads: int) -> Agreement:
     """Measure bfloat16 against float32."""
-    exact = OpenVinoPredictor(bundle, form, threads, BATCH_ON_CPU, "float32")(tiles)
-    rough = OpenVinoPredictor(bundle, form, threads, BATCH_ON_CPU, "bf16")(tiles)
+    exact = OpenVinoPredictor(bundle, form, threads, batch_on_cpu(bundle), "float32")(tiles)
+    rough = OpenVinoPredictor(bundle, form, threads, batch_on_cpu(bundle), "bf16")(tiles)
     difference_N = np.abs(exact - rough).max(axis=1)
     return Agreement(
         tiles=len(tiles),

@@ -1,11 +1,11 @@
-"""A folder of class folders: `SOURCE/CLASS/NAME.png` (or jpg, tif)."""
+"""A folder of class folders: `SOURCE/CLASS/NAME.png` (or jpg, tif), or prepared volumes, `SOURCE/CLASS/NAME.nii.gz`."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from histo.errors import UsageError
-from histo.learn.images import FileImages
 from histo.learn.listing import Listing
+from histo.learn.volume_images import images_of, is_volume
 
 IMAGE_EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff"))
 
@@ -29,12 +29,12 @@ def list_folder(root: Path, classes: Sequence[str] | None, flag: str) -> Listing
     found = {folder: _image_files(folder) for folder in folders}
     for folder, paths in found.items():
         if not paths:
-            raise UsageError(f"{flag} {root}: no images for class {folder.name} (png, jpg or tif in {folder})")
+            raise UsageError(f"{flag} {root}: no images for class {folder.name} (png, jpg, tif or nii.gz in {folder})")
     paths = [path for files in found.values() for path in files]
     return Listing(
         case_ids=[path.relative_to(root).as_posix() for path in paths],
         labels=[path.parent.name for path in paths],
-        images=FileImages(tuple(paths)),
+        images=images_of(paths, f"{flag} {root}"),
         classes=tuple(folder.name for folder in folders),
         splits=[None] * len(paths),
         groups=[None] * len(paths),
@@ -42,4 +42,8 @@ def list_folder(root: Path, classes: Sequence[str] | None, flag: str) -> Listing
 
 
 def _image_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file())
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if (path.suffix.lower() in IMAGE_EXTENSIONS or is_volume(path)) and path.is_file()
+    )

@@ -1,12 +1,20 @@
 """A backbone while it is frozen: on a CPU, OpenVINO computes its features several times as fast as torch."""
 
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import nn
 
+from histo.learn.converted import CONSTANTS, GRAPH
+from histo.learn.engine import ov
+from histo.learn.layout import Layout, batch_axes, planes_shape
 from histo.learn.model import Network
 from histo.learn.runtime import infer_request
-from histo.learn.tracing import NotConvertibleError, plain_features, probes, trace
+from histo.learn.tracing import NotConvertibleError, plain_features, probes, save_graph, trace
+from histo.learn.trial import compiles
 
 MOST_DIFFERENCE = 1e-3
 """Of a feature, in standard deviations of all features of the probes, between OpenVINO and torch."""
@@ -19,36 +27,45 @@ class FrozenBackbone:
 
     Args:
         network: In float32, on the CPU.
-        size_px: Edge of the images.
+        layout: How the images are laid out.
+        size_px: Their edge.
         threads: That may be used.
 
     Raises:
-        NotConvertibleError: If OpenVINO does not know the backbone, or gives other features.
+        NotConvertibleError: If OpenVINO does not know the backbone, cannot compile it, or gives other features.
     """
 
-    def __init__(self, network: Network, size_px: int, threads: int) -> None:
-        model = trace(_Features(network), (3, size_px, size_px))
-        model.reshape([_BATCH, 3, size_px, size_px])
+    def __init__(self, network: Network, layout: Layout, size_px: int, threads: int) -> None:
+        shape = planes_shape(layout, size_px)
+        model = trace(_Features(network), shape)
+        _check_compiles(model, (_BATCH, *shape))
+        model.reshape([_BATCH, *shape])
         self._request = infer_request(model, threads, "float32")
-        self._filled = np.zeros((_BATCH, 3, size_px, size_px), np.uint8)
-        self._compare(network, size_px)
+        self._filled = np.zeros((_BATCH, *shape), np.uint8)
+        self._compare(network, torch.from_numpy(probes(layout, size_px)).permute(batch_axes(layout)).contiguous())
 
-    def __call__(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Return features, float32, `(B, C)`, of at least one uint8 image."""
         parts = []
-        for piece in torch.split(images_BCHW, _BATCH):
+        for piece in torch.split(images, _BATCH):
             self._filled[: len(piece)] = piece.numpy()
             outputs = self._request.infer([self._filled], share_inputs=True)
             parts.append(torch.from_numpy(outputs[0][: len(piece)].copy()))
         return torch.cat(parts)
 
     @torch.no_grad()
-    def _compare(self, network: Network, size_px: int) -> None:
-        images_BCHW = torch.from_numpy(probes(size_px)).permute(0, 3, 1, 2).contiguous()
-        expected = plain_features(network, images_BCHW)
-        difference = float((self(images_BCHW) - expected).abs().max() / expected.std())
+    def _compare(self, network: Network, images: torch.Tensor) -> None:
+        expected = plain_features(network, images)
+        difference = float((self(images) - expected).abs().max() / expected.std())
         if not difference <= MOST_DIFFERENCE:
             raise NotConvertibleError(f"gives other features in OpenVINO than in torch (by {difference:.2g})")
+
+
+def _check_compiles(model: ov.Model, shape: Sequence[int]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        save_graph(model, Path(folder) / GRAPH)
+        if not compiles(Path(folder) / GRAPH, Path(folder) / CONSTANTS, shape):
+            raise NotConvertibleError("fails to compile in OpenVINO")
 
 
 class _Features(nn.Module):
@@ -56,5 +73,5 @@ class _Features(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        return plain_features(self.network, images_BCHW)
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return plain_features(self.network, images)

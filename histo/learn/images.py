@@ -1,4 +1,7 @@
-"""Where the pixels of labelled images come from, and how an image file becomes RGB of 8 bits per channel."""
+"""Where the pixels of labelled images come from, and how an image file becomes RGB of 8 bits per channel.
+
+Volumes are images as well here: `volume_images.py`.
+"""
 
 import io
 import struct
@@ -7,12 +10,13 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from histo.errors import ImageError
+from histo.errors import ImageError, UsageError
+from histo.learn.layout import TILES, Layout
 from histo.resample import Pixels
 
 _EIGHT_BITS = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"))
@@ -46,8 +50,12 @@ class Content:
 class Images(Protocol):
     """Where the pixels of a source's cases come from. An index counts from 0."""
 
+    @property
+    def layout(self) -> Layout:
+        """How their arrays are laid out."""
+
     def load(self, index: int) -> Pixels:
-        """Return one image, RGB `(H, W, 3)`.
+        """Return one image, as the layout says: RGB `(H, W, 3)`, or a volume `(S, D, H, W)`.
 
         Raises:
             ImageError: If it cannot be used.
@@ -98,6 +106,7 @@ class FileImages:
     """Images in files of their own."""
 
     paths: tuple[Path, ...]
+    layout: ClassVar[Layout] = TILES
 
     def load(self, index: int) -> Pixels:
         """See `Images.load`."""
@@ -121,6 +130,7 @@ class ArrayImages:
     """Images in memory, `(n, H, W, 3)` or grey `(n, H, W)` each."""
 
     arrays: tuple[Pixels, ...]
+    layout: ClassVar[Layout] = TILES
 
     def load(self, index: int) -> Pixels:
         """Return one image as RGB."""
@@ -149,6 +159,11 @@ class SelectedImages:
     images: Images
     members: tuple[int, ...]
 
+    @property
+    def layout(self) -> Layout:
+        """See `Images.layout`."""
+        return self.images.layout
+
     def load(self, index: int) -> Pixels:
         """See `Images.load`."""
         return self.images.load(self.members[index])
@@ -174,6 +189,11 @@ class JoinedImages:
     parts: tuple[Images, ...]
     starts: tuple[int, ...]
 
+    @property
+    def layout(self) -> Layout:
+        """That of all parts, see `join_images`."""
+        return self.parts[0].layout
+
     def load(self, index: int) -> Pixels:
         """See `Images.load`."""
         part, place = self._find(index)
@@ -195,8 +215,20 @@ class JoinedImages:
 
 
 def join_images(parts: Sequence[Images], counts: Sequence[int]) -> Images:
-    """Put images one after the other; `counts` says how many each part has."""
+    """Put images one after the other; `counts` says how many each part has.
+
+    Raises:
+        UsageError: If they are not laid out alike.
+    """
     if len(parts) == 1:
         return parts[0]
+    first = parts[0].layout
+    for part in parts[1:]:
+        if part.layout != first:
+            how = f"{first} beside {part.layout}"
+            raise UsageError(
+                f"the sources hold {how if str(first) != str(part.layout) else f'{first}, prepared in several ways'}; "
+                "give sources of one kind"
+            )
     starts = [sum(counts[:i]) for i in range(len(counts))]
     return JoinedImages(tuple(parts), tuple(starts))

@@ -19,9 +19,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from histo.errors import UsageError
-from histo.learn.images import Content, FileImages
+from histo.learn.images import Content
 from histo.learn.listing import SPLITS, Listing, Split
 from histo.learn.tile_table import TableFooter, TableImages, read_footer
+from histo.learn.volume_images import images_of
 
 _READ = ("path", "label", "group", "split")
 _TILES_READ = ("case_id", "label", "group", "split", "source", "content_hash", "size_px")
@@ -80,7 +81,7 @@ def list_manifest(path: Path, files: Sequence[Path], flag: str) -> Listing:
     return Listing(
         case_ids=places or _case_ids(table),
         labels=labels,
-        images=FileImages(tuple(folder / place for place in places)) if places else _table_images(table),
+        images=images_of([folder / place for place in places], where) if places else _table_images(table),
         classes=classes,
         splits=_read_splits(table),
         groups=table.texts("group"),

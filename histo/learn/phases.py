@@ -60,6 +60,8 @@ class FitSpec(Spec):
     """bf16: the backbone's layers run under autocast. float64: slow, and rounding does not tell worker counts apart."""
     clip_norm: float | None = Field(None, gt=0)
     """Greatest norm of the gradient; default: unlimited."""
+    checkpointing: bool = False
+    """Compute values within the backbone again in the backward pass: less memory, and a third more time."""
     patience: int | None = Field(None, ge=1)
     """End a phase after so many epochs without a smaller validation loss; default: never."""
 

@@ -15,6 +15,7 @@ from histo.learn import predictor
 from histo.learn.bundle import read_bundle
 from histo.learn.converted import InferencePrecision
 from histo.learn.in_flight import filled_size, find_batch_size
+from histo.learn.layout import batch_axes
 from histo.learn.model import load_network
 from histo.resample import Pixels
 
@@ -49,10 +50,12 @@ class TorchPredictor(predictor.Predictor):
         batch_size: int | None = 32,
         precision: InferencePrecision = "float32",
     ) -> None:
-        super().__init__(read_bundle(folder), batch_size or predictor.BATCH_ON_CPU, precision)
+        bundle = read_bundle(folder)
+        super().__init__(bundle, batch_size or predictor.batch_on_cpu(bundle), precision)
         self._device = torch.device(device)
         network = load_network(folder, self.bundle)
-        self._network = network.to(self._device).to(memory_format=torch.channels_last)
+        self._network = network.to(self._device).to(memory_format=network.memory_format)
+        self._axes = batch_axes(self.bundle.input.layout)
         if self._device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # float32 means float32, as on a CPU
             self.depth = 2
@@ -75,23 +78,23 @@ class TorchPredictor(predictor.Predictor):
         return logits
 
     @torch.inference_mode()
-    def _logits(self, tiles_BHWC: torch.Tensor) -> torch.Tensor:
-        """Return float32 logits, `(B, K)`, of uint8 tiles on the device."""
-        images_BCHW = tiles_BHWC.permute(0, 3, 1, 2)
-        return self._network.head(self._network.features(images_BCHW, self.precision))  # type: ignore[no-any-return]
+    def _logits(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Return float32 logits, `(B, K)`, of uint8 tiles or volumes on the device."""
+        features_BC = self._network.features(tiles.permute(self._axes), self.precision)
+        return self._network.head(features_BC)  # type: ignore[no-any-return]
 
     @torch.inference_mode()
     def _submit_to_gpu(self, tiles: Pixels) -> tuple[torch.Tensor, torch.cuda.Event, int]:
         lane = self._lanes[0]
         self._lanes.rotate(-1)
         lane.done.synchronize()  # nothing reads what it held before
-        lane.pinned_BHWC[: len(tiles)].copy_(torch.from_numpy(np.ascontiguousarray(tiles)))
+        lane.pinned[: len(tiles)].copy_(torch.from_numpy(np.ascontiguousarray(tiles)))
         filled = filled_size(len(tiles), self.batch_size)
         with torch.cuda.stream(self._copies):
-            lane.tiles_BHWC[:filled].copy_(lane.pinned_BHWC[:filled], non_blocking=True)
+            lane.tiles[:filled].copy_(lane.pinned[:filled], non_blocking=True)
         compute = torch.cuda.current_stream(self._device)
         compute.wait_stream(self._copies)
-        logits_BK = self._logits(lane.tiles_BHWC[:filled])
+        logits_BK = self._logits(lane.tiles[:filled])
         answer_BK = torch.empty(logits_BK.shape, dtype=logits_BK.dtype, pin_memory=True)
         answer_BK.copy_(logits_BK, non_blocking=True)
         lane.done.record(compute)
@@ -100,8 +103,7 @@ class TorchPredictor(predictor.Predictor):
     def _use(self, batch_size: int) -> None:
         """Set memory aside for batches of this size."""
         self.batch_size = batch_size
-        shape = (batch_size, self.bundle.input.size_px, self.bundle.input.size_px, 3)
-        self._lanes = deque(_Lane(shape, self._device) for _ in range(self.depth))
+        self._lanes = deque(_Lane((batch_size, *self.bundle.array_shape), self._device) for _ in range(self.depth))
 
     def _fastest(self) -> int:
         """Find the batch size that is fastest on this GPU."""
@@ -113,8 +115,7 @@ class TorchPredictor(predictor.Predictor):
 
     def _rate(self, batch_size: int) -> float | None:
         """Return the tiles per second of a batch size, or None if there is no memory for it."""
-        size = self.bundle.input.size_px
-        tiles = np.zeros((batch_size, size, size, 3), np.uint8)
+        tiles = np.zeros((batch_size, *self.bundle.array_shape), np.uint8)
         try:
             self._use(batch_size)
             for _ in self.over(repeat(tiles, _WARM_UP)):
@@ -133,6 +134,6 @@ class _Lane:
     """What one batch on its way to a GPU needs."""
 
     def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
-        self.pinned_BHWC = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
-        self.tiles_BHWC = torch.empty(shape, dtype=torch.uint8, device=device)
+        self.pinned = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
+        self.tiles = torch.empty(shape, dtype=torch.uint8, device=device)
         self.done = torch.cuda.Event()  # type: ignore[no-untyped-call] # torch's own

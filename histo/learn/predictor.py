@@ -1,8 +1,9 @@
-"""A batch of tiles in, a batch of probabilities out: the one way in, whatever runs the network. Loads no torch.
+"""A batch of tiles or volumes in, a batch of probabilities out: the one way in, whatever runs the network. No torch.
 
 On a CPU a bundle's converted form runs in OpenVINO; without one, and on a GPU, torch runs the bundle itself.
 """
 
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,8 @@ from histo.resample import Pixels
 
 BATCH_ON_CPU = 8
 """Tiles per forward pass on a CPU, where nothing else is asked for; more gains nothing there."""
+_VALUES_ON_CPU = 2**24
+"""Values of the arrays of one forward pass: of large ones fewer than eight, or memory is short."""
 Runtime = Literal["openvino", "torch"]
 
 
@@ -44,16 +47,16 @@ class Predictor(ABC):
         self._lock = threading.Lock()
 
     def __call__(self, tiles: Pixels) -> npt.NDArray[np.float32]:
-        """Classify tiles.
+        """Classify tiles, or volumes.
 
         Args:
-            tiles: RGB, uint8, `(n, size_px, size_px, 3)`; any n.
+            tiles: uint8, `(n, *array_shape)` of the bundle; any n.
 
         Returns:
             Probabilities after temperature, `(n, classes)`, each row summing to 1.
 
         Raises:
-            ValueError: If the tiles are not of the bundle's size.
+            ValueError: If the arrays are not of the bundle's shape.
             FloatingPointError: If the network gives no finite probabilities.
         """
         return next(self.over([tiles]))
@@ -73,10 +76,11 @@ class Predictor(ABC):
 
     def _pieces(self, batches: Iterable[Pixels]) -> Iterator[tuple[Pixels, bool]]:
         """Cut batches to the size of a forward pass, and say of each piece whether it is the last of its batch."""
-        size, step = self.bundle.input.size_px, self.batch_size
+        shape, step = self.bundle.array_shape, self.batch_size
         for tiles in batches:
-            if tiles.shape[1:] != (size, size, 3) or tiles.dtype != np.uint8:
-                raise ValueError(f"expected uint8 tiles (n, {size}, {size}, 3), got {tiles.dtype} {tiles.shape}")
+            if tiles.shape[1:] != shape or tiles.dtype != np.uint8:
+                wanted = f"{self.bundle.task} (n, {', '.join(map(str, shape))})"
+                raise ValueError(f"expected uint8 {wanted}, got {tiles.dtype} {tiles.shape}")
             for start in range(0, max(1, len(tiles)), step):
                 yield tiles[start : start + step], start + step >= len(tiles)
 
@@ -106,6 +110,11 @@ class Predictor(ABC):
         """Wait for what was begun; returns logits, `(n, classes)`."""
 
 
+def batch_on_cpu(bundle: Bundle) -> int:
+    """Return how many arrays go through a bundle's network at a time on a CPU, where nothing else is asked for."""
+    return max(1, min(BATCH_ON_CPU, _VALUES_ON_CPU // math.prod(bundle.array_shape)))
+
+
 def load_predictor(
     folder: Path,
     device: str = "cpu",
@@ -114,13 +123,13 @@ def load_predictor(
     precision: InferencePrecision = "float32",
     converted: Path | None = None,
 ) -> Predictor:
-    """Make a bundle ready to classify tiles.
+    """Make a bundle ready to classify.
 
     Args:
         folder: The bundle.
         device: `cpu`, `cuda` or `cuda:0`.
         threads: Of a CPU, for the network.
-        batch_size: Tiles per forward pass; None: 8 on a CPU; a GPU finds it by itself.
+        batch_size: Tiles or volumes per forward pass; None: 8 on a CPU, of large volumes fewer; a GPU finds it itself.
         precision: `bf16` only where its agreement with float32 was measured and is high enough.
         converted: Where the bundle's converted form is; None: in the bundle.
 
@@ -135,7 +144,7 @@ def load_predictor(
     if device == "cpu" and conversion is not None:
         from histo.learn.runtime import OpenVinoPredictor  # noqa: PLC0415 -- what is not used is not loaded
 
-        return OpenVinoPredictor(bundle, form, threads, batch_size or BATCH_ON_CPU, precision)
+        return OpenVinoPredictor(bundle, form, threads, batch_size or batch_on_cpu(bundle), precision)
     import torch  # noqa: PLC0415 -- likewise
 
     from histo.learn.predict import TorchPredictor  # noqa: PLC0415 -- likewise

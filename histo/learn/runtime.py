@@ -39,10 +39,10 @@ class OpenVinoPredictor(Predictor):
         if precision == "bf16" and not has_bf16():
             raise HistoError("--precision bf16: this CPU has no bfloat16 arithmetic; use float32")
         model = core().read_model(form / GRAPH, form / CONSTANTS)
-        size = bundle.input.size_px
-        model.reshape([batch_size, size, size, 3])
+        shape = [batch_size, *bundle.array_shape]
+        model.reshape(shape)
         self._request = infer_request(model, threads, precision)
-        self._filled = np.zeros((batch_size, size, size, 3), np.uint8)
+        self._filled = np.zeros(shape, np.uint8)
 
     def submit(self, tiles: Pixels) -> npt.NDArray[np.float32]:
         """See `Predictor.submit`."""

@@ -1,7 +1,8 @@
 """Labelled cases and their images: what they are, and how one or several sources are read into one.
 
-A source is a folder of class folders (`folder.py`), an `.npz` file (`npz.py`), a `.csv` or `.parquet` manifest, or a
-folder of Parquet files, a tile table (`manifest.py`).
+A source is a folder of class folders (`folder.py`), an `.npz` file (`npz.py`), a `.csv` or `.parquet` manifest, a
+folder with a `manifest.csv`, or a folder of Parquet files, a tile table (`manifest.py`). A case is a tile, or a
+prepared volume.
 """
 
 import os
@@ -20,6 +21,8 @@ from histo.learn.listing import Listing, Split
 from histo.learn.manifest import list_manifest
 from histo.learn.npz import list_npz
 
+MANIFEST = "manifest.csv"
+"""In a folder, it lists the folder's images."""
 _MOST_CLASSES = 1000
 
 
@@ -158,6 +161,8 @@ def _list(path: Path, classes: Sequence[str] | None, flag: str) -> Listing:
     if not path.exists():
         raise UsageError(f"{flag} {path}: no such file or folder")
     if path.is_dir():
+        if (path / MANIFEST).is_file():
+            return list_manifest(path / MANIFEST, [path / MANIFEST], flag)
         parts = sorted(path.glob("*.parquet"))
         return list_manifest(path, parts, flag) if parts else list_folder(path, classes, flag)
     match path.suffix.lower():

@@ -10,10 +10,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from histo.learn.augment import AugmentSpec, augment
 from histo.learn.collective import gather_rows, rank, world_size
+from histo.learn.layout import planes_shape
 from histo.learn.model import Network, Precision
 from histo.learn.order import Order, Sample
 from histo.learn.source import Source
-from histo.resample import resize
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Batch:
     """One worker's share of a global batch, on its device.
 
     Attributes:
-        inputs: uint8 images `(B, C, H, W)`, or float32 features of the backbone `(B, C)`; B may be 0.
+        inputs: uint8 tiles `(B, C, H, W)` or volumes `(B, S, D, H, W)`, or float32 features `(B, C)`; B may be 0.
         labels_B: int64.
         global_count: Samples in the global batch, over all workers.
     """
@@ -64,7 +64,8 @@ class ImageStream:
         self.order = order
         self._augment = augment
         self._device = torch.device(device)
-        self._nothing = torch.empty((0, 3, size_px, size_px), dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
+        shape = planes_shape(source.images.layout, size_px)
+        self._nothing = torch.empty((0, *shape), dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
         self._shares = _Shares()
         self._loader: DataLoader[Any] = DataLoader(
             _Images(source, size_px),
@@ -82,11 +83,11 @@ class ImageStream:
         self._shares.cases = [[case for case, _ in share] for share, _ in shares if share]
         loaded = iter(self._loader)
         for share, global_count in shares:
-            images_BCHW, labels_B = next(loaded) if share else self._nothing
-            images_BCHW = images_BCHW.to(self._device, non_blocking=True)
+            images, labels_B = next(loaded) if share else self._nothing
+            images = images.to(self._device, non_blocking=True)
             if self._augment is not None:
-                images_BCHW = augment(images_BCHW, self._augment, [(self.order.seed, epoch, *s) for s in share])
-            yield Batch(images_BCHW, labels_B.to(self._device, non_blocking=True), global_count)
+                images = augment(images, self._augment, [(self.order.seed, epoch, *s) for s in share])
+            yield Batch(images, labels_B.to(self._device, non_blocking=True), global_count)
 
 
 class _Shares(Sampler[list[int]]):
@@ -109,8 +110,9 @@ class _Images(Dataset[tuple[torch.Tensor, int]]):
         self._source, self._size_px = source, size_px
 
     def __getitem__(self, case: int) -> tuple[torch.Tensor, int]:
-        pixels = resize(self._source.images.load(case), self._size_px)
-        return torch.from_numpy(np.array(pixels)).permute(2, 0, 1), self._source.cases[case].label
+        layout = self._source.images.layout
+        array = layout.fit(self._source.images.load(case), self._size_px)
+        return torch.from_numpy(np.array(array)).permute(layout.planes_first), self._source.cases[case].label
 
 
 def _stack(samples: Sequence[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:

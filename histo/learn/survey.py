@@ -77,16 +77,15 @@ def examine(images: Images, index: int, case_id: str) -> Content | str:
         pixels = images.load(index)
     except ImageError as error:
         return " ".join(str(error).split())
-    height, width = pixels.shape[:2]
+    height, width = images.layout.edges(pixels)
     if height != width:
-        return f"{case_id}: {width}x{height} px; tiles must be square"
+        return f"{case_id}: {width}x{height} px; {images.layout.task} must be square"
     return Content(hash_pixels(pixels), width)
 
 
 def hash_pixels(pixels: Pixels) -> str:
     """Return the sha256 of an image's shape and pixels."""
-    height, width = pixels.shape[:2]
-    digest = hashlib.sha256(f"{height}x{width}:".encode())
+    digest = hashlib.sha256(f"{'x'.join(map(str, pixels.shape[:-1]))}:".encode())
     digest.update(pixels.tobytes())
     return digest.hexdigest()
 

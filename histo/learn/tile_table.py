@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from histo import tables
 from histo.errors import ImageError
 from histo.learn.images import Content, decode
+from histo.learn.layout import TILES, Layout
 from histo.resample import Pixels
 from histo.store import put_atomic
 
@@ -112,6 +113,8 @@ class TableImages:
         counts: Number of rows of each.
         contents: What is known of every image; empty where nothing is.
     """
+
+    layout: ClassVar[Layout] = TILES
 
     def __init__(self, paths: Sequence[Path], counts: Sequence[int], contents: Sequence[Content] = ()) -> None:
         self._paths, self._counts, self._contents = tuple(paths), tuple(counts), tuple(contents)

@@ -1,6 +1,7 @@
 """From torch to OpenVINO: what a module does to uint8 images, as a graph."""
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import nn
 
 from histo.errors import HistoError
 from histo.learn.engine import ov
+from histo.learn.layout import Layout, planes_shape
 from histo.learn.model import Network
 from histo.resample import Pixels
 
@@ -45,24 +47,37 @@ def trace(module: nn.Module, shape: tuple[int, ...]) -> ov.Model:
     return model
 
 
-def plain_features(network: Network, images_BCHW: torch.Tensor) -> torch.Tensor:
+def save_graph(graph: ov.Model, path: Path) -> None:
+    """Write a graph, `.xml`, and its constants, `.bin` beside it.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    try:
+        ov.save_model(graph, path, compress_to_fp16=False)
+    except RuntimeError as error:  # what OpenVINO makes of a full disk
+        raise OSError(f"OpenVINO cannot write its model ({str(error).strip().splitlines()[-1]})") from error
+
+
+def plain_features(network: Network, images: torch.Tensor) -> torch.Tensor:
     """Return the features of a network in float32, `(B, C)`, by nothing but operations that a trace can follow."""
-    normal_BCHW = (images_BCHW.float() - network.get_buffer("mean")) / network.get_buffer("std")
-    return network.backbone(normal_BCHW)  # type: ignore[no-any-return]
+    return network.backbone(network.normalise(images.float()))  # type: ignore[no-any-return]
 
 
-def probes(size_px: int) -> Pixels:
-    """Return images to compare networks on, always the same: black, white, noise, slopes, and noise at several scales.
+def probes(layout: Layout, size_px: int) -> Pixels:
+    """Return arrays to compare networks on, always the same: black, white, slopes, noise, and noise at several scales.
 
     Returns:
-        uint8, `(8, size_px, size_px, 3)`.
+        uint8, `(8, *layout.shape(size_px))`.
     """
     random = np.random.default_rng(0)
+    before = planes_shape(layout, size_px)[:-2]
     slope = np.linspace(0, 255, size_px)
-    images = [np.zeros((size_px, size_px)), np.full((size_px, size_px), 255), slope[None] + 0 * slope[:, None]]
-    coloured = [np.repeat(image[..., None], 3, axis=2) for image in images]
-    coloured += [random.integers(0, 256, (size_px, size_px, 3))]
+    planes = [np.zeros((size_px, size_px)), np.full((size_px, size_px), 255), np.tile(slope, (size_px, 1))]
+    arrays = [np.broadcast_to(plane.astype(np.uint8), (*before, size_px, size_px)) for plane in planes]
+    arrays.append(random.integers(0, 256, (*before, size_px, size_px), np.uint8))
     for cells in (2, 7, 20, 60):
         places = np.arange(size_px) * cells // size_px
-        coloured.append(random.integers(40, 256, (cells, cells, 3))[places][:, places])
-    return np.stack(coloured).astype(np.uint8)
+        arrays.append(random.integers(40, 256, (*before, cells, cells), np.uint8)[..., places, :][..., places])
+    back = np.argsort(layout.planes_first)
+    return np.stack([array.transpose(back) for array in arrays])

@@ -1,5 +1,6 @@
 """Convert: bundle -> its converted form, and how well bfloat16 agrees with float32 on tiles."""
 
+import math
 import os
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from histo.learn.converted import FOLDER
 from histo.learn.runtime import has_bf16
 from histo.learn.source import Source, read_sources
 from histo.pipelines.past_run import find_run
-from histo.resample import Pixels, resize
+from histo.resample import Pixels
 from histo.spec import AbsolutePath, AbsolutePaths, Spec
+
+_MOST_VALUES = 2**30
 
 
 class ConvertSpec(Spec):
@@ -74,18 +77,20 @@ def _source(spec: ConvertSpec, model: Path) -> Source | None:
 
 
 def load_evenly(source: Source, size_px: int, most: int) -> Pixels:
-    """Load at most so many images of a source, evenly taken, those that are broken left out.
+    """Load at most so many images of a source, and at most a gigabyte, evenly taken, those that are broken left out.
 
     Returns:
-        uint8, `(n, size_px, size_px, 3)`.
+        uint8, `(n, *layout.shape(size_px))`.
     """
+    layout = source.images.layout
+    shape = layout.shape(size_px)
     tiles = []
-    for case in evenly(np.arange(len(source.cases)), most).tolist():
+    for case in evenly(np.arange(len(source.cases)), min(most, max(1, _MOST_VALUES // math.prod(shape)))).tolist():
         try:
-            tiles.append(resize(source.images.load(case), size_px))
+            tiles.append(layout.fit(source.images.load(case), size_px))
         except ImageError as error:
             print(f"left out: {error}", flush=True)
-    return np.stack(tiles) if tiles else np.empty((0, size_px, size_px, 3), np.uint8)
+    return np.stack(tiles) if tiles else np.empty((0, *shape), np.uint8)
 
 
 def cpu_count() -> int:

@@ -43,14 +43,21 @@ def crossval(spec: CrossvalSpec) -> int:
         return 0
     check_place(spec, spec.data)
     source = read_training_source(spec.of_fold(0, workers=1))
-    network = initial_network(spec, source.classes)
-    check_network(spec, network)
+    network = initial_network(spec, source.classes, source.images.layout)
+    check_network(spec, network, source.images.layout)
     claim_output(spec.out)
     data = gather_folds(spec, source, has_begun=begun)
     members = [i for i, fold in enumerate(data.folds) if fold is not None]
     check_start(spec, [], [data.found.content_hashes[i] for i in members])
     folds = [data.of_fold(fold, spec.of_fold(fold, workers=1)) for fold in range(spec.folds)]
-    print("\n".join([f"{len(members)} images of {len(source.classes)} classes, {spec.folds} folds", *data.notes]))
+    print(
+        "\n".join(
+            [
+                f"{len(members)} images of {len(source.classes)} classes, {spec.folds} folds",
+                *data.notes,
+            ]
+        )
+    )
     with session((spec.workers or 1) * (spec.side_by_side or 1)) as resources:
         placement, side_by_side = _place(spec, resources)
         check_shared(spec.out, *spec.data, *spec.weight_files)

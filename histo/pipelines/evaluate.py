@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from histo.errors import UsageError
-from histo.learn.bundle import Bundle, find_bundle, read_bundle
+from histo.learn.bundle import Bundle, check_layout, find_bundle, read_bundle
 from histo.learn.converted import FOLDER, InferencePrecision, read_conversion, require_precision
 from histo.learn.evaluation import RESAMPLES
 from histo.learn.source import Source, read_sources
@@ -95,6 +95,8 @@ def evaluate(spec: EvaluateSpec) -> int:
     if run is None and (not spec.data or spec.colour_baseline):
         flag = "--colour-baseline" if spec.colour_baseline else "without --data"
         raise UsageError(f"{flag}: needs the training run of --model {spec.model}; give the run's folder as --model")
+    if spec.colour_baseline and bundle.task != "tiles":
+        raise UsageError("--colour-baseline: volumes have no colours; leave it out")
     cases = _own_cases(spec, run) if run and not spec.data else _listed_cases(spec, bundle, run)
     if cases.seen:
         print(f"{cases.seen} of these images were trained on, or chose the epoch: the scores are too good", flush=True)
@@ -128,6 +130,7 @@ def _listed_cases(spec: EvaluateSpec, bundle: Bundle, run: PastRun | None) -> _C
     """Read sources, and look at each of their images once."""
     listed = _test_part(read_sources(spec.data, numbers=bundle.classes))
     class_numbers(listed, bundle)
+    check_layout(bundle, listed.images.layout, f"--model {spec.model}")
     claim_output(spec.out)
     found = survey(listed)
     for line in check_broken(found, spec.max_broken):

@@ -2,7 +2,7 @@
 
 A mark on disk counts the workers that began a piece of work and never came back from it. Work that was lost twice is
 done in a process of its own, which a worker starts, watches and buries. Only what dies there three times is blamed on
-the slide; being killed from outside, together with the worker or with the whole node, proves nothing.
+the slide or the study; being killed from outside, together with the worker or with the whole node, proves nothing.
 """
 
 import faulthandler
@@ -18,10 +18,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from histo.errors import Cause, SlideError
-from histo.pipelines.work import LabelJob
+from histo.errors import Cause, InputError
 from histo.slides.collection import safe_path
 
 LOST_BEFORE_ISOLATION = 2
@@ -38,38 +37,48 @@ _ONE_AT_A_TIME = threading.Lock()
 T = TypeVar("T")
 
 
-def guarded(
-    job: LabelJob, slide_id: str, name: str, here: Callable[[], T], alone: Callable[..., T], *arguments: Any
-) -> T:
+class Job(Protocol):
+    """What has to be known of a run."""
+
+    @property
+    def out(self) -> Path:
+        """Output folder."""
+
+    @property
+    def read_timeout_s(self) -> float:
+        """Seconds without a read after which a worker is ended."""
+
+
+def guarded(job: Job, unit: str, name: str, here: Callable[[], T], alone: Callable[..., T], *arguments: Any) -> T:
     """Do a piece of work here, or in a process of its own if it was lost with its worker before.
 
     Args:
         job: The run.
-        slide_id: The slide that it reads.
-        name: Of the piece, unique within the slide.
+        unit: `slide_id` or `study_id` of what it reads.
+        name: Of the piece, unique within that.
         here: Does it in this process.
         alone: Does the same in another one: a function of a module, called with the job and the arguments.
         arguments: What is picklable.
 
     Raises:
-        SlideError: If the work ends a process that does nothing else, every time.
+        InputError: If the work ends a process that does nothing else, every time.
     """
-    with _attempt(job, slide_id, name) as lost:
+    with _attempt(job, unit, name) as lost:
         if lost < LOST_BEFORE_ISOLATION:
             return here()
         if lost >= _LOST_AT_MOST:
-            raise SlideError(
+            raise InputError(
                 Cause.WORKER_LOST,
-                f"{slide_id}: {lost} workers were lost while they read it ({name}); give workers more memory, or use "
-                "fewer of them, and label again",
+                f"{unit}: {lost} workers were lost while they read it ({name}); give workers more memory, or use "
+                "fewer of them, and run it again",
             )
-        return _alone(job, slide_id, name, alone, *arguments)
+        return _alone(job, unit, name, alone, *arguments)
 
 
 @contextmanager
-def _attempt(job: LabelJob, slide_id: str, name: str) -> Iterator[int]:
+def _attempt(job: Job, unit: str, name: str) -> Iterator[int]:
     """Mark that a piece of work has begun; yields how many workers were lost with it so far."""
-    mark = job.out / "staging" / "attempts" / safe_path(slide_id) / name
+    mark = job.out / "staging" / "attempts" / safe_path(unit) / name
     lost = mark.stat().st_size if mark.exists() else 0
     mark.parent.mkdir(parents=True, exist_ok=True)
     with mark.open("ab") as file:
@@ -80,7 +89,7 @@ def _attempt(job: LabelJob, slide_id: str, name: str) -> Iterator[int]:
         mark.unlink(missing_ok=True)
 
 
-def _alone(job: LabelJob, slide_id: str, name: str, work: Callable[..., T], *arguments: Any) -> T:
+def _alone(job: Job, unit: str, name: str, work: Callable[..., T], *arguments: Any) -> T:
     causes = []
     for _ in range(DEATHS):
         with _ONE_AT_A_TIME:
@@ -92,7 +101,7 @@ def _alone(job: LabelJob, slide_id: str, name: str, work: Callable[..., T], *arg
             raise RuntimeError(f"an isolated process failed: {log[-2000:]}")
         causes.append(_cause(code))
     mendable = [cause for cause in causes if cause.transient]
-    raise _blame(mendable[0] if mendable else Cause.CRASH, f"{slide_id} ({name})", code, job.read_timeout_s)
+    raise _blame(mendable[0] if mendable else Cause.CRASH, f"{unit} ({name})", code, job.read_timeout_s)
 
 
 def _cause(code: int) -> Cause:
@@ -130,23 +139,23 @@ def _disposable_process(task: tuple[Any, ...]) -> tuple[int, bytes, str]:
         return code, answer, log.read().decode(errors="replace")
 
 
-def _blame(cause: Cause, where: str, code: int, timeout_s: float) -> SlideError:
+def _blame(cause: Cause, where: str, code: int, timeout_s: float) -> InputError:
     if cause is Cause.TIMEOUT:
         message = (
             f"nothing could be read for {timeout_s:g} s, nor in {DEATHS} attempts alone; look after the storage, or "
-            "raise --read-timeout-s, and label again"
+            "raise --read-timeout-s, and run it again"
         )
     elif cause is Cause.OUT_OF_MEMORY:
         message = (
             f"the process that reads it was killed, also in {DEATHS} attempts alone, most likely for want of memory; "
-            "use fewer --workers or a smaller --batch-size, and label again"
+            "use fewer --workers or a smaller --batch-size, and run it again"
         )
     else:
         message = (
             f"reading it ends the process ({signal.Signals(-code).name}), also in {DEATHS} attempts alone; the file "
             "crashes its decoder: convert or export it again, or remove it"
         )
-    return SlideError(cause, f"{where}: {message}")
+    return InputError(cause, f"{where}: {message}")
 
 
 class Watchdog:

@@ -1,38 +1,30 @@
-"""Label a folder of slides.
+"""Label a folder of slides; one of studies is left to `label_studies`.
 
 collection -> slide -> tissue mask -> grid -> regions -> tiles -> probabilities -> parts -> one file per slide
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import ray
-import ray.exceptions
+from typing import Any
 
 from histo import store
-from histo.errors import HistoError, UsageError
-from histo.learn.bundle import Bundle, bundle_hash, find_bundle, read_bundle
-from histo.learn.converted import FOLDER, read_conversion, require_precision
+from histo.errors import UsageError
+from histo.learn.bundle import Bundle, TileInput, bundle_hash, find_bundle, read_bundle
 from histo.pipelines import parts
-from histo.pipelines.cluster import check_shared, describe, place, root_cause, session
+from histo.pipelines.cluster import check_shared, describe, place, session
+from histo.pipelines.continued import show_failures, storage_errors, traces_removed
+from histo.pipelines.label_model import agreement, converted_form
 from histo.pipelines.label_run import label_slides
 from histo.pipelines.label_spec import LabelSpec
+from histo.pipelines.label_studies import label_studies
 from histo.pipelines.ledger import FILE, Ledger, read_ledger
 from histo.pipelines.lock import sole_run
-from histo.pipelines.record import RunRecord, check_job, claim_output, past_record, versions
+from histo.pipelines.record import RunRecord, check_job, claim_output, is_begun, past_record, versions
 from histo.pipelines.resume import Todo, find_work, is_transient
 from histo.pipelines.work import LabelJob
 from histo.slides.collection import UNREADABLE_FOLDER, Collection, find_slides
 
-if TYPE_CHECKING:
-    from histo.learn.conversion import Form
-
 __all__ = ["LabelSpec", "label"]
-
-_ERRORS_SHOWN = 50
 
 
 def label(spec: LabelSpec) -> int:
@@ -43,12 +35,15 @@ def label(spec: LabelSpec) -> int:
     """
     spec = spec.model_copy(update={"model": find_bundle(spec.model)})
     bundle = read_bundle(spec.model)
+    if spec.studies is not None:
+        return label_studies(spec, bundle)
+    assert spec.slides is not None, "one of the two is given"
     job = _job(spec, bundle)
     collection = find_slides(spec.slides)
     claim_output(spec.out)
-    with sole_run(spec.out), _storage_errors(spec.out), _traces_removed(spec.out):
+    with sole_run(spec.out), storage_errors(spec.out), traces_removed(spec.out, "tiles"):
         check_job(spec.out, "label")
-        fresh = spec.overwrite and not _is_begun(spec)
+        fresh = spec.overwrite and not is_begun(spec.out, spec)
         if not fresh:
             _check_classes(spec, bundle)
         ledger = Ledger(job, collection, fresh)
@@ -67,36 +62,15 @@ def _label(spec: LabelSpec, job: LabelJob, collection: Collection, ledger: Ledge
             return _finish(spec, collection, ledger, run)
     with session(spec.workers) as resources:
         placement = place(spec.workers, spec.device, resources, cpu_workers=max(1, int(resources.cpus)))
-        check_shared(spec.out, spec.slides, spec.model)
+        check_shared(spec.out, *filter(None, (spec.slides,)), spec.model)
         job = replace(job, device=placement.torch_device, threads=placement.cpus)
         if fresh:
             _clear(spec.out)
         with RunRecord(spec.out, "label", spec, **facts, **describe(placement)) as run:
             if job.device == "cpu":
-                job = replace(job, converted=_converted(job))
+                job = replace(job, converted=converted_form(job.model, job.out))
             waited = label_slides(job, todo.slides, ledger, placement)
             return _finish(spec, collection, ledger, run, waiting_for_pixels=round(waited, 3))
-
-
-def _converted(job: LabelJob) -> Path | None:
-    """Return where the bundle's form for CPUs is; it is made where there is none, once, by a task that loads torch."""
-    place = job.model / FOLDER
-    if read_conversion(place, job.model) is not None:
-        return place
-    print(f"{job.model}: converting the network for CPUs, once", flush=True)
-    try:
-        form = ray.get(ray.remote(num_cpus=0)(_convert).remote(job.model, job.out / "staging"))
-    except ray.exceptions.RayError as error:
-        raise HistoError(f"{job.model}: cannot be converted: {root_cause(error)}") from error
-    if form.folder is None:
-        print(f"{form.trouble}; it runs in torch, which takes longer", flush=True)
-    return form.folder
-
-
-def _convert(model: Path, fallback: Path) -> "Form":
-    from histo.learn.conversion import ensure_converted  # noqa: PLC0415 -- the driver must not load torch
-
-    return ensure_converted(model, fallback)
 
 
 def _finish(spec: LabelSpec, collection: Collection, ledger: Ledger, run: RunRecord, **facts: Any) -> int:
@@ -109,39 +83,8 @@ def _finish(spec: LabelSpec, collection: Collection, ledger: Ledger, run: RunRec
 
 
 def _report(spec: LabelSpec, ledger: Ledger) -> None:
-    for number, row in enumerate(ledger.failures()):
-        if number == _ERRORS_SHOWN:
-            print(f"failed: more; see the column `error` of {spec.out / FILE}")
-            break
-        print(f"failed: {row['error']}")
+    show_failures(ledger.failures(), spec.out / FILE)
     print(f"{', '.join(f'{n} {state}' for state, n in ledger.counts().items())}; tables: {spec.out}", flush=True)
-
-
-@contextmanager
-def _traces_removed(out: Path) -> Iterator[None]:
-    """Remove what stopped workers leave when Ray has ended: workers that the run itself stops are not lost."""
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # if the output is what failed
-            parts.remove_traces(out)
-
-
-@contextmanager
-def _storage_errors(out: Path) -> Iterator[None]:
-    """Say what to do when the output cannot be written; every file there is whole, since files appear whole."""
-    try:
-        yield
-    except OSError as error:
-        raise HistoError(
-            f"--out {out}: {error.strerror or error}; mend the storage or make room on it; the same command goes on"
-        ) from error
-
-
-def _is_begun(spec: LabelSpec) -> bool:
-    """Whether the run before had the same settings, `overwrite` among them, and did not come to its end."""
-    before = past_record(spec.out)
-    return before is not None and before["exit_code"] in (None, 1) and before["spec"] == spec.model_dump(mode="json")
 
 
 def _clear(out: Path) -> None:
@@ -166,6 +109,8 @@ def _found(collection: Collection) -> str:
 
 
 def _job(spec: LabelSpec, bundle: Bundle) -> LabelJob:
+    if not isinstance(bundle.input, TileInput):
+        raise UsageError(f"--model {spec.model}: classifies studies; give --studies, or a bundle that classifies tiles")
     mpp = spec.tiling.mpp or bundle.input.mpp
     if mpp is None:
         raise UsageError(
@@ -187,24 +132,9 @@ def _job(spec: LabelSpec, bundle: Bundle) -> LabelJob:
         max_failed_fraction=spec.max_failed_fraction,
         reader=spec.reader,
         precision=spec.precision,
-        agreement=_agreement(spec),
+        agreement=agreement(spec.model, spec.precision),
         read_timeout_s=spec.read_timeout_s,
         verify=spec.verify,
         batch_size=spec.batch_size,
         versions=versions(),
     )
-
-
-def _agreement(spec: LabelSpec) -> dict[str, Any] | None:
-    """Return how far the precision that is asked for agrees with float32.
-
-    Raises:
-        UsageError: If that is unknown, or not far enough.
-    """
-    if spec.precision == "float32":
-        return None
-    conversion = read_conversion(spec.model / FOLDER, spec.model)
-    require_precision(spec.precision, conversion, spec.model)
-    assert conversion is not None, "it has been measured"
-    assert conversion.bf16 is not None, "it has been measured"
-    return conversion.bf16.model_dump()

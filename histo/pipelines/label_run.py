@@ -4,33 +4,28 @@ The driver holds the regions of a few slides at a time, and never a pixel.
 """
 
 import json
-import signal
-import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
-import ray
-import ray.exceptions
 
 from histo.errors import Cause, HistoError
 from histo.pipelines import parts
-from histo.pipelines.cluster import Placement, root_cause
+from histo.pipelines.cluster import Placement
+from histo.pipelines.continued import break_offs, stopped_by_sigterm
 from histo.pipelines.ledger import Ledger
 from histo.pipelines.plans import Plans
-from histo.pipelines.pool import Pool, Task
+from histo.pipelines.pool import DESERTED, Pool
 from histo.pipelines.progress import Progress
+from histo.pipelines.region import RegionLabeler
 from histo.pipelines.resume import is_transient
-from histo.pipelines.work import LabelJob, Row, SlideWork, Summary, describe_failure
+from histo.pipelines.work import LabelJob, RegionTask, Row, SlideWork, Summary, describe_failure
 from histo.slides.grid import cut_regions
 
 _WAIT_S = 0.2
 _MERGES = 4
 """Slides whose parts are joined at a time."""
-_LONELY_S = 60.0
-"""Time without any worker after which a run says that it waits."""
 
 
 def label_slides(job: LabelJob, slides: Sequence[Row], ledger: Ledger, placement: Placement) -> float:
@@ -42,38 +37,24 @@ def label_slides(job: LabelJob, slides: Sequence[Row], ledger: Ledger, placement
     Raises:
         HistoError: If the run cannot go on: the output cannot be written, or no worker lives.
     """
-    with _stopped_by_sigterm(), Plans(job, slides) as plans, Pool(job, placement) as pool:
+    pool = Pool[RegionTask, Summary](RegionLabeler, job, placement, job.regions_at_once)
+    with stopped_by_sigterm(), Plans(job, slides) as plans, pool:
         run = _Run(job, ledger, plans, pool)
         try:
-            return run.to_its_end()
-        except ray.exceptions.RayError as error:
-            raise HistoError(f"{job.out}: the run was broken off: {root_cause(error)}") from error
-        except KeyboardInterrupt:
-            print("stopping; the same command goes on from here", flush=True)
-            raise
+            with break_offs(job.out):
+                return run.to_its_end()
         finally:
             run.close()
             ledger.write(force=True)
 
 
-@contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM, which `ray job stop` and batch systems send, do what Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 class _Run:
-    def __init__(self, job: LabelJob, ledger: Ledger, plans: Plans, pool: Pool) -> None:
+    def __init__(self, job: LabelJob, ledger: Ledger, plans: Plans, pool: Pool[RegionTask, Summary]) -> None:
         self._job, self._ledger, self._plans, self._pool = job, ledger, plans, pool
-        self._waiting: deque[Task] = deque()
+        self._waiting: deque[RegionTask] = deque()
         self._threads = ThreadPoolExecutor(_MERGES, thread_name_prefix="merge")
         self._merges: dict[Future[None], str] = {}
         self._progress = Progress(sum(ledger.counts().values()))
-        self._alive_at = time.monotonic()
         self._seconds = self._waited_s = 0.0
 
     def close(self) -> None:
@@ -96,18 +77,11 @@ class _Run:
             self._end_merges()
             self._ledger.write()
             self._progress.show(self._ledger.settled, self._ledger.tiles_done, self._ledger.tiles_expected())
-            self._notice_an_empty_cluster()
+            if self._pool.is_deserted():
+                self._progress.say(DESERTED)
         self._end_merges(wait=True)
         self._progress.end(self._ledger.tiles_done)
         return self._waited_s / self._seconds if self._seconds else 0.0
-
-    def _notice_an_empty_cluster(self) -> None:
-        now = time.monotonic()
-        if self._pool.is_alive:
-            self._alive_at = now
-        elif now - self._alive_at >= _LONELY_S:
-            self._progress.say("no worker is ready; waiting for a place in the cluster")
-            self._alive_at = now
 
     def _take_plans(self) -> None:
         """Take slides until there is work for every worker and as much again."""
@@ -117,7 +91,7 @@ class _Run:
                 return
             self._waiting.extend(self._begin(plan))
 
-    def _begin(self, plan: Row) -> list[Task]:
+    def _begin(self, plan: Row) -> list[RegionTask]:
         """Enter a row of `tables.PLANS`, and return the regions that are to be labelled."""
         columns = json.loads(plan["columns"])
         if columns.get("error_code") == Cause.STORAGE:
@@ -131,9 +105,9 @@ class _Run:
         regions = list(cut_regions(work.grid, *tiles))
         self._ledger.begin(work.slide_id, columns, len(regions))
         large_first = sorted(regions, key=lambda region: -len(region.tile_index))  # workers end about together
-        return [Task(region, work) for region in large_first]
+        return [RegionTask(region, work) for region in large_first]
 
-    def _enter(self, task: Task, summary: Summary) -> None:
+    def _enter(self, task: RegionTask, summary: Summary) -> None:
         slide_id = task.slide_id
         if not self._ledger.is_open(slide_id):  # another region has failed the slide meanwhile
             return

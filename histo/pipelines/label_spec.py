@@ -1,6 +1,8 @@
 """The settings of a label job, as a person writes them."""
 
-from pydantic import Field
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 
 from histo.learn.converted import InferencePrecision
 from histo.pipelines.cluster import Device
@@ -10,10 +12,14 @@ from histo.spec import AbsolutePath, Spec
 
 
 class LabelSpec(Spec):
-    """Write the class probabilities of every tile of every slide in a folder to Parquet tables."""
+    """Write the class probabilities of every tile of every slide in a folder, or of every study, to Parquet tables."""
 
-    slides: AbsolutePath
+    slides: AbsolutePath | None = None
     """Folder of slides, searched in depth; or one slide."""
+    studies: AbsolutePath | None = None
+    """In the place of slides: folder of MRI or CT studies, searched in depth, or a manifest (.csv or .parquet)."""
+    study_is: Literal["folder", "file"] = "folder"
+    """What a study is: a folder that holds images, or every NIfTI file."""
     model: AbsolutePath
     """Model bundle (a folder), or a training run, of which the best bundle is taken."""
     out: AbsolutePath
@@ -43,3 +49,11 @@ class LabelSpec(Spec):
     """Hash whole slide files, also where size and time say that they are unchanged."""
     tiling: TilingSpec = TilingSpec()
     tissue: TissueSpec = TissueSpec()
+
+    @model_validator(mode="after")
+    def _one_collection(self) -> Self:
+        if self.slides is None and self.studies is None:
+            raise ValueError("--slides is missing (or --studies, for a bundle that classifies studies)")
+        if self.slides is not None and self.studies is not None:
+            raise ValueError("--slides and --studies are two kinds of input; give one of them")
+        return self

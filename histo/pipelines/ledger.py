@@ -1,29 +1,17 @@
-"""The ledger: a row for every slide found, and what became of it.
+"""The ledger of slides: a row for every slide found, and what became of it."""
 
-`slides.parquet` is rebuilt now and then, whole; between rebuilds, `staging/ledger.jsonl` has a line for each slide that
-was settled since. Both are read when a run begins.
-"""
-
-import time
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from histo import store, tables
-from histo.errors import Cause, UsageError
+from histo import tables
+from histo.errors import Cause
+from histo.pipelines.rows import Rows, RowsFile
 from histo.pipelines.work import LabelJob, Row, Summary, one_line
 from histo.slides.collection import Collection, readable, table_path
 
 FILE = "slides.parquet"
-_REBUILD_S = 5.0
-_REBUILD_SHARE = 0.05
-"""Share of a run's time that rebuilding may take, however long the ledger is."""
-_APPEND_S = 1.0
 _ORDER = ("ok", "partial", "empty", "failed", "pending")
 
 
@@ -37,7 +25,7 @@ class _Account:
     regions: set[str] = field(default_factory=set)
 
 
-class Ledger:
+class Ledger(Rows):
     """Keeps one row per slide, and `slides.parquet` up to date.
 
     Slides that have a table in the same folder, and are not in the collection now, keep their rows: `absent`.
@@ -56,57 +44,26 @@ class Ledger:
 
     def __init__(self, job: LabelJob, collection: Collection, fresh: bool = False) -> None:
         self._job = job
-        self._layout = tables.schema(tables.SLIDES, job.classes, {"schema_version": str(tables.SCHEMA_VERSION)})
-        self._table = self._layout.empty_table()
-        self._places: dict[str, int] = {}
-        self._changed: dict[str, Row] = {}
-        self._unsaved: list[Row] = []
-        self._states: dict[str, str] = {}
-        self._found: Counter[str] = Counter()
+        layout = tables.schema(tables.SLIDES, job.classes, {"schema_version": str(tables.SCHEMA_VERSION)})
+        super().__init__(_file(job.out), layout, _ORDER)
         self._accounts: dict[str, _Account] = {}
-        self._fill({} if fresh else dict(_earlier(job.out)), collection)
+        self._fill({} if fresh else _file(job.out).earlier(), collection)
         self.tiles_done = self._planned_slides = self._planned_tiles = 0
-        self._rebuilt = self._appended = time.monotonic()
-        self._rebuild_every_s = _REBUILD_S
 
     def _fill(self, earlier: dict[str, Row], collection: Collection) -> None:
         for slide in collection.slides:
             row = earlier.pop(slide.slide_id, None) or {"slide_id": slide.slide_id, "status": "pending", "attempts": 0}
-            self._put(self._known(row) | {"uri": readable(slide.path), "status": _back(row)})
-        for slide_id, row in earlier.items():
-            if row["tiles_path"]:
-                self._changed[slide_id] = self._known(row) | {"status": "absent"}
-
-    def _known(self, row: Row) -> Row:
-        """Leave out columns that an older or newer histo wrote."""
-        return {name: value for name, value in row.items() if name in self._layout.names}
-
-    def _put(self, row: Row) -> None:
-        slide_id, status = row["slide_id"], row["status"]
-        self._found.subtract([self._states[slide_id]] if slide_id in self._states else [])
-        self._found.update([status])
-        self._states[slide_id] = status
-        self._changed[slide_id] = row
-
-    def row(self, slide_id: str) -> Row:
-        """Return what is known of a slide."""
-        if slide_id in self._changed:
-            return self._changed[slide_id]
-        (row,) = self._table.slice(self._places[slide_id], 1).to_pylist()
-        return dict(row)
-
-    def expect(self, slide_id: str) -> None:
-        """Count a slide as `pending` that is to be done; its row stays true, as its table does, until it is settled."""
-        self._found.subtract([self._states[slide_id]])
-        self._found.update(["pending"])
-        self._states[slide_id] = "pending"
+            self.put(self.known(row) | {"uri": readable(slide.path), "status": _back(row)})
+        for row in earlier.values():
+            if row.get("tiles_path"):
+                self.put_uncounted(self.known(row) | {"status": "absent"})
 
     def begin(self, slide_id: str, columns: Row, n_regions: int) -> None:
         """Enter what planning found out about a slide, and expect its regions."""
         earlier = self.row(slide_id)
         begun: Row = {"slide_id": slide_id, "uri": earlier["uri"], "status": "pending", "n_ok": 0, "n_failed": 0}
         attempts = {"attempts": (earlier.get("attempts") or 0) + 1}
-        self._changed[slide_id] = earlier | attempts
+        self.put_uncounted(earlier | attempts)
         begun |= columns | attempts
         class_counts = begun.pop("classes", None) or [0] * len(self._job.classes)
         self._accounts[slide_id] = _Account(begun, class_counts, n_regions)
@@ -164,8 +121,7 @@ class Ledger:
 
     def _close(self, slide_id: str) -> str:
         columns = self._accounts.pop(slide_id).columns
-        self._put(columns)
-        self._unsaved.append(columns)
+        self.put_settled(columns)
         return str(columns["status"])
 
     def _shares(self, account: _Account, tile_mm2: float) -> Row:
@@ -176,57 +132,14 @@ class Ledger:
             f"area_mm2_{name}": count * tile_mm2 for name, count in counts
         }
 
-    def counts(self) -> dict[str, int]:
-        """Return the number of slides of each status."""
-        return {state: self._found[state] for state in _ORDER if self._found[state]}
-
-    @property
-    def settled(self) -> int:
-        """Number of slides that are done."""
-        return len(self._states) - self._found["pending"]
-
     def tiles_expected(self) -> float:
         """Estimate the tiles of this run: the slides that are not planned yet count like the others."""
         unplanned = self._found["pending"] - len(self._accounts)
         return self._planned_tiles * (1 + unplanned / max(1, self._planned_slides))
 
-    def write(self, force: bool = False) -> None:
-        """Append what was settled, and rebuild `slides.parquet` atomically; each only now and then unless `force`."""
-        start = time.monotonic()
-        if force or start - self._rebuilt >= self._rebuild_every_s:
-            self._rebuild()
-            self._rebuilt = time.monotonic()
-            self._rebuild_every_s = max(_REBUILD_S, (self._rebuilt - start) / _REBUILD_SHARE)
-        elif self._unsaved and start - self._appended >= _APPEND_S:
-            store.append_json_lines(_lines(self._job.out), self._unsaved)
-            self._unsaved, self._appended = [], time.monotonic()
 
-    def _rebuild(self) -> None:
-        """Put the rows that changed in the place of those that they were; ten thousand rows stay a few MB of Arrow."""
-        changed = tables.rows_table(list(self._changed.values()), self._layout)
-        kept = self._table.filter(
-            pc.invert(pc.is_in(self._table["slide_id"], value_set=changed["slide_id"].combine_chunks()))
-        )
-        self._table = pa.concat_tables([kept, changed]).sort_by("slide_id").combine_chunks()
-        self._places = {slide_id: place for place, slide_id in enumerate(self._table["slide_id"].to_pylist())}
-        tables.write_table(self._job.out / FILE, self._table)
-        store.remove(_lines(self._job.out))
-        self._changed, self._unsaved = {}, []
-
-    def failures(self) -> Iterator[Row]:
-        """Yield the row of every failed slide."""
-        return (self.row(slide_id) for slide_id, state in self._states.items() if state == "failed")
-
-
-def _lines(out: Path) -> Path:
-    return out / "staging" / "ledger.jsonl"
-
-
-def _earlier(out: Path) -> Iterator[tuple[str, Row]]:
-    """Yield the rows of the last ledger, and then those that were settled after it was rebuilt."""
-    if (table := read_ledger(out)) is not None:
-        yield from ((row["slide_id"], row) for row in table.to_pylist())
-    yield from ((row["slide_id"], {"tiles_path": None} | row) for row in store.read_json_lines(_lines(out)))
+def _file(out: Path) -> RowsFile:
+    return RowsFile(out / FILE, "slide_id", "the tables are counted again")
 
 
 def read_ledger(out: Path) -> pa.Table | None:
@@ -235,15 +148,7 @@ def read_ledger(out: Path) -> pa.Table | None:
     Raises:
         UsageError: If it cannot be read.
     """
-    if not (out / FILE).exists():
-        return None
-    try:
-        return pq.ParquetFile(out / FILE).read()
-    except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(
-            f"{out / FILE}: cannot be read ({reason}); remove it, and the tables are counted again"
-        ) from None
+    return _file(out).read()
 
 
 def _back(row: Row) -> str:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from histo import store, tables
+from histo.pipelines.continued import remove_traces
 from histo.pipelines.work import Counts, LabelJob, Row, SlideWork
 from histo.slides.collection import safe_path, table_path
 from histo.slides.grid import Region
@@ -210,17 +211,9 @@ def discard_slide(job: LabelJob, slide_id: str, for_good: bool) -> None:
         store.remove(path)
 
 
-def remove_traces(out: Path) -> None:
-    """Remove what processes leave where they are killed: the marks of their attempts, and drafts of files."""
-    store.remove(out / "staging" / "attempts")
-    for folder in (out / "tiles", out / "staging"):
-        for draft in list(folder.rglob(f".*{store.TEMPORARY_SUFFIX}")):
-            store.remove(draft)
-
-
 def sweep(out: Path, keep: Iterable[str]) -> None:
     """Remove what a run needed on its way, but the parts of slides that are to go on, given by `slide_id`."""
-    remove_traces(out)
+    remove_traces(out, "tiles")
     kept = {safe_path(slide_id) for slide_id in keep}
     staging = out / "staging"
     for name, _, files in os.walk(staging, topdown=False):

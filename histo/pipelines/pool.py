@@ -1,41 +1,33 @@
-"""The workers of a label run: which of them are ready, what each of them has in hand, and what is lost with one.
+"""The workers of a run: which of them are ready, what each of them has in hand, and what is lost with one.
 
 Ray Data has pools of actors, too; `docs/decisions/0002-slides-by-ray-data-regions-by-a-pool.md` says with figures why
 this one is our own.
 """
 
-from dataclasses import dataclass
-from typing import Any, Self
+import time
+from typing import Any, Generic, Self, TypeVar
 
 import ray
 import ray.exceptions
 
 from histo.errors import HistoError
 from histo.pipelines.cluster import Placement
-from histo.pipelines.region import RegionLabeler
-from histo.pipelines.work import LabelJob, SlideWork, Summary
-from histo.slides.grid import Region
 
 PLAN_CPUS = 0.1
 """CPUs of a planning task. Workers leave as much free, or a full pool would keep planning waiting for ever."""
 
 _MORE_IN_HAND = 1
-"""Regions that a worker has beside those that it labels, to go on with."""
+"""Tasks that a worker has beside those that it does, to go on with."""
 _FALSE_STARTS = 5
 """Workers for each place that may be lost, one after the other, while none gets ready."""
 
+DESERTED = "no worker is ready; waiting for a place in the cluster"
+_ALONE_S = 60.0
+"""Time without any worker after which a run says that it waits."""
 
-@dataclass(frozen=True)
-class Task:
-    """A region of a slide."""
-
-    region: Region
-    work: SlideWork
-
-    @property
-    def slide_id(self) -> str:
-        """The slide that it is of."""
-        return self.work.slide_id
+TaskT = TypeVar("TaskT", bound=tuple[Any, ...])
+"""What a worker is called with: a tuple of its arguments."""
+AnswerT = TypeVar("AnswerT")
 
 
 def worker_resources(placement: Placement) -> dict[str, Any]:
@@ -43,25 +35,32 @@ def worker_resources(placement: Placement) -> dict[str, Any]:
     return {"num_gpus": placement.gpus, "num_cpus": placement.cpus - PLAN_CPUS}
 
 
-class Pool:
+class Pool(Generic[TaskT, AnswerT]):
     """As many workers as the placement says, each replaced when it is lost.
 
-    A worker is given regions only when it is ready, so that none waits for a place in a cluster that has shrunk.
+    A worker is given tasks only when it is ready, so that none waits for a place in a cluster that has shrunk.
+
+    Args:
+        worker: A class. It is made of the job, has `ready`, and is called with the parts of a task.
+        job: What is the same for every task.
+        placement: How many workers there are, and on what.
+        at_once: Tasks that a worker does at a time, in threads.
 
     Attributes:
         size: Number of workers.
-        in_hand: Regions that a worker may have at a time.
+        in_hand: Tasks that a worker may have at a time.
     """
 
-    def __init__(self, job: LabelJob, placement: Placement) -> None:
+    def __init__(self, worker: type, job: object, placement: Placement, at_once: int = 1) -> None:
         self.size = placement.workers
-        self.in_hand = job.regions_at_once + _MORE_IN_HAND
-        self._job = job
-        self._worker = ray.remote(max_restarts=0, max_task_retries=0, **worker_resources(placement))(RegionLabeler)
+        self.in_hand = at_once + _MORE_IN_HAND
+        self._job, self._at_once = job, at_once
+        self._worker: Any = ray.remote(max_restarts=0, max_task_retries=0, **worker_resources(placement))(worker)
         self._starting: dict[ray.ObjectRef[None], Any] = {}
         self._in_hand: dict[Any, int] = {}
-        self._tasks: dict[ray.ObjectRef[Summary], tuple[Any, Task]] = {}
+        self._tasks: dict[ray.ObjectRef[AnswerT], tuple[Any, TaskT]] = {}
         self._false_starts = 0
+        self._alive_at = time.monotonic()
 
     def __enter__(self) -> Self:
         for _ in range(self.size):
@@ -73,44 +72,47 @@ class Pool:
             ray.kill(worker)
 
     def _start(self) -> None:
-        worker = self._worker.options(max_concurrency=self._job.regions_at_once).remote(self._job)
-        self._starting[worker.ready.remote()] = worker  # type: ignore[attr-defined] # Ray adds it
+        worker = self._worker.options(max_concurrency=self._at_once).remote(self._job)
+        self._starting[worker.ready.remote()] = worker
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether a worker is ready."""
-        return bool(self._in_hand)
+    def is_deserted(self) -> bool:
+        """Whether no worker has been ready for a minute; it is said once a minute."""
+        now = time.monotonic()
+        if not self._in_hand and now - self._alive_at < _ALONE_S:
+            return False
+        self._alive_at = now
+        return not self._in_hand
 
     @property
     def is_busy(self) -> bool:
-        """Whether a region is in a worker's hand."""
+        """Whether a task is in a worker's hand."""
         return bool(self._tasks)
 
     def has_room(self) -> bool:
-        """Whether a worker can take another region."""
+        """Whether a worker can take another task."""
         return any(count < self.in_hand for count in self._in_hand.values())
 
-    def give(self, task: Task) -> None:
-        """Give a region to the worker that has least in hand."""
+    def give(self, task: TaskT) -> None:
+        """Give a task to the worker that has least in hand."""
         worker = min(self._in_hand, key=self._in_hand.__getitem__)
-        self._tasks[worker.__call__.remote(task.region, task.work)] = (worker, task)
+        self._tasks[worker.__call__.remote(*task)] = (worker, task)
         self._in_hand[worker] += 1
 
-    def collect(self, wait_s: float) -> tuple[list[tuple[Task, Summary]], list[Task]]:
-        """Wait for something to happen; returns the regions that are done, and those that were lost with a worker.
+    def collect(self, wait_s: float) -> tuple[list[tuple[TaskT, AnswerT]], list[TaskT]]:
+        """Wait for something to happen; returns what is done, and the tasks that were lost with a worker.
 
         Raises:
             HistoError: If no worker can start.
         """
-        done: list[tuple[Task, Summary]] = []
-        lost: list[Task] = []
+        done: list[tuple[TaskT, AnswerT]] = []
+        lost: list[TaskT] = []
         for ref in self._ended(wait_s):
             if ref in self._starting:
                 self._get_ready(ref)
             elif ref in self._tasks:
                 worker, task = self._tasks[ref]
                 try:
-                    summary = ray.get(ref)
+                    answer = ray.get(ref)
                 except ray.exceptions.RayTaskError:
                     raise
                 except ray.exceptions.RayError:
@@ -118,7 +120,7 @@ class Pool:
                 else:
                     del self._tasks[ref]
                     self._in_hand[worker] -= 1
-                    done.append((task, summary))
+                    done.append((task, answer))
         return done, lost
 
     def _ended(self, wait_s: float) -> list[Any]:
@@ -140,7 +142,7 @@ class Pool:
             self._false_starts = 0
             self._in_hand[worker] = 0
 
-    def _bury(self, worker: Any) -> list[Task]:
+    def _bury(self, worker: Any) -> list[TaskT]:
         """Replace a worker that is lost, or out of reach; returns what it had in hand."""
         ray.kill(worker)
         del self._in_hand[worker]

@@ -9,13 +9,13 @@ import ray
 import ray.exceptions
 
 from histo.errors import HistoError, UsageError
-from histo.learn.bundle import Bundle, read_bundle
+from histo.learn.bundle import Bundle, check_layout, read_bundle
 from histo.learn.converted import InferencePrecision
 from histo.learn.evaluation import Predictions
-from histo.learn.predictor import load_predictor
+from histo.learn.predictor import batch_on_cpu, load_predictor
 from histo.learn.source import Source
 from histo.pipelines.cluster import Placement, root_cause
-from histo.resample import Pixels, resize
+from histo.resample import Pixels
 
 
 def predict_cases(
@@ -36,6 +36,7 @@ def predict_cases(
     """
     bundle = read_bundle(model)
     truth_N = class_numbers(source, bundle)
+    check_layout(bundle, source.images.layout, f"--model {model}")
     task = ray.remote(num_cpus=placement.cpus, num_gpus=placement.gpus, max_retries=1)(predict_source)
     shares = [share for share in np.array_split(np.arange(len(truth_N)), placement.workers) if len(share)]
     everything = ray.put(source)
@@ -76,10 +77,13 @@ def predict_source(
     precision: InferencePrecision,
 ) -> npt.NDArray[np.float32]:
     """Classify some of a source's images; probabilities `(n, classes)`."""
-    predict = load_predictor(model, placement.torch_device, placement.cpus, batch_size, precision)
+    device = placement.torch_device
+    batch_size = min(batch_size, batch_on_cpu(read_bundle(model))) if device == "cpu" else batch_size
+    predict = load_predictor(model, device, placement.cpus, batch_size, precision)
     return np.concatenate(list(predict.over(_batches(source, share, predict.bundle.input.size_px, batch_size))))
 
 
 def _batches(source: Source, share: npt.NDArray[np.int64], size_px: int, batch_size: int) -> Iterator[Pixels]:
+    layout = source.images.layout
     for start in range(0, len(share), batch_size):
-        yield np.stack([resize(source.images.load(int(i)), size_px) for i in share[start : start + batch_size]])
+        yield np.stack([layout.fit(source.images.load(int(i)), size_px) for i in share[start : start + batch_size]])

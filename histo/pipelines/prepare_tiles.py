@@ -45,6 +45,8 @@ def prepare_tiles(spec: PrepareTilesSpec) -> int:
     if any(spec.out.glob("*.parquet")):
         raise UsageError(f"--out {spec.out}: already holds a table; give another folder, or remove this one")
     source = read_sources(spec.data, spec.classes)
+    if source.images.layout.task != "tiles":
+        raise UsageError(f"--data {spec.data[0]}: holds {source.images.layout}; a tile table is for tiles")
     claim_output(spec.out)
     with session(spec.workers) as resources:
         placement = place(spec.workers, "cpu", resources, cpu_workers=max(1, int(resources.cpus)))

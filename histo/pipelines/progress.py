@@ -75,6 +75,36 @@ class Progress:
         self._line.say(f"{tiles_done} tiles in {duration(time.monotonic() - self._start)}")
 
 
+class StudyProgress:
+    """Studies, studies per second and time left of a run over studies.
+
+    Args:
+        studies: Number of all of them.
+        done: Number of those that were done before.
+    """
+
+    def __init__(self, studies: int, done: int) -> None:
+        self._studies, self._before = studies, done
+        self._start = time.monotonic()
+        self._line = Line()
+
+    def show(self, done: int) -> None:
+        """Print, if it is time to."""
+        if not self._line.is_due():
+            return
+        rate = (done - self._before) / (time.monotonic() - self._start)
+        left = duration((self._studies - done) / rate) if rate else "unknown time"
+        self._line.show(f"{done}/{self._studies} studies  {rate:.2f} studies/s  {left} left")
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        self._line.say(text)
+
+    def end(self, done: int) -> None:
+        """Print the total."""
+        self._line.say(f"{done - self._before} studies in {duration(time.monotonic() - self._start)}")
+
+
 def duration(seconds: float) -> str:
     """Say a time span.
 

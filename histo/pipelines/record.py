@@ -108,6 +108,12 @@ def past_record(folder: Path) -> dict[str, Any] | None:
     return read_record(folder) if (folder / FILE).exists() else None
 
 
+def is_begun(folder: Path, spec: Spec) -> bool:
+    """Whether the execution before had the same settings, and did not come to its end."""
+    before = past_record(folder)
+    return before is not None and before["exit_code"] in (None, 1) and before["spec"] == spec.model_dump(mode="json")
+
+
 def _executions(earlier: dict[str, Any] | None) -> list[dict[str, Any]]:
     """List how the executions that this one continues began and ended."""
     if earlier is None:

@@ -1,7 +1,10 @@
 """Train: source -> split -> stream -> loop (a generator of epochs) -> checkpoints -> bundle -> evaluation."""
 
-from histo.learn.bundle import Architecture, Bundle, TileInput
+from typing import Any
+
+from histo.learn.bundle import Bundle, TileInput, VolumeInput
 from histo.learn.history import History
+from histo.learn.layout import VolumeLayout
 from histo.learn.model import Network
 from histo.learn.split import split_hash
 from histo.pipelines.cluster import check_shared, place, session
@@ -11,7 +14,7 @@ from histo.pipelines.train_data import TrainingData, gather, read_training_sourc
 from histo.pipelines.train_progress import Watcher
 from histo.pipelines.train_run import run_training
 from histo.pipelines.train_spec import TrainingSpec, TrainSpec
-from histo.pipelines.train_worker import initial_network
+from histo.pipelines.train_worker import describe_network, initial_network
 from histo.report.text import format_scores
 
 
@@ -29,8 +32,8 @@ def train(spec: TrainSpec) -> int:
     check_history(spec.out, history)
     check_place(spec, [*spec.data, *(spec.test or [])])
     source = read_training_source(spec)
-    network = initial_network(spec, source.classes)
-    check_network(spec, network)
+    network = initial_network(spec, source.classes, source.images.layout)
+    check_network(spec, network, source.images.layout)
     claim_output(spec.out)
     data = gather(spec, source, history)
     check_start(spec, data.content_hashes("val"), data.content_hashes("test"))
@@ -50,12 +53,12 @@ def train(spec: TrainSpec) -> int:
 
 def describe_bundle(spec: TrainingSpec, data: TrainingData, network: Network) -> Bundle:
     """Describe the bundle that is to be trained; its weights, and the metrics of its epoch, are yet to come."""
+    layout = data.source.images.layout
     return Bundle(
-        architecture=Architecture(backbone=spec.network.backbone, dropout=spec.network.dropout),
+        task=layout.task,
+        architecture=describe_network(spec, layout),
         classes=data.source.classes,
-        input=TileInput(
-            size_px=spec.size_px, mpp=data.mpp, mean=network.normalisation.mean, std=network.normalisation.std
-        ),
+        input=_describe_input(spec, data, network),
         origin={
             "data_fingerprint": data.found.fingerprint(data.source),
             "split_sha256": split_hash([case.case_id for case in data.source.cases], data.splits),
@@ -65,6 +68,14 @@ def describe_bundle(spec: TrainingSpec, data: TrainingData, network: Network) ->
         },
         weights_sha256="",
     )
+
+
+def _describe_input(spec: TrainingSpec, data: TrainingData, network: Network) -> TileInput | VolumeInput:
+    layout, normalisation = data.source.images.layout, network.normalisation
+    seen: dict[str, Any] = {"size_px": spec.size_px, "mean": normalisation.mean, "std": normalisation.std}
+    if isinstance(layout, VolumeLayout):
+        return VolumeInput(series=layout.series, slices=layout.slices, preparation=layout.preparation, **seen)
+    return TileInput(mpp=data.mpp, **seen)
 
 
 def _summary(data: TrainingData) -> str:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from histo.errors import HistoError, UsageError
+from histo.learn.augment import check_augmentation
 from histo.learn.bundle import find_bundle, read_bundle
 from histo.learn.history import History
+from histo.learn.layout import Layout
 from histo.learn.model import Network, check_size
 from histo.learn.optimizer import make_optimizer
 from histo.learn.phases import Phase
@@ -100,13 +102,14 @@ def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str) -> li
     return found
 
 
-def check_network(spec: TrainingSpec, network: Network) -> None:
-    """Make sure that the network can see the images, and that every phase can be trained.
+def check_network(spec: TrainingSpec, network: Network, layout: Layout) -> None:
+    """Make sure that the network can see the images, and augmentation change them, and that every phase can be trained.
 
     Raises:
         UsageError: If not.
     """
-    check_size(network, spec.network.backbone, spec.size_px)
+    check_size(network, spec.network.backbone, layout, spec.size_px)
+    check_augmentation(spec.augment, layout)
     if spec.fit.tune.epochs:
         make_optimizer(network, Phase("tune", spec.fit))
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from histo.errors import UsageError
 from histo.learn.history import History
 from histo.learn.leaks import check_leaks
 from histo.learn.listing import Split
@@ -10,7 +11,7 @@ from histo.learn.split import assign_folds, assign_splits, fold_splits
 from histo.learn.subset import draw_subset
 from histo.learn.survey import Survey, check_broken, survey, tile_mpp
 from histo.pipelines.cases import check_unchanged, read_folds, read_splits
-from histo.pipelines.train_spec import CrossvalSpec, TrainSpec
+from histo.pipelines.train_spec import CrossvalSpec, TrainingSpec, TrainSpec
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,18 @@ def gather(spec: TrainSpec, source: Source, history: History) -> TrainingData:
     kept = read_splits(spec.out, source) if history.last else None
     found = survey(source)
     broken = check_broken(found, spec.max_broken)
-    mpp = tile_mpp(spec.mpp, source, found, spec.size_px)
+    mpp = _mpp(spec, source, found)
     if kept is not None:
         check_unchanged(spec.out, source, found)
     splits = kept or assign_splits(source, found, spec.split, spec.seed)
     leaks = check_leaks(source, found, splits, spec.split.allow_leaks)
     return TrainingData(source, found, mpp, (*broken, *leaks), splits)
+
+
+def _mpp(spec: TrainingSpec, source: Source, found: Survey) -> float | None:
+    if spec.mpp and source.images.layout.task != "tiles":
+        raise UsageError(f"--mpp: {source.images.layout} have none, they keep their own spacing; leave it out")
+    return tile_mpp(spec.mpp, source, found, spec.size_px)
 
 
 def gather_folds(spec: CrossvalSpec, source: Source, *, has_begun: bool) -> FoldedData:
@@ -101,7 +108,7 @@ def gather_folds(spec: CrossvalSpec, source: Source, *, has_begun: bool) -> Fold
     """
     found = survey(source)
     broken = check_broken(found, spec.max_broken)
-    mpp = tile_mpp(spec.mpp, source, found, spec.size_px)
+    mpp = _mpp(spec, source, found)
     if has_begun:
         check_unchanged(spec.out, source, found)
     folds = read_folds(spec.out, source) if has_begun else assign_folds(source, found, spec.folds, spec.seed)

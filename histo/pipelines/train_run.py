@@ -18,6 +18,7 @@ from histo.learn.checkpoint import extract_bundle, read_validation
 from histo.learn.conversion import convert
 from histo.learn.evaluation import RESAMPLES, Predictions
 from histo.learn.history import History
+from histo.learn.layout import batch_axes
 from histo.learn.tracing import NotConvertibleError
 from histo.pipelines.cases import write_cases
 from histo.pipelines.cluster import Placement, describe, root_cause
@@ -32,7 +33,6 @@ from histo.pipelines.train_worker import train_worker
 from histo.report.curves import draw_curves
 from histo.report.evaluation import write_evaluation
 from histo.report.samples import draw_samples
-from histo.resample import resize
 
 CHANGED_PER_SAMPLE = 6
 _DRAWING = threading.Lock()
@@ -91,16 +91,20 @@ def _draw_samples(spec: TrainSpec, data: TrainingData) -> None:
     train = [i for i, split in enumerate(data.splits) if split == "train"]
     first = {data.source.cases[i].label: i for i in reversed(train)}
     members = [first[label] for label in sorted(first)]
-    images = np.stack([resize(data.source.images.load(i), spec.size_px) for i in members])
-    batch_BCHW = torch.from_numpy(images).permute(0, 3, 1, 2)
+    layout = data.source.images.layout
+    arrays = [layout.fit(data.source.images.load(i), spec.size_px) for i in members]
+    batch = torch.from_numpy(np.stack(arrays)).permute(batch_axes(layout))
+    back = np.argsort(batch_axes(layout)).tolist()
     changed = [
-        augment(batch_BCHW, spec.augment, [(spec.seed, epoch, i, 0) for i in members]).permute(0, 2, 3, 1).numpy()
+        augment(batch, spec.augment, [(spec.seed, epoch, i, 0) for i in members]).permute(back).numpy()
         for epoch in range(1, CHANGED_PER_SAMPLE + 1)
     ]
     titles = [data.source.classes[data.source.cases[i].label] for i in members]
     preset = spec.augment.preset
     caption = f"Training images as they are, and as augment.preset {preset} changes them in epochs 1 to {len(changed)}"
-    draw_samples(images, np.stack(changed, axis=1), titles, spec.out / "figures" / "samples.png", caption)
+    originals = np.stack([layout.picture(array) for array in arrays])
+    pictures = np.stack([np.stack([layout.picture(array) for array in batch]) for batch in changed], axis=1)
+    draw_samples(originals, pictures, titles, spec.out / "figures" / "samples.png", caption)
 
 
 def _run_workers(spec: TrainSpec, placement: Placement, bundle: Bundle, history: History) -> None:

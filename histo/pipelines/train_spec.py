@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from histo.learn.augment import AugmentSpec
-from histo.learn.model import DEFAULT_BACKBONE
+from histo.learn.backbones import DEFAULT_BACKBONE, Initial
 from histo.learn.phases import FitSpec
 from histo.learn.split import SplitSpec
 from histo.learn.subset import Subset
@@ -18,9 +18,12 @@ class NetworkSpec(Spec):
     """Which network is fine-tuned."""
 
     backbone: str = DEFAULT_BACKBONE
-    """timm's name of an ImageNet-pretrained backbone."""
+    """timm's name of an ImageNet-pretrained backbone; for volumes also r3d_18, r2plus1d_18 (weights from Kinetics),
+    resnet3d_18, lenet_3d and alexnet_2d (from nothing)."""
     weights: AbsolutePath | None = None
-    """Safetensors file with the backbone's weights; default: the installed weight package, or timm's hub cache."""
+    """File (safetensors, or torch's) with the backbone's weights; default: the installed package, or a hub's cache."""
+    initial: Initial = "pretrained"
+    """Weights that the backbone starts with; `random` is for networks without batch normalisation, which learn all."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Share of features that is dropped before the last layer in training (0 to 1)."""
 
@@ -36,7 +39,8 @@ class TrainingSpec(Spec):
     """What a training run and a cross-validation have in common."""
 
     data: AbsolutePaths
-    """Labelled tiles, one or several sources: a folder of class folders, .npz, .csv, .parquet, a tile table."""
+    """Labelled tiles, one or several sources: a folder of class folders, .npz, .csv, .parquet, a tile table; or
+    prepared volumes."""
     out: AbsolutePath
     """Folder of the run."""
     subset: Subset = "full"
@@ -79,6 +83,10 @@ class TrainingSpec(Spec):
             raise ValueError("--epoch says which epoch of --start-from is used; give that, too")
         if self.network.weights is not None and self.start_from is not None:
             raise ValueError("--network.weights and --start-from are two ways to begin; give one of them")
+        if self.network.initial == "random" and (self.network.weights or self.start_from):
+            raise ValueError(
+                "--network.initial random: begins without --network.weights and --start-from; leave it out"
+            )
         return self
 
     @property

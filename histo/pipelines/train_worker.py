@@ -9,14 +9,16 @@ import torch
 from safetensors.torch import load_file
 
 from histo.learn.augment import AugmentSpec
+from histo.learn.backbones import dimensions_of
 from histo.learn.bundle import WEIGHTS, Architecture, Bundle, find_bundle, read_bundle
 from histo.learn.checkpoint import read_state
 from histo.learn.collective import from_first_worker, rank
 from histo.learn.frozen import FrozenBackbone
 from histo.learn.history import History
+from histo.learn.layout import Layout
 from histo.learn.listing import Split
 from histo.learn.loop import fit
-from histo.learn.model import Network, pretrained_network, trained_network
+from histo.learn.model import Network, pretrained_network, random_network, trained_network
 from histo.learn.optimizer import make_optimizer
 from histo.learn.order import Order, class_weights
 from histo.learn.phases import Phase, is_stalled, phases_left
@@ -32,19 +34,33 @@ LEAST_IMAGES = 500
 """Images that the frozen backbone must see to be worth its conversion, which takes as long as a hundred."""
 
 
-def initial_network(spec: TrainingSpec, classes: tuple[str, ...]) -> Network:
-    """Build the network that training starts with: ImageNet's backbone, or another run's, and a head from the seed.
+def describe_network(spec: TrainingSpec, layout: Layout) -> Architecture:
+    """Describe the network that a run asks for."""
+    name = spec.network.backbone
+    channels = layout.channels(dimensions_of(name)) or 0
+    return Architecture(backbone=name, dropout=spec.network.dropout, input_channels=channels)
+
+
+def initial_network(spec: TrainingSpec, classes: tuple[str, ...], layout: Layout) -> Network:
+    """Build the network that training starts with: a pretrained backbone, or another run's, and a head from the seed.
+
+    Args:
+        spec: The settings.
+        classes: That are to be learned.
+        layout: What it is to see.
 
     Raises:
         UsageError: If its weights cannot be had, or are those of another network.
     """
     torch.manual_seed(spec.seed)
+    architecture = describe_network(spec, layout)
+    if spec.network.initial == "random":
+        return random_network(architecture, len(classes), layout)
     if spec.start_from is None:
-        architecture = Architecture(backbone=spec.network.backbone, dropout=spec.network.dropout)
-        return pretrained_network(architecture, len(classes), spec.network.weights)
+        return pretrained_network(architecture, len(classes), spec.network.weights, layout)
     folder = find_bundle(spec.start_from, spec.epoch, "--start-from")
     bundle = read_bundle(folder, "--start-from")
-    return trained_network(folder, bundle, classes, spec.network.backbone, spec.network.dropout)
+    return trained_network(folder, bundle, classes, architecture, layout)
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -59,12 +75,13 @@ def train_worker(config: dict[str, Any]) -> None:
         history.past() if rank() == 0 else [], device
     )  # other nodes may see older files for a while
     source = read_training_source(spec)
-    network = initial_network(spec, source.classes)
+    network = initial_network(spec, source.classes, source.images.layout)
     if spec.fit.precision == "float64":
         network.double()
     if past:
         network.load_state_dict(load_file(history.checkpoint(len(past)) / WEIGHTS))
-    network.to(device).to(memory_format=torch.channels_last)
+    network.to(device).to(memory_format=network.memory_format)
+    network.set_checkpointing(spec.fit.checkpointing)
     data = _Data(spec, source, read_splits(spec.out, source), network, config["loaders"])
     progress = TickFile(spec.out)
     for phase in phases_left(spec.fit, past):
@@ -104,7 +121,7 @@ class _Data:
         members = tuple(i for i, split in enumerate(splits) if split == "train")
         held_out = tuple(i for i, split in enumerate(splits) if split == "val")
         own = tuple(labels[list(members)].tolist())
-        self._spec, self._network, self._loaders = spec, network, loaders
+        self._spec, self._network, self._loaders, self._layout = spec, network, loaders, source.images.layout
         self._order = Order(
             members, spec.fit.batch_size, spec.seed, balance=own if spec.fit.balance == "sampling" else None
         )
@@ -128,7 +145,7 @@ class _Data:
             return None  # loaders are forked, which OpenVINO's threads may not bear
         self._network.backbone.eval()
         try:
-            return FrozenBackbone(self._network, self._spec.size_px, torch.get_num_threads())
+            return FrozenBackbone(self._network, self._layout, self._spec.size_px, torch.get_num_threads())
         except NotConvertibleError as error:
             print(f"{self._spec.network.backbone}: {error}; torch computes its features", flush=True)
             return None

@@ -1,4 +1,4 @@
-"""What a label run is about, and what travels between its driver and its workers."""
+"""What a label run of slides is about, and what travels between its driver and its workers."""
 
 import hashlib
 import json
@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from histo.errors import Cause, SlideError
+from histo.errors import Cause, InputError
 from histo.learn.converted import InferencePrecision
 from histo.slides.collection import readable
-from histo.slides.grid import Grid
+from histo.slides.grid import Grid, Region
 from histo.slides.reader import Level
 from histo.slides.resolution import Sampling
 from histo.slides.slide import ReaderChoice, Slide
@@ -85,12 +85,12 @@ class LabelJob:
 
     def fingerprint(self, content_id: str, mpp_x: float, mpp_y: float) -> str:
         """Return the sha256 of everything that the rows of a slide depend on; not of workers, batches or Ray."""
-        return _sha256(self._settings() | {"content_id": content_id, "mpp": [mpp_x, mpp_y]})
+        return json_sha256(self._settings() | {"content_id": content_id, "mpp": [mpp_x, mpp_y]})
 
     def failure_fingerprint(self, size_bytes: int | None, mtime_ns: int | None) -> str:
         """Return the sha256 of everything that the failure of a slide may depend on, itself apart."""
         limits = {"mpp_if_missing": self.mpp_if_missing, "max_failed_fraction": self.max_failed_fraction}
-        return _sha256(self._settings() | limits | {"file": [size_bytes, mtime_ns]})
+        return json_sha256(self._settings() | limits | {"file": [size_bytes, mtime_ns]})
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -104,7 +104,8 @@ class LabelJob:
         }
 
 
-def _sha256(facts: dict[str, Any]) -> str:
+def json_sha256(facts: dict[str, Any]) -> str:
+    """Return the sha256 of canonical JSON."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -156,6 +157,18 @@ class SlideWork:
         )
 
 
+class RegionTask(NamedTuple):
+    """What a `RegionLabeler` is called with: a region of a slide."""
+
+    region: Region
+    work: SlideWork
+
+    @property
+    def slide_id(self) -> str:
+        """The slide that it is of."""
+        return self.work.slide_id
+
+
 class Counts(NamedTuple):
     """Tiles with a prediction, tiles that could not be read, and the former by class."""
 
@@ -183,11 +196,11 @@ class Summary:
 
 def describe_failure(error: BaseException, where: str) -> Row:
     """Turn an exception into the ledger's error columns; one that was not foreseen keeps its traceback."""
-    if isinstance(error, SlideError):
+    if isinstance(error, InputError):
         return {"error_code": error.cause.value, "error": one_line(str(error)), "traceback": None}
     trace = readable("".join(traceback.format_exception(error)))
     if isinstance(error, OSError):
-        message = f"{where}: {error.strerror or error}; mend the storage, or make room on it, and label again"
+        message = f"{where}: {error.strerror or error}; mend the storage, or make room on it, and run it again"
         return {"error_code": Cause.STORAGE.value, "error": one_line(message), "traceback": trace}
     message = f"{where}: {type(error).__name__}: {error}; please report this with the traceback"
     return {"error_code": Cause.INTERNAL.value, "error": one_line(message), "traceback": trace}

@@ -81,7 +81,7 @@ def _draw_mistakes(predictions: Predictions, images: Images, target: Path) -> No
         )
         for i in shown
     ]
-    draw_mistakes([images.load(i) for i in shown], mistakes, len(wrong), len(pred_N), target)
+    draw_mistakes([images.layout.picture(images.load(i)) for i in shown], mistakes, len(wrong), len(pred_N), target)
 
 
 def _write_predictions(out: Path, predictions: Predictions) -> None:

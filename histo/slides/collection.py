@@ -219,6 +219,8 @@ def _safe_folder(part: str) -> str:
 
 
 def _safe_component(part: str) -> str:
+    if not part:
+        return "%"
     safe = part.replace("%", "%25").replace("~", "%7E")
     if safe[0] in "_.":
         safe = f"%{ord(safe[0]):02X}{safe[1:]}"

@@ -15,7 +15,7 @@ def readable_file(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise SlideError(
-            Cause.NO_ACCESS, f"{name}: {error.strerror or error}; make the file readable and label again, or remove it"
+            Cause.NO_ACCESS, f"{name}: {error.strerror or error}; make the file readable and run it again, or remove it"
         ) from error
 
 

@@ -1,12 +1,14 @@
-"""Makes OpenSlide do to its process what a native decoder may do. Python imports it where this folder is on PYTHONPATH.
+"""Makes readers do to their process what a native decoder may do. Python imports it where this folder is on PYTHONPATH.
 
-A slide's name says what happens: `WHAT-WHERE...`, where WHERE is `tiles` or `mask`, and WHAT is `crash` (segmentation
+A slide's name, or that of a study's folder, says what happens: `WHAT-WHERE...`, where WHERE is `tiles` or `mask`, or
+`study` for a worker that opens a file of one, and WHAT is `crash` (segmentation
 fault), `hang`, `killed` (as by a system without memory), `once` (killed the first time only) or `slow` (each read takes
 `SLOW_S` seconds).
 """
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -44,3 +46,15 @@ def misbehave(what: str, path: Path) -> None:
 
 
 openslide.OpenSlide.read_region = read_region
+
+
+def watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "open" and isinstance(arguments[0], str) and arguments[0].endswith(".nii.gz"):
+        study = Path(arguments[0]).parent
+        what, _, where = study.name.partition("-")
+        if where.startswith("study"):
+            misbehave(what, study)
+
+
+if "jobs" not in Path(sys.argv[0]).parts:  # the driver lists files, and decodes none
+    sys.addaudithook(watch)

@@ -464,7 +464,7 @@ def test_an_option_overrides_its_preset_and_nothing_else() -> None:
 
 
 def test_an_unknown_preset_is_refused_with_the_valid_ones() -> None:
-    with pytest.raises(UsageError, match=r"preset.*'stains'.*'none', 'original', 'geometric' or 'stain'"):
+    with pytest.raises(UsageError, match=r"preset.*'stains'.*'none', 'original', 'geometric', 'stain' or 'volume'"):
         read_spec(Train, ["--augment.preset", "stains"], "histo")
 
 

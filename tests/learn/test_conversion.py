@@ -18,6 +18,7 @@ from histo.learn import conversion
 from histo.learn.bundle import MODEL_JSON, WEIGHTS, hash_file
 from histo.learn.conversion import convert, ensure_converted, evenly
 from histo.learn.converted import CONSTANTS, FOLDER, GRAPH, RECORD, Agreement, read_conversion, require_precision
+from histo.learn.layout import TILES
 from histo.learn.predict import TorchPredictor
 from histo.learn.predictor import load_predictor
 from histo.learn.runtime import has_bf16
@@ -187,9 +188,9 @@ def test_bf16_runs_where_it_agrees(copy: Path) -> None:
 
 
 def test_the_probes_differ_and_are_always_the_same() -> None:
-    assert probes(48).shape == (8, 48, 48, 3)
-    assert len(np.unique(probes(48).reshape(8, -1), axis=0)) == 8
-    np.testing.assert_array_equal(probes(48), probes(48))
+    assert probes(TILES, 48).shape == (8, 48, 48, 3)
+    assert len(np.unique(probes(TILES, 48).reshape(8, -1), axis=0)) == 8
+    np.testing.assert_array_equal(probes(TILES, 48), probes(TILES, 48))
 
 
 def test_what_is_evenly_taken_has_the_first_and_the_last() -> None:
@@ -208,3 +209,12 @@ def test_converting_again_without_tiles_keeps_what_was_measured(copy: Path) -> N
     again = convert(copy)
 
     assert again.bf16 == Agreement(**agreement())
+
+
+def test_a_network_that_crashes_openvino_is_not_converted_and_harms_nothing(tmp_path: Path) -> None:
+    folder = random_bundle(tmp_path, "resnet50_gn", size_px=64)
+
+    with pytest.raises(NotConvertibleError, match="OpenVINO fails to compile resnet50_gn"):
+        convert(folder)
+
+    assert load_predictor(folder).runtime == "torch"

@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from histo.learn.backbones import DEFAULT_BACKBONE, Normalisation
 from histo.learn.bundle import Architecture
 from histo.learn.frozen import FrozenBackbone
-from histo.learn.model import DEFAULT_BACKBONE, Network, Normalisation, pretrained_network
+from histo.learn.layout import TILES
+from histo.learn.model import Network, pretrained_network
 from histo.learn.tracing import NotConvertibleError
 
 
@@ -17,7 +19,7 @@ def network() -> Network:
 
 @pytest.fixture(scope="module")
 def frozen(network: Network) -> FrozenBackbone:
-    return FrozenBackbone(network, size_px=64, threads=1)
+    return FrozenBackbone(network, TILES, size_px=64, threads=1)
 
 
 @pytest.mark.parametrize("count", [1, 8, 19])
@@ -71,4 +73,4 @@ def test_a_backbone_that_gives_other_features_is_refused() -> None:
     network = Network(Moody(), Normalisation((127.0,) * 3, (64.0,) * 3), classes=2, dropout=0)
 
     with pytest.raises(NotConvertibleError, match="gives other features in OpenVINO than in torch"):
-        FrozenBackbone(network, size_px=32, threads=1)
+        FrozenBackbone(network, TILES, size_px=32, threads=1)

@@ -9,11 +9,12 @@ import torch
 
 from histo import store
 from histo.errors import UsageError
+from histo.learn.backbones import Normalisation
 from histo.learn.bundle import Architecture, Bundle, TileInput, find_bundle, read_bundle
 from histo.learn.checkpoint import read_state, read_validation
 from histo.learn.history import History
 from histo.learn.loop import Epoch, Step
-from histo.learn.model import Network, Normalisation
+from histo.learn.model import Network
 
 BUNDLE = Bundle(
     architecture=Architecture(backbone="resnet18"),

@@ -9,9 +9,10 @@ import torch.distributed as dist
 from torch import multiprocessing, nn
 
 from histo.learn.augment import AugmentSpec
+from histo.learn.backbones import Normalisation
 from histo.learn.calibration import fit_temperature
 from histo.learn.loop import Epoch, Tick, fit, validate
-from histo.learn.model import Network, Normalisation
+from histo.learn.model import Network
 from histo.learn.optimizer import make_optimizer
 from histo.learn.order import Order
 from histo.learn.phases import FitSpec, HeadSpec, Phase, TuneSpec

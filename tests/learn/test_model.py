@@ -7,17 +7,10 @@ from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import save_file
 
 from histo.errors import UsageError
+from histo.learn.backbones import Normalisation, create_backbone, load_pretrained
 from histo.learn.bundle import Architecture
-from histo.learn.model import (
-    GlobalBatchNorm,
-    GlobalDropout,
-    Network,
-    Normalisation,
-    check_size,
-    create_backbone,
-    load_imagenet_weights,
-    pretrained_network,
-)
+from histo.learn.layout import TILES
+from histo.learn.model import GlobalBatchNorm, GlobalDropout, Network, check_size, pretrained_network
 
 LITE0 = Architecture(backbone="tf_efficientnet_lite0")
 
@@ -68,7 +61,7 @@ def test_weights_that_cannot_be_had_are_an_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
     with pytest.raises(UsageError, match=r"resnet18: its ImageNet weights cannot be had.*--network\.weights"):
-        load_imagenet_weights(create_backbone("resnet18"), "resnet18", None)
+        load_pretrained(create_backbone("resnet18"), "resnet18", None)
 
 
 def test_a_local_file_gives_the_weights(tmp_path: Path) -> None:
@@ -76,7 +69,7 @@ def test_a_local_file_gives_the_weights(tmp_path: Path) -> None:
     save_file(trained.state_dict(), tmp_path / "w.safetensors")
     backbone = create_backbone("resnet18")
 
-    normalisation = load_imagenet_weights(backbone, "resnet18", tmp_path / "w.safetensors")
+    normalisation = load_pretrained(backbone, "resnet18", tmp_path / "w.safetensors")
 
     assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), backbone.parameters(), strict=True))
     assert normalisation.mean == pytest.approx((123.675, 116.28, 103.53))
@@ -86,14 +79,14 @@ def test_weights_of_another_network_are_refused_by_tensor(tmp_path: Path) -> Non
     save_file(create_backbone("resnet18").state_dict(), tmp_path / "w.safetensors")
 
     with pytest.raises(UsageError, match=r"tensor conv_stem\.weight is missing"):
-        load_imagenet_weights(create_backbone(LITE0.backbone), LITE0.backbone, tmp_path / "w.safetensors")
+        load_pretrained(create_backbone(LITE0.backbone), LITE0.backbone, tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224", "convnext_atto"])
 def test_any_backbone_of_timm_takes_a_head(name: str) -> None:
     network = Network(create_backbone(name), Normalisation((127.0,) * 3, (128.0,) * 3), classes=4, dropout=0.2)
 
-    check_size(network, name, 224)
+    check_size(network, name, TILES, 224)
 
     assert network(torch.zeros((2, 3, 224, 224), dtype=torch.uint8)).shape == (2, 4)
 
@@ -102,7 +95,7 @@ def test_a_size_that_a_backbone_cannot_see_is_refused() -> None:
     network = Network(create_backbone("vit_tiny_patch16_224"), Normalisation((127.0,) * 3, (128.0,) * 3), 4, 0.2)
 
     with pytest.raises(UsageError, match="vit_tiny_patch16_224: cannot classify images of 96 px"):
-        check_size(network, "vit_tiny_patch16_224", 96)
+        check_size(network, "vit_tiny_patch16_224", TILES, 96)
 
 
 def test_batch_normalisation_of_one_worker_is_torchs_own() -> None:

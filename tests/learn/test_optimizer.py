@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from histo.errors import UsageError
-from histo.learn.model import Network, Normalisation, create_backbone
+from histo.learn.backbones import Normalisation, create_backbone
+from histo.learn.model import Network
 from histo.learn.optimizer import layers_of, make_optimizer, set_learning_rate
 from histo.learn.phases import FitSpec, Phase, TuneSpec
 

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from histo.learn.augment import AugmentSpec, augment
-from histo.learn.model import Network, Normalisation
+from histo.learn.backbones import Normalisation
+from histo.learn.layout import TILES
+from histo.learn.model import Network
 from histo.learn.order import Order
 from histo.learn.source import Case, Source, read_sources
 from histo.learn.stream import Batch, FeatureStream, ImageStream
@@ -29,6 +31,8 @@ def numbered(count: int) -> Source:
     """Images whose grey level is their own index."""
 
     class Levels:
+        layout = TILES
+
         def load(self, index: int) -> np.ndarray:
             return np.full((16, 16, 3), index, np.uint8)
 

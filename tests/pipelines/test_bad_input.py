@@ -129,7 +129,7 @@ def test_a_file_that_may_not_be_read_is_failed(job: LabelJob, folder: Path, monk
     row = label(job, find_slides(folder))["secret.svs"]
 
     assert (row["status"], row["error_code"]) == ("failed", "no_access")
-    assert row["error"].endswith("secret.svs: Permission denied; make the file readable and label again, or remove it")
+    assert row["error"].endswith("secret.svs: Permission denied; make the file readable and run it again, or remove it")
 
 
 def test_a_file_that_has_no_size_to_tell_is_failed(
@@ -147,7 +147,7 @@ def test_a_file_that_has_no_size_to_tell_is_failed(
     row = label(job, collection)["stale.svs"]
 
     assert (row["status"], row["error_code"]) == ("failed", "no_access")
-    assert row["error"].endswith("stale.svs: Stale file handle; make the file readable and label again, or remove it")
+    assert row["error"].endswith("stale.svs: Stale file handle; make the file readable and run it again, or remove it")
 
 
 def test_a_folder_called_like_a_slide_is_a_folder(job: LabelJob, folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from isolated import end, fail, pid
 
-from histo.errors import Cause, SlideError
+from histo.errors import Cause, InputError, SlideError
 from histo.pipelines.isolation import Watchdog, guarded
 from histo.pipelines.work import LabelJob
 
@@ -57,7 +57,7 @@ def test_what_dies_three_times_alone_is_blamed(
     mark(job, lost=2)
     log = tmp_path / "log"
 
-    with pytest.raises(SlideError) as caught:
+    with pytest.raises(InputError) as caught:
         guarded(job, "s.svs", "r0", os.getpid, end, how, str(log))
 
     assert caught.value.cause is cause
@@ -80,7 +80,7 @@ def test_what_isolated_work_raises_is_raised_here(job: LabelJob, error: Exceptio
 def test_a_process_that_dies_in_different_ways_is_tried_again_by_the_next_run(job: LabelJob, tmp_path: Path) -> None:
     mark(job, lost=2)
 
-    with pytest.raises(SlideError) as caught:
+    with pytest.raises(InputError) as caught:
         guarded(job, "s.svs", "r0", os.getpid, end, "SIGSEGV SIGKILL SIGSEGV", str(tmp_path / "log"))
 
     assert caught.value.cause is Cause.OUT_OF_MEMORY
@@ -89,7 +89,7 @@ def test_a_process_that_dies_in_different_ways_is_tried_again_by_the_next_run(jo
 def test_work_that_is_lost_again_and_again_is_left_to_the_next_run(job: LabelJob) -> None:
     mark(job, lost=12)
 
-    with pytest.raises(SlideError, match="12 workers were lost") as caught:
+    with pytest.raises(InputError, match="12 workers were lost") as caught:
         guarded(job, "s.svs", "r0", os.getpid, pid)
 
     assert caught.value.cause.transient

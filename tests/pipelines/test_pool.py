@@ -13,13 +13,14 @@ from label_process import write_slide
 
 from histo.errors import HistoError
 from histo.pipelines.cluster import Placement, session
-from histo.pipelines.pool import Pool, Task
-from histo.pipelines.work import LabelJob, Summary
+from histo.pipelines.pool import Pool
+from histo.pipelines.region import RegionLabeler
+from histo.pipelines.work import LabelJob, RegionTask, Summary
 
 pytestmark = pytest.mark.ray
 
 
-def collect(pool: Pool, count: int) -> tuple[list[tuple[Task, Summary]], list[Task]]:
+def collect(pool: Pool[RegionTask, Summary], count: int) -> tuple[list[tuple[RegionTask, Summary]], list[RegionTask]]:
     """Wait until so many regions are done or lost."""
     done, lost, deadline = [], [], time.monotonic() + 120
     while len(done) + len(lost) < count:
@@ -30,7 +31,7 @@ def collect(pool: Pool, count: int) -> tuple[list[tuple[Task, Summary]], list[Ta
     return done, lost
 
 
-def wait_for_room(pool: Pool) -> None:
+def wait_for_room(pool: Pool[RegionTask, Summary]) -> None:
     deadline = time.monotonic() + 120
     while not pool.has_room():
         assert time.monotonic() < deadline
@@ -41,13 +42,13 @@ def test_a_worker_that_cannot_start_ends_the_run_with_its_reason(label_job: Labe
     job, one = replace(label_job, model=tmp_path / "nowhere"), Placement(workers=1, gpus=0, cpus=1)
     reason = pytest.raises(HistoError, match=r"no worker can start: .*nowhere: no such folder")
 
-    with session(1), Pool(job, one) as pool, reason:
+    with session(1), Pool(RegionLabeler, job, one) as pool, reason:
         wait_for_room(pool)
 
 
 def test_the_regions_of_one_slide_spread_over_all_workers(label_job: LabelJob, tmp_path: Path) -> None:
     regions = tasks(label_job, found(write_slide(tmp_path / "slides" / "s.tif", 3840, 576)))
-    with session(2), Pool(label_job, Placement(workers=2, gpus=0, cpus=1)) as pool:
+    with session(2), Pool(RegionLabeler, label_job, Placement(workers=2, gpus=0, cpus=1)) as pool:
         while len(pool._in_hand) < 2:
             pool.collect(1)
         for task in regions:
@@ -61,7 +62,7 @@ def test_the_regions_of_one_slide_spread_over_all_workers(label_job: LabelJob, t
 
 def test_what_a_lost_worker_had_in_hand_comes_back_and_another_one_does_it(label_job: LabelJob, tmp_path: Path) -> None:
     regions = tasks(label_job, found(write_slide(tmp_path / "slides" / "s.tif", 3840, 576)))
-    with session(1), Pool(label_job, Placement(workers=1, gpus=0, cpus=1)) as pool:
+    with session(1), Pool(RegionLabeler, label_job, Placement(workers=1, gpus=0, cpus=1)) as pool:
         wait_for_room(pool)
         (worker,) = pool._in_hand
         pid = ray.get(worker.__ray_call__.remote(lambda _: os.getpid()))

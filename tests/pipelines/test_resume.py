@@ -19,6 +19,7 @@ from histo.demo.textures import paint
 from histo.errors import UsageError
 from histo.learn.bundle import bundle_hash
 from histo.pipelines import parts
+from histo.pipelines.continued import remove_traces
 from histo.pipelines.ledger import Ledger
 from histo.pipelines.region import RegionLabeler
 from histo.pipelines.resume import find_work
@@ -227,7 +228,7 @@ def test_drafts_of_killed_processes_are_removed_and_whole_parts_are_not(label_jo
         path.touch()
         path.with_name(".0123.tmp").touch()
 
-    parts.remove_traces(label_job.out)
+    remove_traces(label_job.out, "tiles")
 
     assert {path for path in label_job.out.rglob("*") if path.is_file()} == {part, table}
 

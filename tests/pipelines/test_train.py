@@ -17,6 +17,7 @@ from histo import store
 from histo.cli import main
 from histo.learn.bundle import read_bundle
 from histo.learn.checkpoint import read_state
+from histo.learn.layout import TILES
 from histo.learn.phases import is_stalled
 from histo.learn.predict import TorchPredictor
 from histo.pipelines.train_spec import TrainSpec
@@ -152,7 +153,7 @@ def test_a_new_run_starts_with_the_weights_of_a_chosen_epoch(finished: Path, til
     flags = ["--data", str(tiles), "--out", "unused", "--start-from", str(finished), "--epoch", str(epoch)]
     spec = read_spec(TrainSpec, flags, "histo train")
 
-    weights = initial_network(spec, ("MUS", "STR", "TUM")).state_dict()
+    weights = initial_network(spec, ("MUS", "STR", "TUM"), TILES).state_dict()
 
     trained = load_file(finished / "checkpoints" / f"epoch_{epoch:04d}" / "model.safetensors")
     assert weights.keys() == trained.keys()

@@ -144,7 +144,7 @@ def test_a_drive_that_fails_at_opening_does_not_choose_the_reader(
             patch.setattr(module, name, fail)
             error = refusal(path, "auto")
         assert error.cause is Cause.NO_ACCESS
-        assert "Stale file handle; make the file readable and label again" in str(error)
+        assert "Stale file handle; make the file readable and run it again" in str(error)
 
 
 def test_a_slide_of_which_nothing_can_be_compared_is_read_by_openslide(tmp_path: Path) -> None:

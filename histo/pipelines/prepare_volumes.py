@@ -1,0 +1,156 @@
+"""Prepare volumes: collection -> study -> volume -> one file per study, a contact sheet, and a manifest."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from histo import store, tables
+from histo.errors import ImageError
+from histo.pipelines.cluster import describe
+from histo.pipelines.record import RunRecord, past_record, versions
+from histo.pipelines.study_ledger import StudyLedger, find_study_work
+from histo.pipelines.study_run import check_apart, claimed, describe_found, finish, placed, report, settle_studies
+from histo.pipelines.study_work import StudyJob, StudyWorker
+from histo.pipelines.volume_places import FOLDERS, arrange, sheet_place, volume_place, write_manifest
+from histo.pipelines.work import Row
+from histo.report.contact_sheet import draw_contact_sheet
+from histo.spec import AbsolutePath, Spec
+from histo.volume_file import read_header, write_volume
+from histo.volumes.preparation import ALGORITHM, PreparationSpec, Prepared
+from histo.volumes.studies import FoundStudy, find_studies
+
+_COMMAND = "prepare volumes"
+
+
+class PrepareVolumesSpec(Spec):
+    """Make one volume of a fixed shape of every study (MRI or CT) in a folder, from which training reads them fast."""
+
+    studies: AbsolutePath
+    """Folder of studies, searched in depth, or a manifest (.csv or .parquet)."""
+    out: AbsolutePath
+    """Folder of the results; what is finished there is not done again."""
+    workers: int | None = Field(None, ge=1)
+    """Studies that are prepared at the same time; default: one for each CPU."""
+    study_is: Literal["folder", "file"] = "folder"
+    """What a study is: a folder that holds images, or every NIfTI file."""
+    classes: list[str] | None = None
+    """Class names: the folders that are classes; default: the first folder of each path, if there is one."""
+    retry_failed: bool = False
+    """Prepare failed studies again, also where that was the study's own fault."""
+    read_timeout_s: float = Field(300.0, gt=0, le=86_400)
+    """Seconds that preparing one study may take, after which its worker is ended, and the study is tried alone."""
+    preparation: PreparationSpec = PreparationSpec()
+
+
+@dataclass(frozen=True)
+class PrepareJob(StudyJob):
+    """What is the same for every study that is prepared."""
+
+    def settings(self) -> dict[str, Any]:
+        """See `StudyJob.settings`: there are no others than those of the preparation."""
+        return {}
+
+    def describe(self, study: FoundStudy) -> Row:
+        """See `StudyJob.describe`."""
+        return super().describe(study) | {"label": study.label, "group": study.group, "split": study.split}
+
+    def has_result(self, row: Row) -> bool:
+        """See `StudyJob.has_result`."""
+        facts = _facts(self.out, row["volume_path"])
+        return bool(facts.get("fingerprint") == row["fingerprint"]) and (self.out / row["sheet_path"]).exists()
+
+
+def _facts(out: Path, volume_path: str | None) -> dict[str, Any]:
+    """Return what the file of a volume says of it: nothing, if there is none."""
+    try:
+        return read_header(out / volume_path)[1] if volume_path else {}
+    except ImageError:
+        return {}
+
+
+def _prepare_alone(job: PrepareJob, study: FoundStudy, row: Row) -> Row:
+    return StudyPreparer(job).work(study, row)
+
+
+class StudyPreparer(StudyWorker[PrepareJob]):
+    """Writes the volume of a study, and its contact sheet."""
+
+    def alone(self) -> Callable[[PrepareJob, FoundStudy, Row], Row]:
+        """See `StudyWorker.alone`."""
+        return _prepare_alone
+
+    def known(self, study: FoundStudy, row: Row, fingerprint: str) -> Row | None:
+        """See `StudyWorker.known`: a volume says itself what it was made of, and what the ledger knows of it."""
+        out, sheet_path = self._job.out, sheet_place(study.study_id)
+        for volume_path in (row.get("volume_path"), volume_place(study.study_id, study.label)):
+            facts = _facts(out, volume_path)
+            if facts.get("fingerprint") == fingerprint and (out / sheet_path).exists():
+                columns: Row = facts["study"]
+                return columns | {"volume_path": volume_path, "sheet_path": sheet_path}
+        return None
+
+    def use(self, study: FoundStudy, prepared: Prepared, fingerprint: str) -> Row:
+        """See `StudyWorker.use`: the volume is written last, since it alone says that a study is done."""
+        places = {
+            "volume_path": volume_place(study.study_id, study.label),
+            "sheet_path": sheet_place(study.study_id),
+        }
+        sheet = self._job.out / places["sheet_path"]
+        draw_contact_sheet(prepared.volume_SDHW, prepared.columns["series"], study.study_id, sheet)
+        facts = prepared.facts | {"fingerprint": fingerprint, "study": prepared.columns}
+        with store.put_atomic(self._job.out / places["volume_path"]) as file:
+            write_volume(file, prepared.volume_SDHW, prepared.spacing_mm, facts)
+        return places
+
+
+def prepare_volumes(spec: PrepareVolumesSpec) -> int:
+    """Run a job that prepares volumes, or go on with one; returns 0, or 3 if some studies are failed.
+
+    Raises:
+        HistoError: If the settings are bad, or the run cannot go on.
+    """
+    check_apart(spec.out, spec.studies)
+    found = find_studies(spec.studies, spec.study_is, spec.classes, flag="--studies")
+    job = PrepareJob(spec.out, spec.read_timeout_s, spec.preparation)
+    with claimed(spec.out, _COMMAND, *FOLDERS):
+        ledger = StudyLedger(job, prepared_layout(job), found.studies)
+        todo = find_study_work(job, found.studies, ledger, spec.retry_failed)
+        print(f"{describe_found(found)}: {todo.describe('prepare')}", flush=True)
+        facts = {"other_files": found.others, "found": dict(todo.states), "earlier": past_record(spec.out)}
+        with placed(todo, spec.workers, "cpu", spec.out, spec.studies) as placement:
+            where = {} if placement is None else describe(placement)
+            with RunRecord(spec.out, _COMMAND, spec, **facts, **where) as run:
+                if placement is not None:
+                    settle_studies(StudyPreparer, job, todo, ledger, placement)
+                put_in_order(spec.out, ledger)
+                code = finish(run, found, ledger, spec.out)
+    report(ledger, spec.out, "volumes")
+    return code
+
+
+def prepared_layout(job: PrepareJob) -> pa.Schema:
+    """Describe the ledger: the columns, and in the footer what made the volumes."""
+    footer = {
+        "schema_version": str(tables.SCHEMA_VERSION),
+        "preparation": json.dumps(job.preparation.model_dump(mode="json") | {"algorithm": ALGORITHM}),
+        "versions": json.dumps(versions()),
+    }
+    return tables.schema(tables.PREPARED_STUDIES, metadata=footer)
+
+
+def put_in_order(out: Path, ledger: StudyLedger) -> None:
+    """Leave each volume in its place, none that is not to be used, and a manifest of those that have a class."""
+    fingerprints = {row["fingerprint"] for row in ledger.present() if row["status"] == "ok"}
+    renamed = [row for row in ledger.absent.values() if row["fingerprint"] in fingerprints]
+    for row in renamed:
+        for name in ("volume_path", "sheet_path"):
+            store.remove(out / row[name])
+        ledger.drop(row["study_id"])
+    for row in arrange(out, ledger.present()):
+        ledger.put(row)
+    write_manifest(out, ledger.present())

@@ -1,0 +1,167 @@
+"""The rows of a ledger: one for each thing found, with a status, in one Parquet file that is kept up to date.
+
+The file is rebuilt now and then, whole; between rebuilds, a file of lines has one for each row that was settled since.
+Both are read when a run begins.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from histo import store, tables
+from histo.errors import UsageError
+from histo.pipelines.work import Row
+
+_REBUILD_S = 5.0
+_REBUILD_SHARE = 0.05
+"""Share of a run's time that rebuilding may take, however long the ledger is."""
+_APPEND_S = 1.0
+
+
+@dataclass(frozen=True)
+class RowsFile:
+    """Where the rows of a ledger stand.
+
+    Attributes:
+        path: The Parquet file.
+        key: The column that names a row.
+        if_removed: What becomes of results whose rows are lost, for messages.
+    """
+
+    path: Path
+    key: str
+    if_removed: str
+
+    @property
+    def lines(self) -> Path:
+        """The rows that were settled since the last rebuild."""
+        return self.path.parent / "staging" / "ledger.jsonl"
+
+    def read(self) -> pa.Table | None:
+        """Read the table as it was rebuilt last, if there is one.
+
+        Raises:
+            UsageError: If it cannot be read.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            return pq.ParquetFile(self.path).read()
+        except (OSError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())
+            raise UsageError(f"{self.path}: cannot be read ({reason}); remove it, and {self.if_removed}") from None
+
+    def earlier(self) -> dict[str, Row]:
+        """Return the rows of the table, and in their place those that were settled after it was rebuilt.
+
+        Raises:
+            UsageError: If the table cannot be read.
+        """
+        table = self.read()
+        rows = [] if table is None else table.to_pylist()
+        return {row[self.key]: row for row in [*rows, *store.read_json_lines(self.lines)]}
+
+
+class Rows:
+    """Keeps rows by their name, counts them by their status, and keeps their file up to date.
+
+    Args:
+        file: Where they stand; nothing there is read.
+        layout: Their columns, `status` among them.
+        order: Every status that is counted, in the order in which they are shown.
+    """
+
+    def __init__(self, file: RowsFile, layout: pa.Schema, order: Sequence[str]) -> None:
+        self._file, self._layout, self._order = file, layout, order
+        self._table = layout.empty_table()
+        self._places: dict[str, int] = {}
+        self._changed: dict[str, Row] = {}
+        self._removed: list[str] = []
+        self._unsaved: list[Row] = []
+        self._states: dict[str, str] = {}
+        self._found: Counter[str] = Counter()
+        self._rebuilt = self._appended = time.monotonic()
+        self._rebuild_every_s = _REBUILD_S
+
+    def known(self, row: Row) -> Row:
+        """Leave out columns that an older or newer histo wrote."""
+        return {name: value for name, value in row.items() if name in self._layout.names}
+
+    def put(self, row: Row) -> None:
+        """Enter a row, and count it."""
+        name = row[self._file.key]
+        self._count(name, row["status"])
+        self._changed[name] = row
+
+    def put_settled(self, row: Row) -> None:
+        """Enter a row that must not be lost: it is appended to the lines before the next rebuild."""
+        self.put(row)
+        self._unsaved.append(row)
+
+    def put_uncounted(self, row: Row) -> None:
+        """Enter a row, or change one, without counting its status."""
+        self._changed[row[self._file.key]] = row
+
+    def remove_uncounted(self, name: str) -> None:
+        """Remove a row whose status was not counted."""
+        assert name not in self._states, f"{name}: its status is counted"
+        self._changed.pop(name, None)
+        self._removed.append(name)
+
+    def row(self, name: str) -> Row:
+        """Return what is known of one thing."""
+        if name in self._changed:
+            return self._changed[name]
+        (row,) = self._table.slice(self._places[name], 1).to_pylist()
+        return dict(row)
+
+    def expect(self, name: str) -> None:
+        """Count as `pending` what is to be done; its row stays true, as its result does, until it is settled."""
+        self._count(name, "pending")
+
+    def _count(self, name: str, status: str) -> None:
+        self._found.subtract([self._states[name]] if name in self._states else [])
+        self._found.update([status])
+        self._states[name] = status
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of rows of each status."""
+        return {state: self._found[state] for state in self._order if self._found[state]}
+
+    @property
+    def settled(self) -> int:
+        """Number of rows that are done."""
+        return len(self._states) - self._found["pending"]
+
+    def failures(self) -> Iterator[Row]:
+        """Yield every row that is failed."""
+        return (self.row(name) for name, state in self._states.items() if state == "failed")
+
+    def write(self, force: bool = False) -> None:
+        """Append what was settled, and rebuild the table atomically; each only now and then unless `force`."""
+        start = time.monotonic()
+        if force or start - self._rebuilt >= self._rebuild_every_s:
+            self._rebuild()
+            self._rebuilt = time.monotonic()
+            self._rebuild_every_s = max(_REBUILD_S, (self._rebuilt - start) / _REBUILD_SHARE)
+        elif self._unsaved and start - self._appended >= _APPEND_S:
+            store.append_json_lines(self._file.lines, self._unsaved)
+            self._unsaved, self._appended = [], time.monotonic()
+
+    def _rebuild(self) -> None:
+        """Put the rows that changed in the place of those that they were; ten thousand rows stay a few MB of Arrow."""
+        key = self._file.key
+        changed = tables.rows_table(list(self._changed.values()), self._layout)
+        gone = pa.array([*self._changed, *self._removed], pa.string())
+        kept = self._table.filter(pc.invert(pc.is_in(self._table[key], value_set=gone)))
+        self._table = pa.concat_tables([kept, changed]).sort_by(key).combine_chunks()
+        self._places = {name: place for place, name in enumerate(self._table[key].to_pylist())}
+        tables.write_table(self._file.path, self._table)
+        store.remove(self._file.lines)
+        self._changed, self._removed, self._unsaved = {}, [], []

@@ -1,0 +1,164 @@
+"""NIfTI files: a file of three dimensions is a series, one of four is as many as its fourth is long.
+
+Voxels are read and scaled here rather than by nibabel's array proxy, since a gzipped file is to be read to its end,
+where its checksum stands, and one volume of four dimensions without the others.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from histo.errors import Cause, StudyError
+from histo.volumes.files import accessible, stem
+from histo.volumes.geometry import Affine, Values
+from histo.volumes.series import FoundSeries, Series
+
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, ImageFileError, HeaderDataError, zlib.error)
+_GZIP = b"\x1f\x8b"
+_MM_PER_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
+_BLOCK = 2**20
+
+
+def list_nifti(study_id: str, file: Path, allow_no_orientation: bool) -> list[FoundSeries]:
+    """Read a file's header.
+
+    Args:
+        study_id: What messages call the study.
+        file: Of NIfTI-1 or NIfTI-2, gzipped or not.
+        allow_no_orientation: Whether to take the axes of a file without orientation for left to right, posterior to
+            anterior, inferior to superior.
+
+    Raises:
+        StudyError: `unreadable` or `no_access`.
+    """
+    header = _read_header(study_id, file)
+    shape = _shape(study_id, file, header)
+    count = shape[3] if len(shape) == 4 else 1
+    names = [f"{stem(file.name)}#{index}" for index in range(count)] if len(shape) == 4 else [stem(file.name)]
+    read = partial(_read, study_id, file, allow_no_orientation)
+    return [FoundSeries(name, "nifti", str(file), partial(read, index)) for index, name in enumerate(names)]
+
+
+def _read_header(study_id: str, file: Path) -> Any:
+    with _damage(study_id, file), _open(file) as opened:
+        head = opened.read(540)
+        kind: Any = nib.Nifti2Header if int.from_bytes(head[:4], "little") in (540, 0x1C020000) else nib.Nifti1Header
+        size = kind.template_dtype.itemsize
+        if len(head) < size:
+            raise EOFError(f"{len(head)} bytes, a header has {size}")
+        return kind.from_fileobj(BytesIO(head[:size]))
+
+
+def _shape(study_id: str, file: Path, header: Any) -> tuple[int, ...]:
+    """Return three or four extents; further ones are 1."""
+    shape = tuple(int(extent) for extent in header.get_data_shape())
+    kind = header.get_data_dtype()
+    if kind.fields or kind.kind not in "iuf":
+        what = "colour (RGB)" if kind.fields else f"{kind} values"
+        raise StudyError(Cause.UNREADABLE, f"{study_id}: {file} holds {what}; give a file of real grey values")
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) not in (3, 4) or min(shape) < 1:
+        raise StudyError(
+            Cause.UNREADABLE,
+            f"{study_id}: {file} has the extents {shape}; expected three, or four where it holds several series",
+        )
+    return shape
+
+
+def _read(study_id: str, file: Path, allow_no_orientation: bool, index: int, where: str) -> Series:
+    header = _read_header(study_id, file)
+    affine, notes = _affine(header, allow_no_orientation, f"{where} ({file})")
+    shape = _shape(study_id, file, header)[:3]
+    with _damage(study_id, file):
+        stored = _read_voxels(file, header, shape, index)
+        slope, intercept = header.get_slope_inter()
+    return Series(_scaled(stored, slope, intercept), affine, notes)
+
+
+def _read_voxels(file: Path, header: Any, shape: tuple[int, ...], index: int) -> npt.NDArray[Any]:
+    """Return one volume as stored, `(k, j, i)`, and read the file to its end."""
+    kind = header.get_data_dtype()
+    size = int(np.prod(shape)) * kind.itemsize
+    with _open(file) as opened:
+        opened.seek(int(header.get_data_offset()) + index * size)
+        content = opened.read(size)
+        if len(content) < size:
+            raise EOFError(f"{len(content)} of {size} bytes of voxels")
+        while opened.read(_BLOCK):
+            pass
+    return np.frombuffer(content, kind).reshape(shape[::-1])
+
+
+def _scaled(stored_DHW: npt.NDArray[Any], slope: float | None, intercept: float | None) -> Values:
+    """Scale in float64, slice by slice, and keep float32."""
+    values = np.empty(stored_DHW.shape, np.float32)
+    for target, source in zip(values, stored_DHW, strict=True):
+        target[...] = source.astype(np.float64) * (slope or 1.0) + (intercept or 0.0)
+    return values
+
+
+def _affine(header: Any, allow_no_orientation: bool, where: str) -> tuple[Affine, tuple[str, ...]]:
+    """Take the sform, else the qform; metres and microns become mm."""
+    notes: tuple[str, ...] = ()
+    if int(header["sform_code"]) > 0:
+        affine = header.get_sform()
+    elif int(header["qform_code"]) > 0:
+        affine = _qform(header, where)
+    elif allow_no_orientation:
+        affine = np.diag([*np.abs(header["pixdim"][1:4].astype(np.float64)), 1.0])
+        notes = ("the file gives no orientation; its axes were taken for left to right, posterior to anterior, up",)
+    else:
+        raise StudyError(
+            Cause.NO_ORIENTATION,
+            f"{where}: neither sform nor qform, so left and right are not known; repair the header, or give"
+            " --allow-no-orientation where you know its axes to be those of RAS",
+        )
+    scale = _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
+    return np.diag([scale, scale, scale, 1.0]) @ np.asarray(affine, np.float64), notes
+
+
+def _qform(header: Any, where: str) -> Affine:
+    try:
+        affine: Affine = header.get_qform()
+    except (ValueError, HeaderDataError) as error:
+        raise StudyError(
+            Cause.BAD_GEOMETRY, f"{where}: no valid qform ({' '.join(str(error).split())}); repair the header"
+        ) from None
+    return affine
+
+
+@contextmanager
+def _open(file: Path) -> Iterator[BinaryIO | gzip.GzipFile]:
+    with file.open("rb") as raw:
+        packed = raw.read(2) == _GZIP
+        raw.seek(0)
+        if packed:
+            with gzip.GzipFile(fileobj=raw) as unpacked:
+                yield unpacked
+        else:
+            yield raw
+
+
+@contextmanager
+def _damage(study_id: str, file: Path) -> Iterator[None]:
+    """Turn what damage does to the readers into an error of the study."""
+    try:
+        with accessible(study_id, file):
+            yield
+    except _DAMAGE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise StudyError(
+            Cause.UNREADABLE, f"{study_id}: {file} is not a readable NIfTI file ({reason}); copy it again"
+        ) from error

@@ -1,0 +1,183 @@
+"""What a DICOM header says of its image: which series it belongs to, and where each of its frames lies.
+
+A single-frame file is one plane; a multi-frame (enhanced) one is as many as it has frames, placed by its functional
+groups. Objects without an image of the patient in grey (reports, masks, doses, captures of a screen, colour) and scouts
+are left out, each with a word that says why.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.uid import UID
+
+from histo.errors import Cause, StudyError
+from histo.volumes.files import accessible, kind_name
+
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_NO_IMAGES = {
+    "1.2.840.10008.5.1.4.1.1.66.4": "masks (SEG)",
+    "1.2.840.10008.5.1.4.1.1.66.7": "masks (SEG)",
+    "1.2.840.10008.5.1.4.1.1.481.2": "doses (RTDOSE)",
+    "1.2.840.10008.5.1.4.1.1.30": "parametric maps",
+    "1.2.840.10008.1.3.10": "DICOMDIR",
+}
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_TAGS = [
+    *("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "ProtocolName"),
+    *("Modality", "ImageType", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One slice: where its pixels are, and where it lies in the patient.
+
+    Attributes:
+        file: Where it is stored.
+        frame: Its place among the file's frames, from 0.
+        shape: Its rows and columns.
+        position_mm: Centre of its first pixel, LPS; None where the header does not say.
+        orientation: Directions of growing columns and of growing rows, LPS; likewise.
+        spacing_mm: Distance of rows, and of columns; likewise.
+        slope: By which stored values are multiplied, as exactly as NIfTI stores it (float32).
+        intercept: What is added then, likewise.
+    """
+
+    file: Path
+    frame: int
+    shape: tuple[int, int]
+    position_mm: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
+    spacing_mm: tuple[float, ...] | None
+    slope: float
+    intercept: float
+
+    def __str__(self) -> str:
+        return f"{self.file.name} frame {self.frame}" if self.frame else self.file.name
+
+
+@dataclass(frozen=True)
+class PlanesOfFile:
+    """One DICOM image.
+
+    Attributes:
+        series: What its series is told by: the SeriesInstanceUID; its folder where there is none.
+        study_uid: StudyInstanceUID; empty if there is none.
+        name: The series' description, else its protocol, else its folder.
+        mark: The series' number, else its UID.
+        modality: CT, MR, ...
+        inverted: Whether low values are to be shown bright (MONOCHROME1); values are as stored all the same.
+        planes: Its frames.
+    """
+
+    series: str
+    study_uid: str
+    name: str
+    mark: str
+    modality: str
+    inverted: bool
+    planes: tuple[Plane, ...]
+
+
+def read_planes(study_id: str, file: Path) -> PlanesOfFile | str:
+    """Read a header; a file that is left out is the word for its kind.
+
+    Raises:
+        StudyError: `unreadable` or `no_access`.
+    """
+    try:
+        with accessible(study_id, file), file.open("rb") as opened:
+            header = pydicom.dcmread(opened, stop_before_pixels=True, specific_tags=list(_TAGS), force=True)
+        left_out = _left_out(file, header)
+        if left_out:
+            return left_out
+        return _planes_of_file(file, header)
+    except StudyError:
+        raise
+    except Exception as error:  # pydicom raises what its parser runs into
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise StudyError(
+            Cause.UNREADABLE, f"{study_id}: {file} is not readable DICOM ({reason}); copy it again, or remove it"
+        ) from error
+
+
+def _left_out(file: Path, header: Any) -> str:
+    """Return the word for what is no slice of the patient; empty for an image."""
+    uid = UID(str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or ""))
+    if uid in _NO_IMAGES:
+        return _NO_IMAGES[uid]
+    if not header.get("Rows") or not header.get("Columns"):
+        if not uid and "TransferSyntaxUID" not in header.file_meta:
+            return f"{kind_name(file.name)} files"
+        if not uid or "Image Storage" in uid.name:
+            raise EOFError("the header ends before the size of the image")
+        return f"{header.get('Modality') or uid.name} objects"
+    if uid.startswith(_SECONDARY_CAPTURE):
+        return "secondary captures"
+    if int(header.get("SamplesPerPixel") or 1) > 1 or header.get("PhotometricInterpretation", _GREY[1]) not in _GREY:
+        return "colour images"
+    return "localizers" if "LOCALIZER" in _texts(header.get("ImageType")) else ""
+
+
+def _planes_of_file(file: Path, header: Any) -> PlanesOfFile:
+    uid, number = _text(header, "SeriesInstanceUID"), _text(header, "SeriesNumber")
+    return PlanesOfFile(
+        series=uid or f"folder {file.parent}",
+        study_uid=_text(header, "StudyInstanceUID"),
+        name=_text(header, "SeriesDescription") or _text(header, "ProtocolName") or file.parent.name,
+        mark=number or uid,
+        modality=_text(header, "Modality"),
+        inverted=_text(header, "PhotometricInterpretation") == _GREY[0],
+        planes=tuple(_planes(file, header)),
+    )
+
+
+def _planes(file: Path, header: Any) -> Iterator[Plane]:
+    shape = int(header.Rows), int(header.Columns)
+    shared = [*(header.get("SharedFunctionalGroupsSequence") or []), header]
+    groups = header.get("PerFrameFunctionalGroupsSequence") or []
+    count = int(header.get("NumberOfFrames") or 1)
+    if groups and len(groups) != count:
+        raise ValueError(f"{count} frames, but the places of {len(groups)}")
+    for frame in range(count):
+        sources = [groups[frame], *shared] if groups else shared if count == 1 else []
+        slope = _first(sources, "PixelValueTransformationSequence", "RescaleSlope", 1)
+        intercept = _first(sources, "PixelValueTransformationSequence", "RescaleIntercept", 1)
+        yield Plane(
+            file=file,
+            frame=frame,
+            shape=shape,
+            position_mm=_first(sources, "PlanePositionSequence", "ImagePositionPatient", 3),
+            orientation=_first(sources, "PlaneOrientationSequence", "ImageOrientationPatient", 6),
+            spacing_mm=_first(sources, "PixelMeasuresSequence", "PixelSpacing", 2),
+            slope=float(np.float32(slope[0])) if slope else 1.0,
+            intercept=float(np.float32(intercept[0])) if intercept else 0.0,
+        )
+
+
+def _first(sources: list[Any], group: str, name: str, count: int) -> tuple[float, ...] | None:
+    """Return the numbers of an element: of the frame's own groups, of the shared ones, or of the file."""
+    for source in sources:
+        items = source.get(group) or []
+        value = (items[0] if items else source).get(name)
+        if value is not None and value != "":
+            numbers = tuple(float(number) for number in (value if count > 1 else [value]))
+            if len(numbers) != count:
+                raise ValueError(f"{name} has {len(numbers)} values, expected {count}")
+            return numbers
+    return None
+
+
+def _text(header: Any, name: str) -> str:
+    value = header.get(name)
+    return "" if value is None else str(value).strip()
+
+
+def _texts(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [str(part) for part in value or []]

@@ -1,0 +1,215 @@
+"""From the files of a study to its volume: read, oriented, chosen, framed, and mapped to 8 bits."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from histo.errors import Cause, StudyError
+from histo.spec import Spec
+from histo.volume_file import Volume
+from histo.volumes.dicom import list_dicom
+from histo.volumes.files import counted, sort_files
+from histo.volumes.framing import fit
+from histo.volumes.geometry import Oriented, orient
+from histo.volumes.intensity import IntensityWindow, Rule, check_values, percentile_window, zscore_window
+from histo.volumes.nifti import list_nifti
+from histo.volumes.series import FoundSeries, choose_series, name_apart
+from histo.volumes.slices import Choice, Fill, choose_slices, require_several, slice_distance_mm
+
+ALGORITHM = 1
+"""Counts up whenever a volume of the same files and settings could differ from that of an earlier version."""
+
+_COARSE = 2.0
+
+
+class PreparationSpec(Spec):
+    """How a study becomes a volume; stored with every volume, and with every model that is trained on them."""
+
+    series: list[Annotated[str, Field(min_length=1)]] = Field(default=[])
+    """names of the series in the order of the channels, case-insensitive, or globs such as *flair*; none: all series of
+    the study in the order of their names"""
+
+    series_count: int = Field(default=3, ge=1)
+    """how many series a study has, where --series names none"""
+
+    slices: int = Field(default=20, ge=1)
+    """slices of a volume, inferior to superior"""
+
+    size_px: int = Field(default=512, ge=8)
+    """edge of its slices, which are square"""
+
+    choice: Choice = "even"
+    """which slices: evenly over the extent; or outer-middle, a quarter from each end and the rest from the middle"""
+
+    fill: Fill = "repeat"
+    """where a series has fewer slices than asked for: repeat some of them, or pad with black ones"""
+
+    intensity: Rule = "percentile"
+    """what spans 0 to 255: two percentiles of a series' foreground, a number of standard deviations around its mean, or
+    a window of Hounsfield units"""
+
+    percentile_low: float = Field(default=0.5, ge=0, le=100)
+    """percentile of the foreground that becomes 0"""
+
+    percentile_high: float = Field(default=99.5, ge=0, le=100)
+    """percentile of the foreground that becomes 255"""
+
+    zscore_span: float = Field(default=4.0, gt=0)
+    """standard deviations below and above the mean of the foreground that become 0 and 255"""
+
+    hounsfield_centre: float = 40.0
+    """centre of the window, Hounsfield units"""
+
+    hounsfield_width: float = Field(default=400.0, gt=0)
+    """width of the window, Hounsfield units"""
+
+    spacing_tolerance: float = Field(default=0.05, ge=0, lt=0.5)
+    """greatest deviation of a gap between DICOM slices from their median gap, as a share of it"""
+
+    allow_no_orientation: bool = False
+    """take the axes of a NIfTI file without orientation for left to right, posterior to anterior, inferior to
+    superior"""
+
+    @model_validator(mode="after")
+    def _check(self) -> "PreparationSpec":
+        if self.percentile_low >= self.percentile_high:
+            raise ValueError(
+                f"percentile_low {self.percentile_low} is not below percentile_high {self.percentile_high}"
+            )
+        if self.choice == "outer-middle" and self.slices < 4:
+            raise ValueError(f"choice outer-middle needs 4 slices or more, not {self.slices}")
+        return self
+
+    @property
+    def channels(self) -> int:
+        """Series of a volume."""
+        return len(self.series) or self.series_count
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A volume and what is known of it.
+
+    Attributes:
+        volume_SDHW: uint8; axes as `histo.volume_file` says.
+        spacing_mm: Distance of its neighbouring slices, rows and columns; of the first series where they differ.
+        facts: What its file stores: settings, series, spacing.
+        columns: What the ledger says of the study's files.
+    """
+
+    volume_SDHW: Volume
+    spacing_mm: tuple[float, float, float]
+    facts: dict[str, Any]
+    columns: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Channel:
+    """One series of the volume, `(D, H, W)`, and what it was made of."""
+
+    grey_DHW: Volume
+    spacing_mm: tuple[float, float, float]
+    found_slices: int
+    found_spacing_mm: tuple[float, float, float]
+    notes: tuple[str, ...]
+
+
+def prepare(study_id: str, files: Sequence[Path], spec: PreparationSpec) -> Prepared:
+    """Prepare one study; one series is in memory at a time.
+
+    Args:
+        study_id: What messages call it.
+        files: All of its files, images or not.
+        spec: How.
+
+    Raises:
+        StudyError: If it cannot be used; the cause and the message say why.
+    """
+    found, notes = list_series(study_id, files, spec)
+    chosen = choose_series(study_id, found, spec.series, spec.series_count)
+    channels = [_prepare_series(series, f"{study_id}: series {series.name}", spec) for series in chosen]
+    notes += [
+        f"{series.name}: {note}" for series, channel in zip(chosen, channels, strict=True) for note in channel.notes
+    ]
+    names, formats = [series.name for series in chosen], {series.format for series in chosen}
+    spacing = channels[0].spacing_mm
+    return Prepared(
+        volume_SDHW=np.stack([channel.grey_DHW for channel in channels]),
+        spacing_mm=spacing,
+        facts={
+            "preparation": spec.model_dump(mode="json") | {"algorithm": ALGORITHM},
+            "series": names,
+            "spacing_mm": list(spacing),
+        },
+        columns={
+            "format": formats.pop() if len(formats) == 1 else "mixed",
+            "n_series": len(names),
+            "series": names,
+            "n_slices": [channel.found_slices for channel in channels],
+            "spacing_mm": [list(channel.found_spacing_mm) for channel in channels],
+            "notes": "; ".join(notes) or None,
+        },
+    )
+
+
+def list_series(study_id: str, files: Sequence[Path], spec: PreparationSpec) -> tuple[list[FoundSeries], list[str]]:
+    """List the series of a study by name, and say which files were left out.
+
+    Raises:
+        StudyError: If there is none, or a header cannot be read.
+    """
+    kinds = sort_files(study_id, files)
+    found = [series for file in kinds.nifti for series in list_nifti(study_id, file, spec.allow_no_orientation)]
+    dicom = list_dicom(study_id, kinds.dicom, spec.spacing_tolerance)
+    left_out = dicom.left_out + Counter({f"{ending} files": count for ending, count in kinds.others.items()})
+    if not found and not dicom.series:
+        held = counted(left_out) or "no files"
+        raise StudyError(
+            Cause.NO_IMAGES,
+            f"{study_id}: no MRI or CT series in it, but {held}; give NIfTI or DICOM files, or remove it",
+        )
+    notes = [f"left out: {counted(left_out)}"] if left_out else []
+    return name_apart(found + dicom.series), notes + dicom.notes
+
+
+def _prepare_series(found: FoundSeries, where: str, spec: PreparationSpec) -> _Channel:
+    series = found.read(where)
+    oriented = orient(series.values_DHW, series.affine, where)
+    count, rows, columns = oriented.values_DHW.shape
+    require_several((count, rows, columns), where)
+    check_values(oriented.values_DHW, where, spec.intensity == "hounsfield")
+    window = _window(oriented, spec)
+    frame = fit(rows, columns, oriented.spacing_mm[1:], spec.size_px)
+    chosen = choose_slices(count, spec.slices, spec.choice, spec.fill)
+    grey = np.zeros((spec.slices, spec.size_px, spec.size_px), np.uint8)
+    for target, index in zip(grey, chosen, strict=True):
+        if index is not None:
+            target[...] = frame.put(oriented.values_DHW[index], window)
+    distance = slice_distance_mm(chosen, count, oriented.spacing_mm[0], spec.choice)
+    notes = (*series.notes, *_notes(oriented, window))
+    return _Channel(grey, (distance, frame.pixel_mm, frame.pixel_mm), count, oriented.spacing_mm, notes)
+
+
+def _window(oriented: Oriented, spec: PreparationSpec) -> IntensityWindow:
+    match spec.intensity:
+        case "percentile":
+            return percentile_window(oriented.values_DHW, spec.percentile_low, spec.percentile_high)
+        case "zscore":
+            return zscore_window(oriented.values_DHW, spec.zscore_span)
+        case "hounsfield":
+            half = spec.hounsfield_width / 2
+            return IntensityWindow(spec.hounsfield_centre - half, spec.hounsfield_centre + half)
+
+
+def _notes(oriented: Oriented, window: IntensityWindow) -> Iterator[str]:
+    if window.empty:
+        yield "constant: all black"
+    z, y, x = oriented.spacing_mm
+    if max(x, y) > _COARSE * min(x, y):
+        axis = "left-right" if x > y else "front-back"
+        yield f"coarse {axis} ({max(x, y):g} mm; {z:g} mm between slices): acquired in other planes, cut across here"

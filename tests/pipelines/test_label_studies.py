@@ -1,0 +1,203 @@
+"""The job that labels studies: through the command on a Ray of its own, and in a plain loop."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from made_studies import settle, write_study
+from plain_loop import rows_of
+
+from histo.cli import main
+from histo.demo.bundle import STUDY_CLASSES, random_volume_bundle
+from histo.errors import HistoError
+from histo.learn.bundle import bundle_hash, read_bundle
+from histo.learn.layout import VolumeLayout
+from histo.learn.predict import TorchPredictor
+from histo.pipelines.label_studies import LabelStudiesJob, StudyLabeler, labelled_layout
+from histo.volumes.preparation import ALGORITHM, PreparationSpec, prepare
+from histo.volumes.studies import find_studies
+
+SMALL = PreparationSpec(size_px=24, slices=4)
+GOOD = ("p1/s1", "p1/s2", "p2/s3")
+
+
+def bundle_for(folder: Path, preparation: dict[str, Any] | None) -> Path:
+    return random_volume_bundle(folder, VolumeLayout(3, 4, preparation), size_px=16)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that sees 16 px of volumes of 24 px."""
+    return bundle_for(tmp_path_factory.mktemp("bundle"), SMALL.model_dump(mode="json") | {"algorithm": ALGORITHM})
+
+
+@pytest.fixture
+def studies(tmp_path: Path) -> Path:
+    """Three studies, and one of which a series is broken."""
+    for number, name in enumerate((*GOOD, "p3/broken")):
+        write_study(tmp_path / "studies" / name, seed=number)
+    (tmp_path / "studies" / "p3" / "broken" / "t1.nii.gz").write_bytes(b"not an image")
+    return tmp_path / "studies"
+
+
+def job_for(model: Path, out: Path) -> LabelStudiesJob:
+    return LabelStudiesJob(
+        out=out,
+        read_timeout_s=60,
+        preparation=SMALL,
+        model=model,
+        model_hash=bundle_hash(model),
+        classes=STUDY_CLASSES,
+        precision="float32",
+    )
+
+
+def label(job: LabelStudiesJob, studies: Path, **flags: Any) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
+    return settle(StudyLabeler(job), job, labelled_layout(job, None), find_studies(studies).studies, **flags)
+
+
+def test_a_row_has_what_the_bundle_says_of_the_volume_that_training_would_see(
+    model: Path, studies: Path, tmp_path: Path
+) -> None:
+    rows, _ = label(job_for(model, tmp_path / "out"), studies)
+
+    study = find_studies(studies).studies[0]
+    volume = prepare(study.study_id, study.files, SMALL).volume_SDHW
+    array = VolumeLayout(3, 4).fit(volume, 16)
+    expected = TorchPredictor(model)(array[None])[0]
+    row = rows["p1/s1"]
+    assert [row[f"prob_{name}"] for name in STUDY_CLASSES] == pytest.approx(expected.tolist(), abs=1e-6)
+    assert row["pred"] == int(expected.argmax())
+    assert row["label"] == STUDY_CLASSES[row["pred"]]
+    assert row["confidence"] == pytest.approx(float(expected.max()), abs=1e-6)
+    assert row["entropy"] == pytest.approx(float(-(expected * np.log(expected)).sum()), abs=1e-5)
+
+
+def test_a_broken_study_is_a_row_without_a_prediction_and_stops_nothing(
+    model: Path, studies: Path, tmp_path: Path
+) -> None:
+    rows, _ = label(job_for(model, tmp_path / "out"), studies)
+
+    assert {name: row["status"] for name, row in rows.items()} == dict.fromkeys(GOOD, "ok") | {"p3/broken": "failed"}
+    assert rows["p3/broken"]["error_code"] == "unreadable"
+    assert [rows["p3/broken"][name] for name in ("pred", "label", "confidence", "prob_mts")] == [None] * 4
+
+
+def test_nothing_is_done_twice_and_what_changed_is_done_anew(model: Path, studies: Path, tmp_path: Path) -> None:
+    job = job_for(model, tmp_path / "out")
+    before, _ = label(job, studies)
+
+    _, states = label(job, studies)
+    assert states == {"done": 3, "failed": 1}
+
+    write_study(studies / "p1" / "s1", seed=99)
+    after, states = label(job, studies)
+    assert states == {"files": 1, "done": 2, "failed": 1}
+    assert after["p1/s1"]["prob_mts"] != before["p1/s1"]["prob_mts"]
+    assert after["p1/s2"] == before["p1/s2"]
+
+    _, states = label(replace(job, preparation=SMALL.model_copy(update={"intensity": "zscore"})), studies)
+    assert states == {"settings": 4}
+
+
+def test_files_that_were_only_touched_keep_their_result(model: Path, studies: Path, tmp_path: Path) -> None:
+    job = job_for(model, tmp_path / "out")
+    before, _ = label(job, studies)
+    file = studies / "p1" / "s1" / "t1.nii.gz"
+    file.write_bytes(file.read_bytes())
+
+    after, states = label(job, studies)
+
+    assert states["files"] == 1
+    assert after["p1/s1"]["prob_mts"] == before["p1/s1"]["prob_mts"]
+    assert after["p1/s1"]["attempts"] == 2
+
+
+@pytest.mark.ray
+def test_the_command_labels_a_folder_and_then_has_nothing_to_do(
+    model: Path, studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, out = Path(shutil.copytree(model, tmp_path / "model")), tmp_path / "out"
+    command = ["label", "--studies", str(studies), "--model", str(own), "--out", str(out), "--workers", "2"]
+
+    assert main(command) == 3
+    first, log = rows_of(out / "studies.parquet"), capsys.readouterr().out
+    assert main(command) == 3
+    again = capsys.readouterr().out
+
+    assert "4 studies: 4 to label" in log
+    assert "3 ok, 1 failed" in log
+    assert "p3/broken" in log
+    assert "3 done before, 1 failed before" in again
+    assert rows_of(out / "studies.parquet") == first
+    loop, _ = label(job_for(own, tmp_path / "loop"), studies)
+    for row in first:
+        if row["status"] == "ok":
+            assert row["prob_mts"] == pytest.approx(loop[row["study_id"]]["prob_mts"], abs=1e-4)
+            assert row["fingerprint"] == loop[row["study_id"]]["fingerprint"]
+    footer = pq.read_schema(out / "studies.parquet").metadata
+    assert json.loads(footer[b"histo.classes"]) == list(STUDY_CLASSES)
+    assert sorted(path.name for path in out.iterdir()) == ["run.json", "studies.parquet"]
+    other = random_volume_bundle(
+        tmp_path / "other", VolumeLayout(3, 4, read_bundle(own).input.layout.preparation), 16, classes=("a", "b")
+    )
+    assert main([*command, "--model", str(other)]) == 2
+    assert "holds results of a bundle with other classes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--slides", "x", "--studies", "x"], "--slides and --studies are two kinds of input"),
+        ([], "--slides is missing (or --studies, for a bundle that classifies studies)"),
+        (["--slides", "x"], "classifies studies; give --studies"),
+    ],
+)
+def test_the_input_is_of_one_kind_and_that_of_the_bundle(
+    model: Path, flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["label", *flags, "--model", str(model), "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_bundle_of_tiles_does_not_label_studies(
+    bare_bundle: Path, studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--studies", str(studies), "--model", str(bare_bundle), "--out", str(tmp_path / "out")]
+
+    assert main(["label", *flags]) == 2
+    assert "classifies tiles; give --slides" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("preparation", "message"),
+    [(None, "does not say how a study becomes a volume"), ({"algorithm": 0}, "prepared by algorithm 0")],
+)
+def test_a_bundle_that_cannot_prepare_studies_is_refused(
+    studies: Path,
+    tmp_path: Path,
+    preparation: dict[str, Any] | None,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = bundle_for(tmp_path / "bundle", preparation)
+
+    assert main(["label", "--studies", str(studies), "--model", str(folder), "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_changed_bundle_ends_a_worker(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(HistoError, match="the bundle was changed while the run went on"):
+        StudyLabeler(replace(job_for(model, tmp_path), model_hash="other"))
+
+
+def test_results_do_not_come_to_lie_among_the_studies(
+    model: Path, studies: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["label", "--studies", str(studies), "--model", str(model), "--out", str(studies / "out")]) == 2
+    assert "lies in --studies" in capsys.readouterr().err

@@ -1,0 +1,194 @@
+from pathlib import Path
+
+import gdcm
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import JPEG2000Lossless, RLELossless
+from volumes import fake_dicom as fake
+
+from histo.volumes.dicom import DicomListing, list_dicom
+from histo.volumes.geometry import Oriented, orient
+from histo.volumes.series import Series
+
+GDCM = gdcm.TransferSyntax
+
+
+def listing(files: list[Path]) -> DicomListing:
+    return list_dicom("s1", files, spacing_tolerance=0.05)
+
+
+def read(files: list[Path]) -> Series:
+    (found,) = listing(files).series
+    return found.read("s1: series Thorax")
+
+
+def oriented(files: list[Path]) -> Oriented:
+    series = read(files)
+    return orient(series.values_DHW, series.affine, "s1")
+
+
+@pytest.mark.parametrize(
+    ("orientation", "axes"),
+    [
+        (fake.AXIAL, (0, 1, 2)),
+        (fake.PRONE, (0, 1, 2)),
+        ((1, 0, 0, 0, -1, 0), (0, 1, 2)),
+        ((0, 1, 0, 1, 0, 0), (0, 2, 1)),
+        (fake.SAGITTAL, (1, 2, 0)),
+        ((0, -1, 0, 0, 0, 1), (1, 2, 0)),
+        (fake.CORONAL, (1, 0, 2)),
+        ((-1, 0, 0, 0, 0, 1), (1, 0, 2)),
+    ],
+)
+@pytest.mark.parametrize("frames", ["files", "enhanced"])
+def test_every_voxel_comes_to_its_place_in_the_patient(
+    tmp_path: Path, orientation: tuple[int, ...], axes: tuple[int, ...], frames: str
+) -> None:
+    slices = fake.planes(orientation)
+    files = fake.save(tmp_path, slices if frames == "files" else [fake.enhanced(slices[::-1])])
+
+    found = oriented(files)
+
+    shape = [fake.SHAPE[axis] for axis in axes]
+    spacing = tuple(float(fake.SPACING_MM[axis]) for axis in axes)
+    assert found.spacing_mm == spacing
+    assert np.array_equal(found.values_DHW, fake.grid(shape, spacing))
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
+@pytest.mark.parametrize("frames", ["files", "enhanced"])
+def test_compressed_pixels_are_those_that_were_compressed(tmp_path: Path, syntax: pydicom.uid.UID, frames: str) -> None:
+    slices = fake.planes(shape=(5, 32, 32), spacing_mm=(3, 1, 1))
+    slices = slices if frames == "files" else [fake.enhanced(slices)]
+    for one in slices:
+        one.compress(syntax)
+
+    found = oriented(fake.save(tmp_path, slices))
+
+    assert np.array_equal(found.values_DHW, fake.grid((5, 32, 32), (3, 1, 1)))
+
+
+@pytest.mark.parametrize("syntax", [GDCM.JPEGLosslessProcess14_1, GDCM.JPEGLosslessProcess14, GDCM.JPEGLSLossless])
+def test_lossless_jpeg_is_decoded(tmp_path: Path, syntax: int) -> None:
+    files = fake.save(tmp_path, fake.planes())
+    for file in files:
+        fake.compress_with_gdcm(file, syntax)
+
+    found = oriented(files)
+
+    assert np.array_equal(found.values_DHW, fake.grid(fake.SHAPE, fake.SPACING_MM))
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_values_are_stored_ones_times_slope_plus_intercept_of_their_own_slice(tmp_path: Path, signed: bool) -> None:
+    slices = fake.planes()
+    stored = np.arange(5 * 42).reshape(fake.SHAPE) - (100 if signed else 0)
+    for index, one in enumerate(slices):
+        fake.set_values(one, stored[index], bits=12, signed=signed)
+        one.RescaleSlope, one.RescaleIntercept = 1 + index / 8, -1024 + index
+
+    values = read(fake.save(tmp_path, slices)).values_DHW
+
+    scale, shift = 1 + np.arange(5)[:, None, None] / 8, np.arange(5)[:, None, None] - 1024
+    assert np.array_equal(values, stored * scale + shift)
+
+
+def test_enhanced_frames_have_slopes_of_their_own(tmp_path: Path) -> None:
+    slices = fake.planes()
+    for index, one in enumerate(slices):
+        one.RescaleSlope, one.RescaleIntercept = 1 + index / 4, 10 * index
+
+    values = read(fake.save(tmp_path, [fake.enhanced(slices)])).values_DHW
+
+    place = np.arange(5)[:, None, None]
+    expected = np.stack([one.pixel_array for one in slices]) * (1 + place / 4) + 10 * place
+    assert np.array_equal(values, expected)
+
+
+def test_slices_without_preamble_are_read(tmp_path: Path) -> None:
+    slices = fake.planes()
+    for index, one in enumerate(slices):
+        del one.file_meta
+        one.save_as(tmp_path / str(index), implicit_vr=True, little_endian=True)
+
+    found = oriented(sorted(tmp_path.iterdir()))
+
+    assert np.array_equal(found.values_DHW, fake.grid(fake.SHAPE, fake.SPACING_MM))
+
+
+def test_low_values_that_are_shown_bright_stay_low(tmp_path: Path) -> None:
+    slices = fake.planes()
+    for one in slices:
+        one.PhotometricInterpretation = "MONOCHROME1"
+
+    series = read(fake.save(tmp_path, slices))
+
+    assert series.values_DHW[0, -1, -1] == 0
+    assert series.notes == ("low values are meant to be shown bright (MONOCHROME1); they are as stored",)
+
+
+def test_series_are_told_by_their_uid_and_named_by_their_description(tmp_path: Path) -> None:
+    slices = fake.planes() + fake.planes()
+    for one in slices[5:]:
+        one.SeriesInstanceUID, one.SeriesDescription = "1.2.1.2", "Abdomen"
+
+    found = listing(fake.save(tmp_path, slices, [f"{index}.dcm" for index in range(10)])).series
+
+    assert [series.name for series in found] == ["Thorax", "Abdomen"]
+
+
+def test_series_whose_identifiers_were_removed_are_told_by_their_folder(tmp_path: Path) -> None:
+    files = []
+    for folder in ("T1", "T2"):
+        slices = fake.planes()
+        for one in slices:
+            one.SeriesInstanceUID = one.SeriesDescription = one.StudyInstanceUID = ""
+        files += fake.save(tmp_path / folder, slices)
+
+    found = listing(files).series
+
+    assert [series.name for series in found] == ["T1", "T2"]
+
+
+def test_what_is_no_slice_is_left_out_and_counted(tmp_path: Path) -> None:
+    slices = fake.planes() + fake.planes()
+    scout, colour, capture, report, mask = slices[5:]
+    scout.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    colour.PhotometricInterpretation, colour.SamplesPerPixel = "RGB", 3
+    capture.SOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+    report.SOPClassUID, report.Modality = pydicom.uid.BasicTextSRStorage, "SR"
+    del report.Rows, report.PixelData
+    mask.SOPClassUID = pydicom.uid.SegmentationStorage
+
+    found = listing(fake.save(tmp_path, slices, [f"{index}.dcm" for index in range(10)]))
+
+    assert found.left_out == {
+        "localizers": 1,
+        "colour images": 1,
+        "secondary captures": 1,
+        "SR objects": 1,
+        "masks (SEG)": 1,
+    }
+    assert np.array_equal(
+        found.series[0].read("s1").values_DHW, read(fake.save(tmp_path / "only", slices[:5])).values_DHW
+    )
+
+
+def test_files_of_two_examinations_are_noted(tmp_path: Path) -> None:
+    slices = fake.planes()
+    slices[3].StudyInstanceUID = "1.2.2"
+
+    assert listing(fake.save(tmp_path, slices)).notes == ["files of 2 examinations (StudyInstanceUID)"]
+
+
+def test_what_pydicom_warns_of_becomes_a_note(tmp_path: Path) -> None:
+    slices = fake.planes()
+    files = fake.save(tmp_path, slices)
+    for file in files:
+        file.write_bytes(file.read_bytes().replace(b"1.2.1.1\0", b"1.2.1.x\0"))
+
+    (note,) = listing(files).notes
+
+    assert "Invalid value for VR UI: '1.2.1.x'" in note
+    assert note.endswith("(5 times)")
