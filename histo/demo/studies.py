@@ -247,7 +247,8 @@ def _write_nifti(path: Path, stored: npt.NDArray[np.int16], taken: Acquisition) 
     """Write an array with its axes in an order of its own, with a slope where the series has them."""
     order = list(taken.order)
     affine = taken.grid.affine[:, [*order, 3]]
-    image: Any = nib.Nifti1Image(stored.transpose().transpose(order), affine)
+    voxels = stored.transpose().transpose(order)
+    image: Any = nib.Nifti1Image(voxels, affine)  # type: ignore[no-untyped-call] # nibabel's own
     image.header.set_xyzt_units("mm")
     image.header.set_slope_inter(float(taken.slopes[0]), taken.intercept)
     path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
