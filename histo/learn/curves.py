@@ -1,7 +1,8 @@
 """The numbers behind the pictures of an evaluation: ROC curves and reliability bins."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ class RocCurve:
         true_positive_rate: At the same thresholds, `(n,)`.
         threshold: A case is positive if its probability is at least that, `(n,)`, falling; the first is infinite.
         auc: Area under the curve.
+        auc_interval: Bounds of its 95 % interval; None where there is none.
         positives: Cases of the class.
         negatives: Cases of other classes.
     """
@@ -29,6 +31,7 @@ class RocCurve:
     true_positive_rate: npt.NDArray[np.float64]
     threshold: npt.NDArray[np.float64]
     auc: float
+    auc_interval: tuple[float, float] | None
     positives: int
     negatives: int
 
@@ -57,19 +60,30 @@ def roc_curves(
     probabilities_NK: npt.NDArray[np.floating],
     classes: Sequence[str],
     name: str = "all",
+    intervals: Mapping[str, Any] | None = None,
 ) -> dict[str, RocCurve]:
-    """Return the ROC curve of each class against the rest; none for a class that has no cases, or nothing but cases."""
+    """Return the ROC curve of each class against the rest; none for a class that has no cases, or nothing but cases.
+
+    Args:
+        truth_N: Class indices.
+        probabilities_NK: Rows sum to 1.
+        classes: Names of the K classes.
+        name: What the predictions are.
+        intervals: Of the same predictions, as `bootstrap_intervals` returns them.
+    """
     curves = {}
     for k, label in enumerate(classes):
         positive = truth_N == k
         if 0 < positive.sum() < len(truth_N):
             false_rate, true_rate, threshold = roc_curve(positive, probabilities_NK[:, k])
+            bounds = intervals["per_class"][label]["auc"] if intervals else None
             curves[label] = RocCurve(
                 name=name,
                 false_positive_rate=false_rate,
                 true_positive_rate=true_rate,
                 threshold=threshold,
                 auc=float(auc(false_rate, true_rate)),
+                auc_interval=(bounds[0], bounds[1]) if bounds else None,
                 positives=int(positive.sum()),
                 negatives=int((~positive).sum()),
             )

@@ -151,12 +151,14 @@ def _pool(spec: CrossvalSpec, data: FoldedData) -> dict[str, Any]:
     )
     seen = sum(fold["seen_in_training"] for fold in scores)
     more = {"folds": _fold_lines(scores), "over_folds": spread(scores), "seen_in_training": seen}
-    return write_evaluation(spec.out, predictions, source.images, RESAMPLES, spec.seed, more)
+    return write_evaluation(spec.out, predictions, source.images, RESAMPLES, spec.seed, more, scores)
 
 
 def _fold_lines(scores: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the scores of each fold that are single numbers."""
+    """Return the scores of each fold that are single numbers, and their intervals."""
     return [
-        {"fold": fold} | {name: value for name, value in each.items() if isinstance(value, int | float)}
+        {"fold": fold}
+        | {name: value for name, value in each.items() if isinstance(value, int | float)}
+        | {"intervals": each["intervals"]}
         for fold, each in enumerate(scores)
     ]

@@ -25,6 +25,7 @@ def write_evaluation(
     resamples: int,
     seed: int,
     more: Mapping[str, Any] | None = None,
+    folds: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Measure predictions and write everything that a person or a program wants to know of them.
 
@@ -35,6 +36,7 @@ def write_evaluation(
         resamples: See `measure`.
         seed: See `measure`.
         more: What else `metrics.json` is to hold.
+        folds: What `measure` returned of each fold, for its intervals; none without cross-validation.
 
     Returns:
         The content of `metrics.json`, which is written last.
@@ -43,7 +45,7 @@ def write_evaluation(
     _write_predictions(out, predictions)
     figures = out / "figures"
     draw_confusion(metrics["confusion_matrix"], predictions.classes, figures / "confusion.png")
-    draw_roc(_curves(predictions), figures / "roc.png")
+    draw_roc(_curves(predictions, metrics["intervals"], folds), figures / "roc.png")
     draw_reliability(
         reliability_bins(predictions.truth_N, predictions.uncalibrated()),
         reliability_bins(predictions.truth_N, predictions.probabilities_NK),
@@ -56,14 +58,15 @@ def write_evaluation(
     return metrics
 
 
-def _curves(predictions: Predictions) -> dict[str, Sequence[RocCurve]]:
+def _curves(
+    predictions: Predictions, intervals: Mapping[str, Any] | None, folds: Sequence[Mapping[str, Any]]
+) -> dict[str, Sequence[RocCurve]]:
     """Return the curves of each class: over all cases, and fold by fold where there are folds."""
     truth, probabilities, classes = predictions.truth_N, predictions.probabilities_NK, predictions.classes
-    sets = [roc_curves(truth, probabilities, classes)]
-    if predictions.fold_N is not None:
-        for fold in np.unique(predictions.fold_N):
-            here = predictions.fold_N == fold
-            sets.append(roc_curves(truth[here], probabilities[here], classes, f"fold {fold}"))
+    sets = [roc_curves(truth, probabilities, classes, intervals=intervals)]
+    for number, fold in enumerate(folds):
+        here = predictions.fold_N == number
+        sets.append(roc_curves(truth[here], probabilities[here], classes, f"fold {number}", fold["intervals"]))
     return {name: [curves[name] for curves in sets if name in curves] for name in classes}
 
 

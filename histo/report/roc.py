@@ -1,7 +1,7 @@
-"""A picture of ROC curves: a panel for each class against the rest."""
+"""A picture of ROC curves: a panel for each class against the rest, with 95 % intervals of their areas."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -14,6 +14,7 @@ STRONG, FAINT = "#332288", "#999933"
 _PANEL_INCH = 3.0
 _MOST_COLUMNS = 4
 _MOST_PANELS = 36
+_MOST_LISTED = 5
 _PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}
 
 
@@ -74,9 +75,23 @@ def _draw_class(axes: Axes, label: str, curves: Sequence[RocCurve]) -> None:
     for fold in folds:
         axes.plot(fold.false_positive_rate, fold.true_positive_rate, color=FAINT, lw=1, ls="--")
     axes.plot(everything.false_positive_rate, everything.true_positive_rate, color=STRONG, lw=2)
-    axes.set_title(f"{label}\nAUC {everything.auc:.3f}", fontsize=9, parse_math=False)
-    lines = [f"{everything.positives} of the class, {everything.negatives} others"]
-    if folds:
-        areas = [fold.auc for fold in folds]
-        lines += [f"solid: all folds together\ndashed: {len(folds)} folds, AUC {min(areas):.3f} to {max(areas):.3f}"]
-    axes.text(0.98, 0.04, "\n".join(lines), ha="right", va="bottom", fontsize=8, bbox=_PLATE)
+    axes.set_title(f"{label}\nAUC {_auc_text(everything)}", fontsize=9, parse_math=False)
+    axes.text(0.98, 0.04, "\n".join(_notes(everything, folds)), ha="right", va="bottom", fontsize=7, bbox=_PLATE)
+
+
+def _notes(everything: RocCurve, folds: Sequence[RocCurve]) -> Iterator[str]:
+    yield f"{everything.positives} of the class, {everything.negatives} others"
+    if not folds:
+        return
+    yield "solid: all folds together"
+    areas = [fold.auc for fold in folds]
+    yield f"dashed: {len(folds)} folds, AUC {min(areas):.3f} to {max(areas):.3f}"
+    if len(folds) <= _MOST_LISTED:
+        yield from (f"{fold.name}: {_auc_text(fold)}" for fold in folds)
+
+
+def _auc_text(curve: RocCurve) -> str:
+    if curve.auc_interval is None:
+        return f"{curve.auc:.3f}"
+    low, high = curve.auc_interval
+    return f"{curve.auc:.3f} (95 %: {low:.3f} to {high:.3f})"

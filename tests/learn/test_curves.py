@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from histo.learn.curves import reliability_bins, roc_curves
-from histo.learn.metrics import calibration_error
+from histo.learn.metrics import bootstrap_intervals, calibration_error
 
 
 def draw(n: int = 300) -> tuple[np.ndarray, np.ndarray]:
@@ -21,6 +21,20 @@ def test_a_curve_has_the_area_that_the_scores_say() -> None:
         assert curve.auc == pytest.approx(roc_auc_score(truth == k, probabilities[:, k]))
         assert (curve.name, curve.positives + curve.negatives) == ("fold 2", 300)
         assert [curve.false_positive_rate[0], curve.true_positive_rate[-1]] == [0, 1]
+
+
+def test_a_curve_bears_the_interval_of_its_area() -> None:
+    truth, probabilities = draw()
+    intervals = bootstrap_intervals(truth, probabilities, range(300), "ABC", resamples=20, seed=0)
+
+    curves = roc_curves(truth, probabilities, "ABC", intervals=intervals)
+
+    assert intervals
+    assert {k: list(curve.auc_interval or ()) for k, curve in curves.items()} == {
+        k: intervals["per_class"][k]["auc"] for k in "ABC"
+    }
+    assert all(curve.auc_interval[0] < curve.auc < curve.auc_interval[1] for curve in curves.values())
+    assert roc_curves(truth, probabilities, "ABC")["A"].auc_interval is None
 
 
 def test_a_class_without_cases_or_with_all_of_them_has_no_curve() -> None:

@@ -90,7 +90,11 @@ def test_the_scores_of_all_folds_stand_beside_those_of_each(validated: Path) -> 
 
     assert found["n"] == sum(fold["n"] for fold in each) == 60
     assert found["macro_auc"] > 0.9, "the classes are easy to tell apart"
-    assert [fold["accuracy"] for fold in found["folds"]] == [fold["accuracy"] for fold in each]
+    for key in ("accuracy", "intervals"):
+        assert [fold[key] for fold in found["folds"]] == [fold[key] for fold in each]
+    assert found["folds"][0]["intervals"]["n_units"] == len(
+        {row["group"] for row in rows_of(validated / "split.parquet") if row["fold"] == 0}
+    )
     assert found["over_folds"]["accuracy"]["mean"] == pytest.approx(np.mean([fold["accuracy"] for fold in each]))
     assert found["over_folds"]["macro_auc"]["std"] == pytest.approx(np.std([f["macro_auc"] for f in each], ddof=1))
     assert found["over_folds"]["per_class"]["mts"]["recall"]["n"] == FOLDS

@@ -96,6 +96,22 @@ def test_every_point_of_a_roc_curve_stands_beside_it(tmp_path: Path) -> None:
             np.testing.assert_allclose([float(row["threshold"]) for row in own], curve.threshold)
 
 
+def test_the_intervals_of_all_and_of_each_fold_are_in_the_picture(tmp_path: Path) -> None:
+    truth, probabilities = draw()
+    sure, unsure = ({"per_class": {name: {"auc": [0.5 - w, 0.5 + w]} for name in CLASSES}} for w in (0.01, 0.1))
+
+    pictures = set()
+    for everything, fold in [(None, None), (sure, None), (unsure, None), (sure, sure), (sure, unsure)]:
+        curves = [
+            roc_curves(truth, probabilities, CLASSES, intervals=everything)["TUM"],
+            roc_curves(truth[:30], probabilities[:30], CLASSES, "fold 0", fold)["TUM"],
+        ]
+        draw_roc({"TUM": curves}, tmp_path / "roc.png")
+        pictures.add((tmp_path / "roc.png").read_bytes())
+
+    assert len(pictures) == 5
+
+
 @pytest.mark.parametrize("count", [1, 2, 9, 30])
 def test_there_is_a_panel_for_each_class(tmp_path: Path, count: int) -> None:
     draw_roc({f"class {i}": [] for i in range(count)}, tmp_path / "roc.png")
