@@ -133,6 +133,8 @@ def fit(
         torch.manual_seed(int(np.random.default_rng((train.order.seed, epoch)).integers(2**62)))  # dropout, all alike
         tally = _Tally(network.device)
         steps = yield from _train_epoch(network, optimizer, phase, train, class_weights_K, epoch, tally)
+        if phase.name == "tune" and phase.spec.tune.exact_statistics:
+            settle_statistics(network, train, epoch, phase.spec.precision)
         trained = time.perf_counter() - start
         train_loss, train_accuracy = tally.means()
         held_out = validate(network, val, phase.spec.precision)
@@ -192,6 +194,23 @@ def _train_epoch(
         Step(epoch, first + i, loss, accuracy, rate)
         for i, ((loss, accuracy), rate) in enumerate(zip(totals, rates, strict=True))
     )
+
+
+@torch.no_grad()
+def settle_statistics(network: Network, stream: Stream, epoch: int, precision: Precision = "float32") -> None:
+    """Give the head's normalisation the moments of an epoch's training images under the weights as they are now.
+
+    The running ones are those of the last ten steps or so, and weights that change much in these leave them behind (Wu
+    and Johnson 2021, arXiv 2105.07576).
+    """
+    network.eval()
+    sums = torch.zeros((2, network.head.linear.in_features), dtype=torch.float64, device=network.device)
+    count = 0
+    for batch in stream.batches(epoch):
+        features_BC = network.features(batch.inputs, precision).double()
+        sums += torch.stack([features_BC.sum(dim=0), features_BC.square().sum(dim=0)])
+        count += batch.global_count
+    network.head.norm.set_moments(count, *sums)
 
 
 def _losses(

@@ -153,6 +153,15 @@ class GlobalBatchNorm(nn.BatchNorm1d):
             self.running_var.lerp_(variance * count / (count - 1), momentum)
         return (values - mean) * (variance + self.eps).rsqrt() * self.weight + self.bias
 
+    @torch.no_grad()
+    def set_moments(self, count: int, sums: torch.Tensor, squares: torch.Tensor) -> None:
+        """Replace the running moments by those of so many samples, of which it gets this worker's sums."""
+        assert self.running_mean is not None, "statistics are tracked"
+        assert self.running_var is not None, "statistics are tracked"
+        mean, square = sum_over_workers(torch.stack([sums, squares])) / count
+        self.running_mean.copy_(mean)
+        self.running_var.copy_((square - mean.square()).clamp(min=0) * count / (count - 1))
+
 
 @torch.inference_mode()
 def check_size(network: Network, backbone: str, layout: Layout, size_px: int) -> None:

@@ -33,6 +33,9 @@ class TuneSpec(Spec):
     """The step size of each layer is that of the layer above times this."""
     layers: int | None = Field(None, ge=1)
     """How many of the backbone's last layers (timm's groups) learn; default: all."""
+    exact_statistics: bool = False
+    """At the end of an epoch, compute the statistics of the head's normalisation anew, over all training images: where
+    an epoch has few steps, running ones lag behind the weights. A third more time."""
 
 
 class FitSpec(Spec):

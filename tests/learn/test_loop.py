@@ -41,6 +41,7 @@ SPEC = FitSpec(
     schedule="constant",
     warmup_epochs=0,
 )
+EXACT = SPEC.model_copy(update={"tune": SPEC.tune.model_copy(update={"exact_statistics": True})})
 AUGMENT = AugmentSpec(preset="geometric")
 
 
@@ -247,21 +248,36 @@ def test_continuing_gives_the_losses_of_never_having_stopped(tiles: Path) -> Non
     assert losses([*before, *after]) == whole
 
 
+@pytest.mark.parametrize("spec", [SPEC, EXACT])
+def test_exact_statistics_are_those_of_an_epochs_images_under_its_last_weights(tiles: Path, spec: FitSpec) -> None:
+    model, phase = network(), Phase("tune", spec)
+    train, val = streams(read_sources([tiles], None))
+
+    for event in fit(model, make_optimizer(model, phase), phase, train, val):
+        if isinstance(event, Epoch):
+            images = [batch.inputs for batch in train.batches(event.epoch)]
+            features = model.eval().features(torch.cat(images)).detach().double()
+            moments = [features.mean(dim=0), features.var(dim=0)]
+            found = [model.head.norm.running_mean, model.head.norm.running_var]
+            close = [torch.allclose(a.double(), b, rtol=1e-4) for a, b in zip(found, moments, strict=True)]
+            assert close == [spec is EXACT] * 2
+
+
 def _worker(rank: int, workers: int, tiles: Path, folder: Path, phase: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=workers)
-    _, epochs = run(tiles, phase=phase)
+    _, epochs = run(tiles, EXACT if phase == "exact" else SPEC, phase)
     torch.save((losses(epochs), epochs[-1].val_logits_NK.tolist()), folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("phase", ["head", "tune"])
+@pytest.mark.parametrize("phase", ["head", "tune", "exact"])
 @pytest.mark.parametrize("workers", [2, 3])
 def test_the_number_of_workers_does_not_change_the_losses(
     tiles: Path, tmp_path: Path, workers: int, phase: str
 ) -> None:
-    alone = run(tiles, phase=phase)[1]
+    alone = run(tiles, EXACT if phase == "exact" else SPEC, phase)[1]
 
     multiprocessing.spawn(_worker, (workers, tiles, tmp_path, phase), nprocs=workers)
 
