@@ -123,7 +123,7 @@ def _affine(header: Any, allow_no_orientation: bool, where: str) -> tuple[Affine
         raise StudyError(
             Cause.NO_ORIENTATION,
             f"{where}: neither sform nor qform, so left and right are not known; repair the header, or give"
-            " --allow-no-orientation where you know its axes to be those of RAS",
+            " --preparation.allow-no-orientation where you know its axes to be those of RAS",
         )
     scale = _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
     return np.diag([scale, scale, scale, 1.0]) @ np.asarray(affine, np.float64), notes

@@ -35,7 +35,7 @@ class PreparationSpec(Spec):
     the study in the order of their names"""
 
     series_count: int = Field(default=3, ge=1)
-    """how many series a study has, where --series names none"""
+    """how many series a study has, where --preparation.series names none"""
 
     slices: int = Field(default=20, ge=1)
     """slices of a volume, inferior to superior"""

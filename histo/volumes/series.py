@@ -77,7 +77,7 @@ def choose_series(
         if twice:
             raise StudyError(
                 Cause.AMBIGUOUS_SERIES,
-                f"{study_id}: two of --series {', '.join(wanted)} mean {twice[0]!r}; make them narrower",
+                f"{study_id}: two of --preparation.series {', '.join(wanted)} mean {twice[0]!r}; make them narrower",
             )
         return chosen
     if len(found) == count:
@@ -85,7 +85,8 @@ def choose_series(
     cause = Cause.MISSING_SERIES if len(found) < count else Cause.AMBIGUOUS_SERIES
     raise StudyError(
         cause,
-        f"{study_id}: {_named(found)}; expected {count}; name those to use with --series, or give --series-count"
+        f"{study_id}: {_named(found)}; expected {count}; name those to use with --preparation.series, or give"
+        f" --preparation.series-count"
         f"{_files_are_studies(found) if len(found) > count else ''}",
     )
 
@@ -99,10 +100,10 @@ def _match(study_id: str, found: Sequence[FoundSeries], pattern: str) -> FoundSe
     if matches:
         raise StudyError(
             Cause.AMBIGUOUS_SERIES,
-            f"{study_id}: --series {pattern} matches {_named(matches)}; make it narrower",
+            f"{study_id}: --preparation.series {pattern} matches {_named(matches)}; make it narrower",
         )
     near = get_close_matches(pattern, [series.name for series in found], n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "; change --series, or leave the study out"
+    hint = f"; did you mean {near[0]!r}?" if near else "; change --preparation.series, or leave the study out"
     raise StudyError(Cause.MISSING_SERIES, f"{study_id}: no series {pattern!r} among {_named(found)}{hint}")
 
 

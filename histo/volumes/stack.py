@@ -166,5 +166,5 @@ def _check_even(planes: Sequence[Plane], heights: _Vector, tolerance: float, whe
         raise StudyError(
             Cause.UNEVEN_SPACING,
             f"{where}: {gaps[worst]:.4g} mm from {planes[worst]} to {planes[worst + 1]}, elsewhere {median:.4g}"
-            f" mm{likely}; find the missing files, or raise --spacing-tolerance ({tolerance:g})",
+            f" mm{likely}; find the missing files, or raise --preparation.spacing-tolerance ({tolerance:g})",
         )
