@@ -44,6 +44,9 @@ bench: setup
 bench-peers: setup
 	$(BIN)/python benchmarks/peers/run.py
 
+bench-volumes: setup
+	$(BIN)/python benchmarks/volumes.py
+
 bench-train: setup
 	$(BIN)/python benchmarks/train.py
 

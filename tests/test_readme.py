@@ -11,6 +11,7 @@ from histo.pipelines.convert import ConvertSpec
 from histo.pipelines.evaluate import EvaluateSpec
 from histo.pipelines.label import LabelSpec
 from histo.pipelines.prepare_tiles import PrepareTilesSpec
+from histo.pipelines.prepare_volumes import PrepareVolumesSpec
 from histo.pipelines.train_spec import CrossvalSpec, TrainSpec
 from histo.spec import field_names
 
@@ -23,6 +24,13 @@ def test_the_readme_lists_the_columns_as_they_are_written(columns: tuple[tables.
     rows = [f"| `{c.name}` | {c.type} | {c.unit} | {c.meaning} |" for c in columns]
 
     assert "\n".join(rows) in README
+
+
+@pytest.mark.parametrize("columns", [tables.PREPARED_STUDIES, tables.LABELLED_STUDIES])
+def test_the_page_on_volumes_lists_the_columns_as_they_are_written(columns: tuple[tables.Column, ...]) -> None:
+    rows = [f"| `{c.name}` | {c.type} | {c.unit} | {c.meaning} |" for c in columns]
+
+    assert "\n".join(rows) in (ROOT / "docs" / "volumes.md").read_text(encoding="utf-8")
 
 
 def test_every_place_that_the_readme_names_is_there() -> None:
@@ -47,10 +55,12 @@ def test_every_make_target_that_the_readme_names_exists() -> None:
     assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 
 
-def test_the_readme_lists_the_flags_that_exist() -> None:
-    specs = (TrainSpec, CrossvalSpec, LabelSpec, EvaluateSpec, ConvertSpec, PrepareTilesSpec)
+@pytest.mark.parametrize("page", ["README.md", "docs/volumes.md"])
+def test_the_flags_that_a_page_names_exist(page: str) -> None:
+    specs = (TrainSpec, CrossvalSpec, LabelSpec, EvaluateSpec, ConvertSpec, PrepareTilesSpec, PrepareVolumesSpec)
     known = {f"--{name.replace('_', '-')}" for spec in specs for name in field_names(spec)}
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]*[a-z]", README)) - {
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]*[a-z]", text)) - {
         "--help",
         "--config",
         "--working-dir",
