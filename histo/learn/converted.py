@@ -59,7 +59,7 @@ class Agreement(_Record):
 
     def __str__(self) -> str:
         return (
-            f"same class on {self.same_class:.2%} of {self.tiles} tiles, probabilities differ by "
+            f"same class on {self.same_class:.2%} of {self.tiles} images, probabilities differ by "
             f"{self.mean_difference:.2g} on average and {self.max_difference:.2g} at most"
         )
 
@@ -125,11 +125,11 @@ def require_precision(precision: InferencePrecision, conversion: Conversion | No
     if measured is None:
         raise UsageError(
             f"{asked}: its agreement with float32 was not measured; do so with "
-            f"`histo convert --model {bundle} --data LABELLED_TILES`, or use float32"
+            f"`histo convert --model {bundle} --data LABELLED_IMAGES`, or use float32"
         )
     if not measured.enough:
         raise UsageError(
             f"{asked}: agrees too little with float32: {measured}; needed are {LEAST_SAME_CLASS:.0%} of at least "
-            f"{LEAST_TILES} tiles, and {MOST_MEAN_DIFFERENCE} on average; use float32, or measure more tiles with "
+            f"{LEAST_TILES} images, and {MOST_MEAN_DIFFERENCE} on average; use float32, or measure more images with "
             "`histo convert`"
         )

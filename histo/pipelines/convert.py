@@ -48,7 +48,7 @@ def convert(spec: ConvertSpec) -> int:
     source = _source(spec, model)
     tiles = None if source is None else load_evenly(source, size_px, spec.tiles)
     if tiles is None:
-        print(f"no tiles to measure bf16 on: give --data, or the training run of {model}", flush=True)
+        print(f"no images to measure bf16 on: give --data, or the training run of {model}", flush=True)
     elif not has_bf16():
         print("this CPU has no bfloat16: how well it agrees can be measured on another machine only", flush=True)
     try:

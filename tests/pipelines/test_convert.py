@@ -27,7 +27,7 @@ def test_a_bundle_without_tiles_is_converted_and_bf16_stays_unmeasured(
     assert conversion is not None
     assert conversion.bf16 is None
     shown = capsys.readouterr().out
-    assert "no tiles to measure bf16 on" in shown
+    assert "no images to measure bf16 on" in shown
     assert "bf16 unmeasured" in shown
 
 
