@@ -29,8 +29,8 @@ def main() -> None:
     """Print a table of the true labels, and one of the shuffled ones."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["2d", "3d"])
-    parser.add_argument("--studies", type=int, default=120)
-    parser.add_argument("--contrast", type=float, default=1.5)
+    parser.add_argument("--studies", type=int, default=60)
+    parser.add_argument("--contrast", type=float, default=3.0)
     parser.add_argument("--size-px", type=int, default=64)
     parser.add_argument("--shuffles", type=int, default=5)
     options = parser.parse_args()

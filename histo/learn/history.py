@@ -17,6 +17,7 @@ from histo.learn.bundle import Bundle
 from histo.learn.checkpoint import Position, write_checkpoint
 from histo.learn.loop import Epoch
 from histo.learn.model import Network
+from histo.learn.phases import EpochRule
 
 
 class History:
@@ -44,9 +45,10 @@ class History:
         last = self.last
         return [line for line in store.read_json_lines(self.metrics_path) if line["epoch"] <= last]
 
-    def best(self) -> dict[str, Any] | None:
-        """Return the metrics of the epoch with the least validation loss, the earliest one of equals."""
-        return _best(self.past())
+    def chosen(self, rule: EpochRule) -> dict[str, Any] | None:
+        """Return the metrics of the epoch of least validation loss, the earliest one of equals; or of the last one."""
+        past = self.past()
+        return _best(past) if rule == "best" else next(reversed(past), None)
 
     def checkpoint(self, epoch: int) -> Path:
         """Return the folder of an epoch's checkpoint."""

@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 from histo.learn.model import Precision
 from histo.spec import Spec
 
+EpochRule = Literal["best", "last"]
+
 
 class HeadSpec(Spec):
     """The first phase: the head learns, the backbone is frozen."""
@@ -65,6 +67,9 @@ class FitSpec(Spec):
     """Greatest norm of the gradient; default: unlimited."""
     checkpointing: bool = False
     """Compute values within the backbone again in the backward pass: less memory, and a third more time."""
+    bundle_epoch: EpochRule = "best"
+    """Which epoch becomes the bundle: that of the least validation loss; or the last one, where validation images are
+    so few that the least loss is a matter of luck."""
     patience: int | None = Field(None, ge=1)
     """End a phase after so many epochs without a smaller validation loss; default: never."""
 

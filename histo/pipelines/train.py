@@ -45,7 +45,8 @@ def train(spec: TrainSpec) -> int:
         with Watcher({"": spec.out}, spec.most_epochs):
             result = run_training(spec, data, bundle, placement, earlier)
     best, test = result["best"], result["test"]
-    print(f"best epoch {best['epoch']}: val_accuracy {best['val_accuracy']:.4f}; bundle: {spec.out / 'model'}")
+    which = f"{spec.fit.bundle_epoch} epoch {best['epoch']}"
+    print(f"{which}: val_accuracy {best['val_accuracy']:.4f}; bundle: {spec.out / 'model'}")
     if test:
         print(f"test split:\n{format_scores(test)}\ntables and pictures: {spec.out / 'test'}", flush=True)
     return 0

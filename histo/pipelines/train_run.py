@@ -63,7 +63,7 @@ def run_training(
         earlier: Record of the execution that is continued.
 
     Returns:
-        What `run.json` says of the result: `best`, the metrics of the best epoch, and `test`, its scores or None.
+        What `run.json` says of the result: `best`, the metrics of the bundle's epoch, and `test`, its scores or None.
 
     Raises:
         HistoError: If training failed.
@@ -77,7 +77,7 @@ def run_training(
         _run_workers(spec, placement, bundle, history)
         with _DRAWING:
             draw_curves(history.past(), store.read_json_lines(history.steps_path), spec.out / "figures" / "curves.png")
-        best = _finish(spec.out, history)
+        best = _finish(spec, history)
         with _CONVERTING:
             _convert(spec, data)
         _score_val(spec, data, history.checkpoint(best["epoch"]))
@@ -139,17 +139,17 @@ def _run_workers(spec: TrainSpec, placement: Placement, bundle: Bundle, history:
     store.remove(storage)
 
 
-def _finish(out: Path, history: History) -> dict[str, Any]:
-    """Copy the bundle of the best epoch to `model/`.
+def _finish(spec: TrainSpec, history: History) -> dict[str, Any]:
+    """Copy the bundle of the epoch that is asked for to `model/`; returns its metrics.
 
     Raises:
         HistoError: If training ended because the loss was no longer finite.
     """
-    check_finite(out, history)
-    best = history.best()
-    assert best is not None, "the loss of the last epoch, if of no other, is finite"
-    extract_bundle(history.checkpoint(best["epoch"]), out / "model")
-    return best
+    check_finite(spec.out, history)
+    chosen = history.chosen(spec.fit.bundle_epoch)
+    assert chosen is not None, "the loss of the last epoch, if of no other, is finite"
+    extract_bundle(history.checkpoint(chosen["epoch"]), spec.out / "model")
+    return chosen
 
 
 def _convert(spec: TrainSpec, data: TrainingData) -> None:

@@ -70,10 +70,11 @@ def test_the_last_checkpoints_and_the_best_one_are_kept(tmp_path: Path, keep: in
 def test_the_best_epoch_is_the_earliest_of_equals_and_never_one_without_a_loss(tmp_path: Path) -> None:
     record(history := History(tmp_path), float("nan"), 0.3, 0.4, 0.3)
 
-    best = history.best()
+    best, last = history.chosen("best"), history.chosen("last")
 
     assert best is not None
-    assert best["epoch"] == 2
+    assert last is not None
+    assert (best["epoch"], last["epoch"]) == (2, 4)
 
 
 def test_a_run_without_epochs_has_no_past(tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ def test_a_run_without_epochs_has_no_past(tmp_path: Path) -> None:
 
     history.rewind()
 
-    assert (history.last, history.past(), history.best()) == (0, [], None)
+    assert (history.last, history.past(), history.chosen("best"), history.chosen("last")) == (0, [], None, None)
 
 
 @pytest.mark.parametrize("function", ["append_json_lines", "put_json"])

@@ -215,7 +215,7 @@ def cross_validated(data: Path, out: Path) -> float:
         bundle = description(own, source.classes)
         train_worker({"spec": own.model_dump_json(), "bundle": bundle.model_dump_json(), "loaders": 0})
         tested = [i for i, split in enumerate(cases.splits) if split == "test"]
-        best = history.best()
+        best = history.chosen("best")
         assert best is not None
         predict = TorchPredictor(history.checkpoint(best["epoch"]))
         probabilities[tested] = predict(np.stack([source.images.load(i) for i in tested]))
