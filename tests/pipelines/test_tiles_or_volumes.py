@@ -9,8 +9,10 @@ from volume_files import PREPARATION, write, write_classes
 
 from histo.cli import main
 from histo.demo.bundle import random_volume_bundle
+from histo.errors import StudyError
 from histo.learn.augment import AugmentSpec, augment, check_augmentation
 from histo.learn.layout import TILES, VolumeLayout
+from histo.volumes.preparation import PreparationSpec, prepare
 
 ON_VOLUMES = "--size-px 16 --network.backbone lenet_3d --network.initial random --augment.preset volume"
 NO_MPP = "--mpp: volumes of 2 series of 4 slices have none, they keep their own spacing; leave it out"
@@ -97,3 +99,10 @@ def test_tiles_are_changed_by_the_preset_for_volumes_as_well() -> None:
 
     assert changed.shape == tiles_BCHW.shape
     assert not torch.equal(changed, tiles_BCHW)
+
+
+def test_a_prepared_volume_is_not_prepared_again_as_if_it_were_a_study(tmp_path: Path) -> None:
+    volume = write(tmp_path / "P000.nii.gz", np.ones((3, 4, 16, 16), np.uint8))
+
+    with pytest.raises(StudyError, match=r"P000\.nii\.gz is a volume that histo prepared; give the study that it was"):
+        prepare("P000", [volume], PreparationSpec(slices=4, size_px=16))
