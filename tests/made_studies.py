@@ -17,12 +17,13 @@ SERIES = ("adc", "flair", "t1")
 SLICES, EDGE = 6, 24
 
 
-def write_study(folder: Path, seed: int = 0, series: Sequence[str] = SERIES) -> Path:
-    """Write a study of NIfTI files."""
+def write_study(folder: Path, seed: int = 0, series: Sequence[str] = SERIES, bright: int = 0) -> Path:
+    """Write a study of NIfTI files: noise, and in its middle a block that is brighter by `bright`."""
     random = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     for name in series:
         voxels = random.integers(0, 1000, (EDGE, EDGE, SLICES), np.int16)
+        voxels[8:16, 8:16, 2:4] += np.int16(bright)
         nib.save(nib.Nifti1Image(voxels, np.diag([1.0, 1.0, 5.0, 1.0])), folder / f"{name}.nii.gz")
     return folder
 

@@ -232,13 +232,13 @@ def trained_network(
     Raises:
         UsageError: If the bundle has another backbone, or sees something else.
     """
+    check_layout(bundle, layout, f"--start-from {folder}")
     found = bundle.architecture.backbone
     if found != architecture.backbone:
         raise UsageError(
             f"--start-from {folder}: its backbone is {found}, not {architecture.backbone}; give --network.backbone "
             f"{found}"
         )
-    check_layout(bundle, layout, f"--start-from {folder}")
     trained = load_network(folder, bundle)
     network = Network(trained.backbone, trained.normalisation, len(classes), architecture.dropout)
     if bundle.classes == tuple(classes):

@@ -91,12 +91,12 @@ def evaluate(spec: EvaluateSpec) -> int:
     check_job(spec.out, "evaluate")
     if (spec.out / "metrics.json").exists():
         raise UsageError(f"--out {spec.out}: already holds a run; give another folder, or remove this one")
+    if spec.colour_baseline and bundle.task != "tiles":
+        raise UsageError("--colour-baseline: volumes have no colours; leave it out")
     run = find_run(spec.model, bundle)
     if run is None and (not spec.data or spec.colour_baseline):
         flag = "--colour-baseline" if spec.colour_baseline else "without --data"
         raise UsageError(f"{flag}: needs the training run of --model {spec.model}; give the run's folder as --model")
-    if spec.colour_baseline and bundle.task != "tiles":
-        raise UsageError("--colour-baseline: volumes have no colours; leave it out")
     cases = _own_cases(spec, run) if run and not spec.data else _listed_cases(spec, bundle, run)
     if cases.seen:
         print(f"{cases.seen} of these images were trained on, or chose the epoch: the scores are too good", flush=True)
@@ -129,8 +129,8 @@ def _own_cases(spec: EvaluateSpec, run: PastRun) -> _Cases:
 def _listed_cases(spec: EvaluateSpec, bundle: Bundle, run: PastRun | None) -> _Cases:
     """Read sources, and look at each of their images once."""
     listed = _test_part(read_sources(spec.data, numbers=bundle.classes))
-    class_numbers(listed, bundle)
     check_layout(bundle, listed.images.layout, f"--model {spec.model}")
+    class_numbers(listed, bundle)
     claim_output(spec.out)
     found = survey(listed)
     for line in check_broken(found, spec.max_broken):

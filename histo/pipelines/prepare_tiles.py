@@ -46,7 +46,10 @@ def prepare_tiles(spec: PrepareTilesSpec) -> int:
         raise UsageError(f"--out {spec.out}: already holds a table; give another folder, or remove this one")
     source = read_sources(spec.data, spec.classes)
     if source.images.layout.task != "tiles":
-        raise UsageError(f"--data {spec.data[0]}: holds {source.images.layout}; a tile table is for tiles")
+        raise UsageError(
+            f"--data {spec.data[0]}: holds {source.images.layout}, and a tile table is for tiles; give volumes to "
+            "histo train as they are"
+        )
     claim_output(spec.out)
     with session(spec.workers) as resources:
         placement = place(spec.workers, "cpu", resources, cpu_workers=max(1, int(resources.cpus)))

@@ -83,10 +83,11 @@ def gather(spec: TrainSpec, source: Source, history: History) -> TrainingData:
     Raises:
         UsageError: If the data are bad, or not those that the run began with.
     """
+    _check_mpp(spec, source)
     kept = read_splits(spec.out, source) if history.last else None
     found = survey(source)
     broken = check_broken(found, spec.max_broken)
-    mpp = _mpp(spec, source, found)
+    mpp = tile_mpp(spec.mpp, source, found, spec.size_px)
     if kept is not None:
         check_unchanged(spec.out, source, found)
     splits = kept or assign_splits(source, found, spec.split, spec.seed)
@@ -94,10 +95,9 @@ def gather(spec: TrainSpec, source: Source, history: History) -> TrainingData:
     return TrainingData(source, found, mpp, (*broken, *leaks), splits)
 
 
-def _mpp(spec: TrainingSpec, source: Source, found: Survey) -> float | None:
+def _check_mpp(spec: TrainingSpec, source: Source) -> None:
     if spec.mpp and source.images.layout.task != "tiles":
         raise UsageError(f"--mpp: {source.images.layout} have none, they keep their own spacing; leave it out")
-    return tile_mpp(spec.mpp, source, found, spec.size_px)
 
 
 def gather_folds(spec: CrossvalSpec, source: Source, *, has_begun: bool) -> FoldedData:
@@ -106,9 +106,10 @@ def gather_folds(spec: CrossvalSpec, source: Source, *, has_begun: bool) -> Fold
     Raises:
         UsageError: If the data are bad, or not those that it began with.
     """
+    _check_mpp(spec, source)
     found = survey(source)
     broken = check_broken(found, spec.max_broken)
-    mpp = _mpp(spec, source, found)
+    mpp = tile_mpp(spec.mpp, source, found, spec.size_px)
     if has_begun:
         check_unchanged(spec.out, source, found)
     folds = read_folds(spec.out, source) if has_begun else assign_folds(source, found, spec.folds, spec.seed)

@@ -7,7 +7,7 @@ where its checksum stands, and one volume of four dimensions without the others.
 import gzip
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +19,8 @@ import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from histo.errors import Cause, StudyError
+from histo.errors import Cause, ImageError, StudyError
+from histo.volume_file import read_header as read_volume_header
 from histo.volumes.files import accessible, stem
 from histo.volumes.geometry import Affine, Values
 from histo.volumes.series import FoundSeries, Series
@@ -44,6 +45,7 @@ def list_nifti(study_id: str, file: Path, allow_no_orientation: bool) -> list[Fo
     """
     header = _read_header(study_id, file)
     shape = _shape(study_id, file, header)
+    _refuse_prepared(study_id, file, header)
     count = shape[3] if len(shape) == 4 else 1
     names = [f"{stem(file.name)}#{index}" for index in range(count)] if len(shape) == 4 else [stem(file.name)]
     read = partial(_read, study_id, file, allow_no_orientation)
@@ -75,6 +77,19 @@ def _shape(study_id: str, file: Path, header: Any) -> tuple[int, ...]:
             f"{study_id}: {file} has the extents {shape}; expected three, or four where it holds several series",
         )
     return shape
+
+
+def _refuse_prepared(study_id: str, file: Path, header: Any) -> None:
+    """Keep volumes that were prepared before from being prepared again, which would change their values in silence."""
+    if header.get_data_dtype() != np.uint8:
+        return
+    with suppress(ImageError):  # no volume of histo's
+        if read_volume_header(file)[1]:
+            raise StudyError(
+                Cause.UNREADABLE,
+                f"{study_id}: {file} is a volume that histo prepared; give the study that it was made of, or measure a "
+                "bundle on it with `histo evaluate --data`",
+            )
 
 
 def _read(study_id: str, file: Path, allow_no_orientation: bool, index: int, where: str) -> Series:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from histo.learn.history import History
+
 ROOT = Path(__file__).resolve().parents[2]
+EPOCHS = 5
+"""So many that workers which outlive their driver for some seconds do not come to the end."""
+WORKER = b"RayTrainWorker"
 MEASURED = ("epoch", "phase", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -30,8 +36,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(images: Path, run: Path, *flags: str) -> subprocess.Popen[str]:
-    """Start a run of three epochs on two workers."""
-    settings = ["--workers", "2", "--size-px", "96", "--fit.head.epochs", "1", "--fit.tune.epochs", "2"]
+    """Start a run of `EPOCHS` on two workers."""
+    settings = ["--workers", "2", "--size-px", "96", "--fit.head.epochs", "1", "--fit.tune.epochs", str(EPOCHS - 1)]
     command = [sys.executable, str(ROOT / "jobs" / "train.py"), "--data", str(images), "--out", str(run)]
     return subprocess.Popen(
         [*command, *settings, *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
@@ -89,7 +95,23 @@ def train_workers(driver: int) -> set[int]:
             pid = parents[pid]
         return pid == driver
 
-    return {pid for pid, title in titles.items() if b"RayTrainWorker" in title and is_below(pid)}
+    return {pid for pid, title in titles.items() if WORKER in title and is_below(pid)}
+
+
+def wait_until_gone(workers: set[int]) -> None:
+    """Wait for workers without a driver: they notice after two seconds or so, and write until then."""
+    deadline = time.monotonic() + 60
+    while any(trains(pid) for pid in workers):
+        assert time.monotonic() < deadline, "workers outlive their driver"
+        time.sleep(0.1)
+
+
+def trains(pid: int) -> bool:
+    """Whether a process is a worker of a training run; one that has ended, and was not waited for, has no title."""
+    try:
+        return WORKER in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def test_a_worker_that_is_killed_in_mid_epoch_does_not_change_the_result(
@@ -119,17 +141,19 @@ def test_resuming_after_the_driver_was_killed_equals_never_having_stopped(
 ) -> None:
     run = tmp_path / "run"
     process = start(images, run)
-    wait_until(lambda: epochs(run) == 2, process)
-    time.sleep(1)
+    wait_until(lambda: History(run).last >= 1, process)
+    workers = train_workers(process.pid)
     process.kill()
     process.communicate()
-    assert epochs(run) == 2
+    wait_until_gone(workers)
+    done = History(run).last
 
     output = finish(start(images, run, "--resume"))
 
     record = json.loads((run / "run.json").read_text())
-    assert "epoch 3/3" in output
-    assert "epoch 2/3" not in output
+    assert len(workers) == 2
+    assert 1 <= done < EPOCHS, "killed in the middle"
+    assert {int(number) for number in re.findall(rf"epoch (\d+)/{EPOCHS}", output)} == set(range(done + 1, EPOCHS + 1))
     assert measured(run) == measured(undisturbed)
     assert steps(run) == steps(undisturbed)
     assert (record["exit_code"], len(record["earlier"]), record["earlier"][0]["finished"]) == (0, 1, None)
