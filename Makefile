@@ -5,6 +5,7 @@
 # make bench   what labelling a slide costs, in parts and as a whole, beside a plain script; 20 minutes
 # make bench-peers  the same of WSInfer and TIAToolbox, in environments of their own
 # make bench-train  training beside a plain torchrun script
+# make bench-volumes  what both networks for volumes reach on fabricated studies; an hour
 # make chaos   label runs whose workers, node and driver are killed, on twelve schedules
 # make bench-cpu  what runs a network fastest on a CPU
 # make check-gpu  train and label on a GPU, compare with the CPU, and print tiles per second
@@ -13,7 +14,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check lint bench bench-cpu bench-peers bench-train chaos check-gpu
+.PHONY: setup demo test check lint bench bench-cpu bench-peers bench-train bench-volumes chaos check-gpu
 
 setup: $(VENV)/installed
 

@@ -1,6 +1,7 @@
 """What one training step on full-size volumes, 3 x 20 x 512 x 512, takes: peak memory and seconds, network by network.
 
-    python benchmarks/volume_memory.py --networks resnet3d_18 tf_efficientnet_lite0 --batches 1 2
+    python benchmarks/volume_memory.py --precisions float32 --batches 1
+    python benchmarks/volume_memory.py --precisions bf16 --batches 10 --checkpointing yes
 
 A step is what a training run does to a batch: augmentation, forward, backward, AdamW. Each is taken in a process of its
 own; on a GPU memory is what torch had allocated at most there, on a CPU the peak resident memory of the process less
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=[DEFAULT_BACKBONE, "resnet3d_18", "alexnet_2d", "lenet_3d"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--precisions", nargs="+", default=["float32", "bf16"])
+    parser.add_argument("--checkpointing", nargs="+", default=["no", "yes"])
     parser.add_argument("--one", nargs=4, metavar=("NETWORK", "BATCH", "PRECISION", "CHECKPOINTING"))
     options = parser.parse_args()
     if options.one:
@@ -47,7 +49,7 @@ def main() -> None:
     for name in options.networks:
         for batch in options.batches:
             for precision in options.precisions:
-                for checkpointing in ("no", "yes"):
+                for checkpointing in options.checkpointing:
                     one = [name, str(batch), precision, checkpointing]
                     done = subprocess.run(  # noqa: S603 -- this script itself
                         [sys.executable, __file__, "--one", *one], capture_output=True, text=True, check=False

@@ -135,7 +135,7 @@ def test_bf16_is_refused_until_it_is_known_to_agree_and_then_stands_in_the_foote
 
     assert "its agreement with float32 was not measured; do so with `histo convert --model" in refusal()
     record.write_text(json.dumps(json.loads(record.read_text()) | {"bf16": agreement | {"same_class": 0.9}}))
-    assert "same class on 90.00% of 100 tiles" in refusal()
+    assert "same class on 90.00% of 100 images" in refusal()
     assert not (tmp_path / "out").exists()
 
     record.write_text(json.dumps(json.loads(record.read_text()) | {"bf16": agreement}))
