@@ -22,10 +22,9 @@ from histo.pipelines.record import RunRecord, check_job, claim_output
 from histo.pipelines.study_ledger import FILE, StudyLedger, StudyTodo
 from histo.pipelines.study_work import JobT, StudyTask, StudyWorker
 from histo.pipelines.work import Row
-from histo.volumes.studies import Studies
+from histo.volumes.studies import UNREADABLE_FOLDER, Studies
 
 _WAIT_S = 0.2
-UNREADABLE_FOLDER = "unreadable folder"
 
 
 def check_apart(out: Path, studies: Path) -> None:
