@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from label_process import OWN_MOUNTS
 
 from histo.demo.bundle import random_bundle
@@ -13,6 +14,8 @@ from histo.learn.conversion import convert
 
 collect_ignore = ["faulty"]
 """What it does to OpenSlide it does where it is imported; only processes that tests start may do so."""
+settings.register_profile("any machine", deadline=None)  # a busy one takes its time
+settings.load_profile("any machine")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from histo.resample import Pixels, Window, block_means, resample, resize
 
-laws = settings(deadline=None, max_examples=50)
+laws = settings(max_examples=50)
 any_ratio = st.sampled_from([0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 0.9999, 2.0016]) | st.floats(0.3, 5)
 seeds = st.integers(0, 2**32 - 1)
 

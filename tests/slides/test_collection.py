@@ -18,7 +18,7 @@ from histo.slides.collection import (
     table_path,
 )
 
-laws = settings(deadline=None, max_examples=100)
+laws = settings(max_examples=100)
 BLOCK = 64 * 1024
 SERIES, OTHER_SERIES = "1.2.826.0.1.3680043.8.498.1", "1.2.826.0.1.3680043.8.498.2"
 
@@ -305,7 +305,7 @@ def test_a_copy_under_another_name_has_the_same_content(tmp_path: Path) -> None:
     assert written(tmp_path / "a.svs", content) == written(tmp_path / "b.tif", content)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(1, 3 * BLOCK) | st.just(64 * BLOCK), st.data())
 def test_any_byte_of_a_small_file_counts(
     tmp_path_factory: pytest.TempPathFactory, size: int, data: st.DataObject
@@ -323,7 +323,7 @@ def test_the_first_and_the_last_block_of_a_large_file_count(tmp_path: Path, plac
     assert written(tmp_path / "s", content) != written(tmp_path / "s", flipped(content, place % len(content)))
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(st.integers(64 * BLOCK + 1, 160 * BLOCK), st.data())
 def test_the_samples_leave_no_larger_gap_than_a_63rd_of_the_file(
     tmp_path_factory: pytest.TempPathFactory, size: int, data: st.DataObject

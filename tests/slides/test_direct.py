@@ -15,7 +15,7 @@ from histo.slides.direct import DirectReader
 from histo.slides.reader import Reader
 from histo.slides.slide import Slide, open_slide
 
-laws = settings(deadline=None, max_examples=60)
+laws = settings(max_examples=60)
 Opened = tuple[Slide, Reader, Reader]
 LEVELS = [scenery(332, 276), scenery(166, 138, step=2), scenery(83, 69, step=4)]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from histo.slides.grid import Grid, Indices, cut_regions, keep_tissue
 from histo.slides.tissue import TissueMask
 
-laws = settings(deadline=None, max_examples=50)
+laws = settings(max_examples=50)
 extents = st.integers(1, 3000)
 sizes = st.integers(1, 64)
 scales = st.floats(0.3, 9)

@@ -20,7 +20,7 @@ from histo.slides.tiles import BLOCK_PX, BLOCK_TILES, cut_blocks, read_tile, rea
 from histo.slides.tissue import read_thumbnail
 from histo.slides.window import read_window
 
-laws = settings(deadline=None, max_examples=50)
+laws = settings(max_examples=50)
 ratios = st.sampled_from([1.0, 2.0, 4.0, 3.0, 8.0, 1.5, 0.5]) | st.floats(0.4, 6)
 EDGE = 64
 """Of a file block, level-0 pixels."""

@@ -9,7 +9,7 @@ from histo.errors import Cause, SlideError
 from histo.slides.resolution import choose_sampling
 from histo.slides.slide import Slide
 
-laws = settings(deadline=None, max_examples=100)
+laws = settings(max_examples=100)
 PYRAMIDS = [(1,), (1, 4), (1, 4, 16), (1, 2, 4, 8), (1, 4.0003, 15.998)]
 mpps = st.floats(0.1, 1)
 targets = st.floats(0.1, 20)

@@ -14,7 +14,7 @@ from histo.resample import Pixels
 from histo.slides.reference import OpenSlideReader, on_white
 from histo.slides.slide import Slide, _levels, open_slide
 
-laws = settings(deadline=None, max_examples=40)
+laws = settings(max_examples=40)
 WIDTH, HEIGHT, MARGIN = 480, 320, 60
 FULL, HALF = noise(WIDTH, HEIGHT, seed=1), noise(WIDTH // 2, HEIGHT // 2, seed=2)
 

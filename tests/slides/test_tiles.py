@@ -14,7 +14,7 @@ from histo.slides.slide import Slide
 from histo.slides.tiles import read_tile
 from histo.slides.window import read_window
 
-laws = settings(deadline=None, max_examples=40)
+laws = settings(max_examples=40)
 ratios = st.sampled_from([1.0, 2.0, 4.0, 1.5, 2.0016]) | st.floats(0.4, 4)
 
 

@@ -16,7 +16,7 @@ from histo.resample import Pixels
 from histo.slides.slide import Level
 from histo.slides.tissue import WINDOW_PX, Mask, TissueMask, _windows, find_tissue, glass_colour, read_thumbnail
 
-laws = settings(deadline=None, max_examples=50)
+laws = settings(max_examples=50)
 edges = st.integers(0, 100)
 Colour = tuple[int, int, int]
 

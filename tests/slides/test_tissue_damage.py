@@ -12,7 +12,7 @@ from histo.errors import ReadError
 from histo.resample import Pixels, Window
 from histo.slides.tissue import LEAF_PX, MOST_FAILURES, Thumbnail, _split, find_tissue, read_thumbnail, stained
 
-laws = settings(deadline=None, max_examples=50)
+laws = settings(max_examples=50)
 GLASS, EOSIN, PEN = (245, 244, 246), (225, 150, 190), (30, 60, 160)
 Damage = list[tuple[int, int, int, int]]
 damages = st.lists(

@@ -26,7 +26,7 @@ def test_a_patient_stored_in_any_of_48_ways_comes_out_the_same(order: tuple[int,
     assert np.array_equal(found.values_DHW, expected)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-3.1, 3.1), min_size=3, max_size=3), st.lists(st.floats(0.1, 9), min_size=3, max_size=3))
 def test_an_oblique_series_is_oriented_as_nibabel_does(angles: list[float], spacing: list[float]) -> None:
     affine = np.eye(4)

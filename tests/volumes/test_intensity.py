@@ -9,7 +9,7 @@ from histo.volumes.intensity import IntensityWindow, check_values, percentile_wi
 
 numbers = st.one_of(st.integers(-2000, 2000), st.floats(-(2.0**99), 2.0**99, width=32))
 volumes = arrays(np.float32, (3, 4, 5), elements=numbers)
-laws = settings(deadline=None, max_examples=60)
+laws = settings(max_examples=60)
 
 
 def foreground(values: np.ndarray) -> np.ndarray:
