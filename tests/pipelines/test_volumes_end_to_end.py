@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 PREPARATION = PreparationSpec(size_px=24, slices=4)
 SIZE_PX = 16
-FOLDS, EPOCHS, BATCH = 2, 6, 6
+FOLDS, EPOCHS, BATCH = 3, 6, 6
 FLAGS = f"--size-px {SIZE_PX} --network.initial random --augment.preset none --fit.batch-size {BATCH} --device cpu"
 FLAGS += f" --fit.head.epochs 0 --fit.tune.epochs {EPOCHS} --fit.tune.learning-rate 0.003 --fit.tune.layer-decay 1"
 FLAGS += " --fit.tune.exact-statistics --fit.warmup-epochs 0 --split.val-fraction 0.25"
