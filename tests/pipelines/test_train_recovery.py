@@ -37,7 +37,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(images: Path, run: Path, *flags: str) -> subprocess.Popen[str]:
     """Start a run of `EPOCHS` on two workers."""
-    settings = ["--workers", "2", "--size-px", "64", "--fit.head.epochs", "1", "--fit.tune.epochs", str(EPOCHS - 1)]
+    settings = ["--workers", "2", "--size-px", "96", "--fit.head.epochs", "1", "--fit.tune.epochs", str(EPOCHS - 1)]
     command = [sys.executable, str(ROOT / "jobs" / "train.py"), "--data", str(images), "--out", str(run)]
     return subprocess.Popen(
         [*command, *settings, *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
