@@ -1,7 +1,11 @@
-# make setup   a virtual environment in .venv with everything
+# make setup   a virtual environment in .venv with everything, in the versions of constraints.txt
 # make demo    fabricate slides, fine-tune, label, and compare with the truth
+# make quick   the tests that start no Ray and are not slow; three minutes
 # make test    all tests that need no GPU
-# make check   what CI runs: format, lint, types, import rule, tests
+# make lint    format, lint, types, import rule
+# make check   what CI runs: all of these checks
+# make check-lowest  the tests in an environment with the lowest versions that pyproject.toml admits
+# make constraints  write constraints.txt anew from the newest versions
 # make bench   what labelling a slide costs, in parts and as a whole, beside a plain script; 20 minutes
 # make bench-peers  the same of WSInfer and TIAToolbox, in environments of their own
 # make bench-train  training beside a plain torchrun script
@@ -13,23 +17,34 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+SIDE_BY_SIDE ?= 2
+PYTEST := $(BIN)/python -m pytest -q
 
-.PHONY: setup demo test check lint bench bench-cpu bench-peers bench-train bench-volumes chaos check-gpu
+.PHONY: setup demo quick test test-together test-alone check check-lowest constraints lint bench bench-cpu bench-peers \
+	bench-train bench-volumes chaos check-gpu
 
 setup: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml
+$(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: setup
 	rm -rf demo-output
 	$(BIN)/python -m histo.demo --out demo-output
 
-test: setup
-	$(BIN)/python -m pytest -q
+quick: setup
+	$(PYTEST) -n $(SIDE_BY_SIDE) -m 'not ray and not slow and not alone and not gpu and not chaos'
+
+test: test-together test-alone
+
+test-together: setup
+	$(PYTEST) -n $(SIDE_BY_SIDE) --durations=25 -m 'not alone and not gpu and not chaos'
+
+test-alone: setup
+	$(PYTEST) --durations=25 -m 'alone and not gpu and not chaos'
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -38,6 +53,18 @@ lint: setup
 	$(BIN)/lint-imports
 
 check: lint test
+
+check-lowest:
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(PYTHON) .ci/lowest.py > $(VENV)-lowest/constraints.txt
+	$(VENV)-lowest/bin/pip install --quiet --constraint $(VENV)-lowest/constraints.txt --editable '.[dev]'
+	$(VENV)-lowest/bin/python -m pytest -q -n $(SIDE_BY_SIDE) -m 'not alone and not gpu and not chaos'
+
+constraints:
+	$(PYTHON) -m venv --upgrade-deps $(VENV)-newest
+	$(VENV)-newest/bin/pip install --quiet --upgrade setuptools --editable '.[dev]'
+	(head -n 1 constraints.txt; $(VENV)-newest/bin/pip freeze --all --exclude-editable | sort --ignore-case) > $(VENV)-newest/constraints.txt
+	mv $(VENV)-newest/constraints.txt constraints.txt
 
 bench: setup
 	$(BIN)/python benchmarks/speed.py

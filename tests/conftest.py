@@ -1,13 +1,19 @@
-"""What all tests share: where real data lie, and a small bundle that is trained once."""
+"""What all tests share: real data, small networks, a Ray for each test process, and the groups that tests run in."""
 
+import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
+from inline_ray import call_inline
 from label_process import OWN_MOUNTS
+from ray.cluster_utils import Cluster
+from small_network import BACKBONE, write_weights
 
 from histo.demo.bundle import random_bundle
 from histo.learn.conversion import convert
@@ -16,15 +22,43 @@ collect_ignore = ["faulty"]
 """What it does to OpenSlide it does where it is imported; only processes that tests start may do so."""
 settings.register_profile("any machine", deadline=None)  # a busy one takes its time
 settings.load_profile("any machine")
+HEAD = {"num_cpus": 2, "object_store_memory": 200 * 2**20, "include_dashboard": False}
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_configure() -> None:
+    """Compute in one thread: there are as many test processes as cores, and threads would wait for one another."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what reads real data where there are none, and what mounts file systems where that is not allowed."""
+    """Leave out what cannot run here, name the groups, and begin with the slow ones.
+
+    The tests of a file are a group, and so are those that use the run `finished`: what they share is made once. A slow
+    group that came last would keep one process busy while the others have nothing to do.
+    """
     impossible = [name for name, possible in (("realdata", SHARED.is_dir), ("mounts", may_mount)) if not possible()]
     left_out = [item for item in items if any(item.get_closest_marker(name) for name in impossible)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if "ray_address" in fixtures:
+            item.add_marker("ray")
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group("finished" if "finished" in fixtures else item.path.stem))
+    slow = {group_of(item) for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: group_of(item) not in slow)
+
+
+def group_of(item: pytest.Item) -> str:
+    """Name of the tests that run in one process, one after the other."""
+    marker = item.get_closest_marker("xdist_group")
+    assert marker is not None
+    return str(marker.args[0])
 
 
 def may_mount() -> bool:
@@ -42,9 +76,36 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """A Ray of two CPUs on ports of its own, for all tests of this process that need one; where to join it."""
+    cluster = Cluster(initialize_head=True, head_node_args=HEAD)
+    yield cluster.address
+    cluster.shutdown()
+
+
+@pytest.fixture
+def joined_ray(ray_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs join the Ray of this test process, in place of starting one."""
+    monkeypatch.setenv("RAY_ADDRESS", ray_address)
+
+
+@pytest.fixture
+def inline_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs call at once, in this process, what they would have Ray call elsewhere."""
+    call_inline(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Flags for a backbone of a third of a megabyte; its weights stand for pretrained ones."""
+    path = write_weights(tmp_path_factory.mktemp("tiny") / "weights.safetensors")
+    return ["--network.backbone", BACKBONE, "--network.weights", str(path)]
+
+
+@pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The default network with three classes, 224 px at 0.5 µm/px, a random head of visible contrast; converted."""
-    folder = random_bundle(tmp_path_factory.mktemp("bundle"), "tf_efficientnet_lite0", size_px=224)
+    """A small network with three classes, 224 px at 0.5 µm/px, a random head of visible contrast; converted."""
+    folder = random_bundle(tmp_path_factory.mktemp("bundle"), BACKBONE, size_px=224)
     convert(folder)
     return folder
 
@@ -52,7 +113,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bare_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network of a third of a megabyte with random weights, without a converted form; to be copied before use."""
-    return random_bundle(tmp_path_factory.mktemp("bare"), "test_efficientnet", size_px=96)
+    return random_bundle(tmp_path_factory.mktemp("bare"), BACKBONE, size_px=96)
 
 
 @pytest.fixture(scope="session")

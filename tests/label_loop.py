@@ -17,7 +17,7 @@ from histo.pipelines.planning import plan_row
 from histo.pipelines.region import RegionLabeler
 from histo.pipelines.resume import find_work, is_transient
 from histo.pipelines.work import LabelJob, RegionTask, Row, SlideWork, Summary
-from histo.slides.collection import Collection, FoundSlide
+from histo.slides.collection import Collection, FoundSlide, find_slides
 from histo.slides.grid import cut_regions
 from histo.slides.plan import TilingSpec, TissueSpec
 
@@ -72,15 +72,27 @@ def label(
     job: LabelJob, slide: FoundSlide, worker: Callable[..., Summary] | None = None, between: Callable[[], Any] = bool
 ) -> Row:
     """Label a slide as the driver does, and return its row of the ledger; `between` is called after planning."""
-    ledger = Ledger(job, Collection((slide,), {}))
-    for todo in find_work(job, [slide], ledger, retry_failed=False).slides:
+    _label_all(job, Collection((slide,), {}), worker or RegionLabeler(job), between)
+    return next(row for row in rows_of(job.out / "slides.parquet") if row["slide_id"] == slide.slide_id)
+
+
+def label_folder(job: LabelJob, folder: Path) -> Path:
+    """Label all slides below a folder, and return the folder of their tables."""
+    _label_all(job, find_slides(folder), RegionLabeler(job), bool)
+    return job.out
+
+
+def _label_all(
+    job: LabelJob, collection: Collection, worker: Callable[..., Summary], between: Callable[[], Any]
+) -> None:
+    ledger = Ledger(job, collection)
+    for todo in find_work(job, collection.slides, ledger, retry_failed=False).slides:
         row = plan_row(todo, job)
         between()
-        _enter(job, row, ledger, worker or RegionLabeler(job))
-        if (settled := ledger.row(slide.slide_id))["status"] == "failed":
-            parts.discard_slide(job, slide.slide_id, for_good=not is_transient(settled["error_code"]))
+        _enter(job, row, ledger, worker)
+        if (settled := ledger.row(row["slide_id"]))["status"] == "failed":
+            parts.discard_slide(job, row["slide_id"], for_good=not is_transient(settled["error_code"]))
     ledger.write(force=True)
-    return next(row for row in rows_of(job.out / "slides.parquet") if row["slide_id"] == slide.slide_id)
 
 
 def _enter(job: LabelJob, row: Row, ledger: Ledger, worker: Callable[..., Summary]) -> None:

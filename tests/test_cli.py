@@ -76,7 +76,7 @@ TRAIN = "train --data tiles.npz --out out"
         (f"{TRAIN} --start-from nowhere", "nowhere: no such folder"),
         (
             f"{TRAIN} --start-from model --network.backbone resnet18",
-            "its backbone is tf_efficientnet_lite0, not resnet18",
+            "its backbone is test_efficientnet, not resnet18",
         ),
         (f"{TRAIN} --fit.tune.layers 99", "--fit.tune.layers 99: this backbone has 17"),
         (f"{TRAIN} --fit.head.epochs 0 --fit.tune.epochs 0", "no epochs"),

@@ -9,14 +9,25 @@ import torch
 from plain_loop import rows_of
 
 from histo.cli import main
+from histo.demo.bundle import random_bundle
 from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import paint
+from histo.learn.backbones import DEFAULT_BACKBONE
+from histo.learn.conversion import convert
 from histo.learn.predict import TorchPredictor
 from histo.learn.predictor import load_predictor
 
 pytestmark = [pytest.mark.gpu, pytest.mark.ray]
 
 PROBABILITIES = ("prob_MUS", "prob_STR", "prob_TUM")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default network with its ImageNet weights and a random head, 224 px at 0.5 µm/px, converted."""
+    folder = random_bundle(tmp_path_factory.mktemp("bundle"), DEFAULT_BACKBONE, size_px=224)
+    convert(folder)
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,11 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["histo.cli", "histo.slides.plan", "histo.learn.bundle", "histo.pipelines.label"])
-def test_labelling_loads_no_torch_before_its_workers_do(module: str) -> None:
+@pytest.mark.parametrize(
+    "module",
+    ["histo.cli", "histo.slides.plan", "histo.learn.bundle", "histo.pipelines.label", "histo.pipelines.train_entry"],
+)
+def test_labelling_and_rays_controller_of_a_training_run_load_no_torch(module: str) -> None:
     program = f"import sys, {module}; print([m for m in ('torch', 'timm', 'torchvision') if m in sys.modules])"
 
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

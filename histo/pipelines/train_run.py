@@ -28,8 +28,8 @@ from histo.pipelines.predict_cases import predict_cases
 from histo.pipelines.record import RunRecord
 from histo.pipelines.train_checks import check_finite
 from histo.pipelines.train_data import TrainingData
+from histo.pipelines.train_entry import train_in_worker
 from histo.pipelines.train_spec import TrainSpec
-from histo.pipelines.train_worker import train_worker
 from histo.report.curves import draw_curves
 from histo.report.evaluation import write_evaluation
 from histo.report.samples import draw_samples
@@ -114,7 +114,7 @@ def _run_workers(spec: TrainSpec, placement: Placement, bundle: Bundle, history:
     history.rewind()
     loaders = spec.loaders if spec.loaders is not None else (placement.cpus - 1 if placement.gpus else 0)
     trainer = TorchTrainer(
-        train_worker,
+        train_in_worker,
         train_loop_config={
             "spec": spec.model_dump_json(),
             "bundle": bundle.model_dump_json(),

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from label_loop import label_folder, make_job
 from label_process import FAULTY, assert_same_tables, end, ledger, run, start, write_slide
 from ray.cluster_utils import Cluster
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 
 N_SLIDES, N_NODES = 20, 3
 WORKERS_KILLED = 3
@@ -49,9 +50,7 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(slides: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("undisturbed")
-    assert run(slides, tiny_bundle, out)[0] == 0
-    return out
+    return label_folder(make_job(tiny_bundle, tmp_path_factory.mktemp("undisturbed")), slides)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """Makes readers do to their process what a native decoder may do. Python imports it where this folder is on PYTHONPATH.
 
-A slide's name, or that of a study's folder, says what happens: `WHAT-WHERE...`, where WHERE is `tiles` or `mask`, or
-`study` for a worker that opens a file of one, and WHAT is `crash` (segmentation
-fault), `hang`, `killed` (as by a system without memory), `once` (killed the first time only) or `slow` (each read takes
+The name of a slide, or of the folder of a study or of a class, says what happens: `WHAT-WHERE...`. WHERE is `tiles` or
+`mask`, or `study` or `class` for a worker that opens a file in such a folder. WHAT is `crash` (segmentation fault),
+`hang`, `killed` (as by a system without memory), `once` (killed the first time only) or `slow` (each read takes
 `SLOW_S` seconds).
 """
 
@@ -49,11 +49,11 @@ openslide.OpenSlide.read_region = read_region
 
 
 def watch(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "open" and isinstance(arguments[0], str) and arguments[0].endswith(".nii.gz"):
-        study = Path(arguments[0]).parent
-        what, _, where = study.name.partition("-")
-        if where.startswith("study"):
-            misbehave(what, study)
+    if event == "open" and isinstance(arguments[0], str) and arguments[0].endswith((".nii.gz", ".png")):
+        folder = Path(arguments[0]).parent
+        what, _, where = folder.name.partition("-")
+        if where.startswith(("study", "class")):
+            misbehave(what, folder)
 
 
 if "jobs" not in Path(sys.argv[0]).parts:  # the driver lists files, and decodes none

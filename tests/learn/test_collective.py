@@ -1,26 +1,28 @@
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
+from worker_processes import call_in_processes
 
 from histo.learn.collective import from_first_worker, rank, sum_over_workers, world_size
 
 CPU = torch.device("cpu")
 
 
-def _worker(number: int, workers: int, folder: Path) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=number, world_size=workers)
+def _worker(folder: Path) -> None:
+    number = dist.get_rank()
     values = torch.tensor([1.0, number], requires_grad=True)
     total = sum_over_workers(values)
     (total * (number + 1)).sum().backward()
     known = from_first_worker([{"epoch": 3 + number}], CPU)
     torch.save((known, total.tolist(), values.grad), folder / f"{number}.pt")
-    dist.destroy_process_group()
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("test_train")
 def test_values_come_from_the_first_worker_and_sums_and_their_gradients_from_all(tmp_path: Path) -> None:
-    multiprocessing.spawn(_worker, (2, tmp_path), nprocs=2)
+    call_in_processes(_worker, 2, tmp_path)
 
     for number in range(2):
         known, total, gradient = torch.load(tmp_path / f"{number}.pt")

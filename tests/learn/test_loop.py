@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
+from worker_processes import call_in_processes
 
 from histo.learn.augment import AugmentSpec
 from histo.learn.backbones import Normalisation
@@ -263,15 +264,13 @@ def test_exact_statistics_are_those_of_an_epochs_images_under_its_last_weights(t
             assert close == [spec is EXACT] * 2
 
 
-def _worker(rank: int, workers: int, tiles: Path, folder: Path, phase: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=workers)
+def _worker(tiles: Path, folder: Path, phase: str) -> None:
     _, epochs = run(tiles, EXACT if phase == "exact" else SPEC, phase)
-    torch.save((losses(epochs), epochs[-1].val_logits_NK.tolist()), folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    torch.save((losses(epochs), epochs[-1].val_logits_NK.tolist()), folder / f"{dist.get_rank()}.pt")
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("test_train")  # whose processes are forked from one that has imported everything
 @pytest.mark.parametrize("phase", ["head", "tune", "exact"])
 @pytest.mark.parametrize("workers", [2, 3])
 def test_the_number_of_workers_does_not_change_the_losses(
@@ -279,7 +278,7 @@ def test_the_number_of_workers_does_not_change_the_losses(
 ) -> None:
     alone = run(tiles, EXACT if phase == "exact" else SPEC, phase)[1]
 
-    multiprocessing.spawn(_worker, (workers, tiles, tmp_path, phase), nprocs=workers)
+    call_in_processes(_worker, workers, tiles, tmp_path, phase)
 
     for rank in range(workers):
         measured, logits = torch.load(tmp_path / f"{rank}.pt")

@@ -1,11 +1,11 @@
-"""Scores equal scikit-learn's, on random and on degenerate cases."""
+"""Scores equal scikit-learn's, on random and on degenerate cases; intervals are those of such scores."""
 
 import warnings
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
@@ -140,6 +140,43 @@ def test_intervals_by_group_cover_the_truth_and_those_by_case_do_not() -> None:
 
     assert covered["group"] / runs >= 0.87, "95 % are promised, and 60 runs tell that to within 8"
     assert covered["case"] / runs < 0.8, "cases of one group are alike; drawing them one by one claims too much"
+
+
+@settings(max_examples=30)  # each scores ten draws with scikit-learn
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(2, 40),
+    units=st.integers(1, 8),
+    present=st.lists(st.integers(0, 2), min_size=1, max_size=3, unique=True),
+    ties=st.booleans(),
+)
+def test_intervals_are_those_of_the_scores_of_each_draw(
+    seed: int, n: int, units: int, present: list[int], ties: bool
+) -> None:
+    truth, probabilities = draw(seed, n, present, ties)
+    unit = np.append([0, 1], np.random.default_rng(seed).integers(0, units + 1, n - 2))
+    names = [f"unit {number}" for number in unit]
+
+    found = bootstrap_intervals(truth, probabilities, names, CLASSES, 10, seed)
+
+    random, known = np.random.default_rng(seed), np.unique(unit)
+    draws = []
+    for _ in range(10):
+        chosen = random.integers(len(known), size=len(known))
+        cases = np.concatenate([np.flatnonzero(unit == known[number]) for number in chosen])
+        draws.append(score(truth[cases], probabilities[cases], CLASSES))
+    assert found is not None
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc"):
+        assert_bounds(found[name], [each[name] for each in draws])
+    for name in CLASSES:
+        for part in ("precision", "recall", "f1", "auc"):
+            assert_bounds(found["per_class"][name][part], [each["per_class"][name][part] for each in draws])
+
+
+def assert_bounds(found: list[float] | None, drawn: list[float | None]) -> None:
+    """The central 95 % of what is defined; None if nothing is."""
+    values = [value for value in drawn if value is not None]
+    assert found == (pytest.approx(np.quantile(values, (0.025, 0.975)), abs=1e-9) if values else None)
 
 
 def test_intervals_hold_the_scores_and_are_the_same_for_a_seed() -> None:

@@ -78,8 +78,7 @@ def test_each_worker_gets_a_gpu_of_its_own() -> None:
     assert sorted(found) == [[0], [1]]
 
 
-@pytest.mark.ray
-def test_a_folder_that_a_node_does_not_see_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_folder_that_a_node_does_not_see_is_refused_by_name(joined_ray: None, tmp_path: Path) -> None:
     with session(1):
         check_shared(tmp_path, tmp_path)
         with pytest.raises(UsageError, match=f"{tmp_path}/elsewhere: not visible on node"):

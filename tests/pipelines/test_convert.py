@@ -55,7 +55,6 @@ def test_evaluation_in_bf16_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.ray
 def test_a_training_run_converts_its_bundle_and_its_validation_images_measure_it(finished: Path) -> None:
     conversion = read_conversion(finished / "model" / FOLDER, finished / "model")
 
@@ -64,7 +63,6 @@ def test_a_training_run_converts_its_bundle_and_its_validation_images_measure_it
     assert (conversion.bf16 is not None) == has_bf16()
 
 
-@pytest.mark.ray
 @pytest.mark.skipif(not has_bf16(), reason="this CPU has no bfloat16")
 def test_a_runs_own_validation_images_are_measured_where_no_data_are_given(finished: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(finished, tmp_path / "run"))

@@ -1,4 +1,4 @@
-"""The crossval job, in a Ray of its own."""
+"""The crossval job: once with Ray's workers, two folds side by side; all else with Ray's calls done in this process."""
 
 import json
 import shutil
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from inline_ray import inline
 from PIL import Image
 from plain_loop import rows_of
 
@@ -15,8 +16,7 @@ from histo.cli import main
 from histo.learn.predict import TorchPredictor
 from histo.resample import resize
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
+INLINE = pytest.mark.usefixtures("inline_ray")
 FOLDS = 3
 QUICK = ["--size-px", "32", "--fit.head.epochs", "8", "--fit.tune.epochs", "0", "--augment.preset", "none"]
 QUICK += ["--fit.head.learning-rate", "0.01", "--fit.warmup-epochs", "0"]
@@ -47,10 +47,27 @@ def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def validated(patients: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def validated(patients: Path, tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("validated") / "out"
-    assert crossval(patients, out, "--folds", str(FOLDS), "--mpp", "1") == 0
+    with inline():
+        assert crossval(patients, out, *tiny, "--folds", str(FOLDS), "--mpp", "1", "--side-by-side", "1") == 0
     return out
+
+
+@pytest.mark.slow
+def test_two_folds_side_by_side_on_ray_are_those_that_are_trained_one_after_the_other(
+    patients: Path, tiny: list[str], joined_ray: None, tmp_path: Path
+) -> None:
+    flags = [*tiny, "--folds", "2"]
+
+    assert crossval(patients, tmp_path / "ray", *flags) == 0
+    with inline():
+        assert crossval(patients, tmp_path / "inline", *flags, "--side-by-side", "1") == 0
+
+    assert json.loads((tmp_path / "ray" / "run.json").read_text())["side_by_side"] == 2
+    found, expected = (rows_of(tmp_path / how / "predictions.parquet") for how in ("ray", "inline"))
+    assert [(row["case_id"], row["fold"]) for row in found] == [(row["case_id"], row["fold"]) for row in expected]
+    np.testing.assert_allclose([row["prob_mts"] for row in found], [row["prob_mts"] for row in expected], atol=1e-3)
 
 
 def test_every_case_is_predicted_once_by_the_fold_that_did_not_see_it(validated: Path, patients: Path) -> None:
@@ -105,10 +122,11 @@ def test_the_scores_of_all_folds_stand_beside_those_of_each(validated: Path) -> 
     assert all(name in curves for name in ("all", *(f"fold {fold}" for fold in range(FOLDS))))
 
 
+@INLINE
 def test_a_cross_validation_goes_on_where_it_ended_and_ends_the_same(
-    validated: Path, patients: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    validated: Path, patients: Path, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, flags = tmp_path / "out", ["--folds", str(FOLDS), "--mpp", "1"]
+    out, flags = tmp_path / "out", [*tiny, "--folds", str(FOLDS), "--mpp", "1"]
     shutil.copytree(validated, out)
     record = json.loads((out / "run.json").read_text())
     (out / "run.json").write_text(json.dumps(record | {"exit_code": None, "finished": None}))
@@ -121,7 +139,7 @@ def test_a_cross_validation_goes_on_where_it_ended_and_ends_the_same(
     kept = (out / "fold_0" / "run.json").read_bytes()
 
     refused = crossval(patients, out, *flags)
-    other = crossval(patients, out, "--folds", "4", "--mpp", "1", "--resume")
+    other = crossval(patients, out, *tiny, "--folds", "4", "--mpp", "1", "--resume")
     resumed = crossval(patients, out, *flags, "--resume", "--side-by-side", "1")
     again = crossval(patients, out, *flags, "--resume")
 
@@ -138,14 +156,15 @@ def test_a_cross_validation_goes_on_where_it_ended_and_ends_the_same(
     np.testing.assert_allclose([row["prob_mts"] for row in after], [row["prob_mts"] for row in before], atol=1e-3)
 
 
+@INLINE
 def test_a_fold_that_fails_is_named_and_the_others_are_finished(
-    patients: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    patients: Path, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     (out / "fold_1").mkdir(parents=True)
     (out / "fold_1" / "checkpoints").write_text("a file where a folder is needed")
 
-    code = crossval(patients, out, "--folds", "2", "--max-failures", "0")
+    code = crossval(patients, out, *tiny, "--folds", "2", "--max-failures", "0", "--side-by-side", "1")
 
     error = capsys.readouterr().err
     assert code == 1
@@ -156,6 +175,7 @@ def test_a_fold_that_fails_is_named_and_the_others_are_finished(
     assert not (out / "metrics.json").exists()
 
 
+@INLINE
 def test_wrong_settings_are_one_line(patients: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     codes = [
         crossval(patients, tmp_path / "a", "--folds", "16"),

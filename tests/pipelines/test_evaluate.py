@@ -1,4 +1,4 @@
-"""The evaluate job, in a Ray of its own."""
+"""The evaluate job: once in Ray tasks, the other times with Ray's calls done in this process."""
 
 import json
 import shutil
@@ -15,10 +15,10 @@ from histo.learn.bundle import bundle_hash, read_bundle
 from histo.learn.predict import TorchPredictor
 from histo.pipelines.past_run import PastRun
 
-pytestmark = pytest.mark.ray
+INLINE = pytest.mark.usefixtures("inline_ray")
 
 
-def test_metrics_and_predictions_are_those_of_the_bundle(bundle: Path, tmp_path: Path) -> None:
+def test_metrics_and_predictions_are_those_of_the_bundle(bundle: Path, joined_ray: None, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (7, 224, 224, 3), np.uint8)
     labels = np.array([0, 1, 2, 2, 2, 0, 1])
     np.savez(tmp_path / "t.npz", test_images=images, test_labels=labels)
@@ -35,6 +35,7 @@ def test_metrics_and_predictions_are_those_of_the_bundle(bundle: Path, tmp_path:
     np.testing.assert_allclose([row["prob_TUM"] for row in rows], probabilities[:, 2], atol=1e-5)
 
 
+@INLINE
 def test_only_the_test_part_of_a_file_with_parts_is_used(bundle: Path, tmp_path: Path) -> None:
     pixels = np.zeros((4, 32, 32, 3), np.uint8)
     np.savez(
@@ -50,6 +51,7 @@ def test_only_the_test_part_of_a_file_with_parts_is_used(bundle: Path, tmp_path:
     assert [row["case_id"] for row in rows_of(tmp_path / "out" / "predictions.parquet")] == ["t.npz#test_images/0"]
 
 
+@INLINE
 def test_several_sources_are_measured_together_and_each(bundle: Path, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (6, 224, 224, 3), np.uint8)
     pred = TorchPredictor(bundle)(images).argmax(1)
@@ -86,6 +88,7 @@ def scores(out: Path) -> dict[str, Any]:
     return found
 
 
+@INLINE
 def test_a_run_is_measured_on_what_it_held_out_itself(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +115,7 @@ def test_a_run_is_measured_on_what_it_held_out_itself(
     assert "colour alone, mean rgb: accuracy 1.0000" in shown
 
 
+@INLINE
 def test_colour_alone_tells_bright_and_dark_classes_apart(finished: Path, tiles: Path, tmp_path: Path) -> None:
     flags = ["--model", str(finished), "--data", str(tiles), "--resamples", "20"]
 
@@ -124,6 +128,7 @@ def test_colour_alone_tells_bright_and_dark_classes_apart(finished: Path, tiles:
     assert set(baseline["mean_rgb"]["per_class"]) == {"MUS", "STR", "TUM"}
 
 
+@INLINE
 def test_images_that_were_trained_on_are_counted_and_said(
     finished: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,7 +150,8 @@ def test_a_run_that_began_with_weights_that_are_gone_counts_its_own_images(
     for name in ("copy", "run"):
         shutil.copytree(finished, tmp_path / name)
     record = json.loads((finished / "run.json").read_text())
-    start = {**edit, "start_from": str(tmp_path / edit["start_from"])}
+    start: dict[str, Any] = {**edit, "start_from": str(tmp_path / edit["start_from"])}
+    start["network"] = record["spec"]["network"] | {"weights": None}
     (tmp_path / "run" / "run.json").write_text(json.dumps(record | {"spec": record["spec"] | start}))
 
     learned = PastRun(tmp_path / "run").learned_from("train", "val")
@@ -185,6 +191,7 @@ def test_what_needs_the_training_run_is_refused_without_it(
     assert json.loads((tmp_path / "moved" / "run.json").read_text()) == gone
 
 
+@INLINE
 def test_a_class_without_images_is_said_and_left_out_of_averages(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,6 +210,7 @@ def test_a_class_without_images_is_said_and_left_out_of_averages(
     assert "Warning" not in output.out + output.err
 
 
+@INLINE
 def test_intervals_are_by_patient_where_a_manifest_names_them(bundle: Path, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     lines = ["path,label,group"]

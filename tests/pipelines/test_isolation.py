@@ -14,6 +14,8 @@ from histo.errors import Cause, InputError, SlideError
 from histo.pipelines.isolation import Watchdog, guarded
 from histo.pipelines.work import LabelJob
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def job(label_job: LabelJob) -> LabelJob:

@@ -27,14 +27,14 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def environment() -> dict[str, str]:
-    """The head takes `python` from its PATH; a loopback head needs no token."""
+def environment() -> Iterator[dict[str, str]]:
+    """The head takes `python` from its PATH; a loopback head needs no token, here and in its client."""
     binaries = str(Path(sys.executable).parent)
-    return os.environ | {
-        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{binaries}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        yield dict(os.environ)
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +83,8 @@ def working_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def submit(
-    address: str, working_dir: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, *command: str
-) -> tuple[int | None, str]:
+def submit(address: str, working_dir: Path, environment: dict[str, str], *command: str) -> tuple[int | None, str]:
     """Submit as a person does, from the command line; return the script's own exit code and the log."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     shown = subprocess.run(
         [
             str(Path(sys.executable).parent / "ray"), "job", "submit", "--address", address,
@@ -107,9 +104,9 @@ def test_train_and_label_run_as_jobs_with_their_true_exit_codes(
     working_dir: Path,
     environment: dict[str, str],
     tiles: Path,
+    tiny: list[str],
     pyramid: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     slides = tmp_path / "slides"
     shutil.copytree(pyramid, slides)
@@ -117,17 +114,17 @@ def test_train_and_label_run_as_jobs_with_their_true_exit_codes(
     run, out = str(tmp_path / "run"), str(tmp_path / "out")
 
     trained, log = submit(
-        dashboard, working_dir, environment, monkeypatch,
-        "python", "jobs/train.py", "--data", str(tiles), "--out", run, "--mpp", "3.5",
-        "--fit.head.epochs", "1", "--fit.tune.epochs", "0",
+        dashboard, working_dir, environment,
+        "python", "jobs/train.py", "--data", str(tiles), "--out", run, "--mpp", "1.75",
+        "--size-px", "112", "--fit.head.epochs", "1", "--fit.tune.epochs", "0", *tiny,
     )  # fmt: skip
     assert (trained, "epoch 1/1" in log) == (0, True), log
     labelled, log = submit(
-        dashboard, working_dir, environment, monkeypatch,
+        dashboard, working_dir, environment,
         "python", "jobs/label.py", "--slides", str(slides), "--model", f"{run}/model", "--out", out,
         "--tissue.min-fraction", "1",
     )  # fmt: skip
     assert (labelled, "1 ok, 1 failed" in log) == (3, True), log
-    refused, log = submit(dashboard, working_dir, environment, monkeypatch, "python", "jobs/label.py", "--slidse", "x")
+    refused, log = submit(dashboard, working_dir, environment, "python", "jobs/label.py", "--slidse", "x")
     assert (refused, "did you mean --slides?" in log) == (2, True), log
     assert (tmp_path / "out" / "tiles" / "two textures.tif.parquet").exists()

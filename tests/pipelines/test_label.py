@@ -1,4 +1,4 @@
-"""The label job from the command line to the tables, in a Ray of its own."""
+"""The label job from the command line to the tables."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from histo.cli import main
 from histo.learn.converted import FOLDER, read_conversion
 from histo.learn.runtime import has_bf16
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.usefixtures("joined_ray")
 
 
 def label(slides: Path, bundle: Path, out: Path, *flags: str) -> int:

@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from label_loop import label_folder, make_job
 from label_process import OWN_MOUNTS, ROOT, assert_same_tables, end, ledger, run, start, wait_until, write_slide
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.alone]
 
 N_SLIDES = 6
 
@@ -26,9 +27,7 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(slides: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("undisturbed")
-    assert run(slides, tiny_bundle, out)[0] == 0
-    return out
+    return label_folder(make_job(tiny_bundle, tmp_path_factory.mktemp("undisturbed")), slides)
 
 
 def settled(out: Path) -> int:

@@ -1,4 +1,4 @@
-"""The job that labels studies: through the command on a Ray of its own, and in a plain loop."""
+"""The job that labels studies: through the command, and in a plain loop."""
 
 import json
 import shutil
@@ -118,9 +118,8 @@ def test_files_that_were_only_touched_keep_their_result(model: Path, studies: Pa
     assert after["p1/s1"]["attempts"] == 2
 
 
-@pytest.mark.ray
 def test_the_command_labels_a_folder_and_then_has_nothing_to_do(
-    model: Path, studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, studies: Path, joined_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own, out = Path(shutil.copytree(model, tmp_path / "model")), tmp_path / "out"
     command = ["label", "--studies", str(studies), "--model", str(own), "--out", str(out), "--workers", "2"]

@@ -14,7 +14,7 @@ from slides.mutations import KINDS, fabricated, mutated
 from histo.errors import Cause
 from histo.slides.collection import find_slides
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 OWN_FAULT = {Cause.INTERNAL, Cause.STORAGE}
 REMEDY = re.compile(r"copy or export|convert|correct|rescan|--mpp-if-missing|--tiling|--max-failed-fraction")
@@ -39,26 +39,31 @@ class Labelled:
     tables: dict[str, list[dict[str, Any]]]
 
 
-def label(folder: Path, bundle: Path, out: Path, *flags: str) -> Labelled:
+def label(ray_address: str, folder: Path, bundle: Path, out: Path, *flags: str) -> Labelled:
     """Run the job as a person does, in a process that a crash or a hang cannot take with it."""
-    code, _ = run(folder, bundle, out, "--workers", "2", "--max-failed-fraction", "0.5", *flags)
+    flags = ("--workers", "2", "--max-failed-fraction", "0.5", *flags)
+    code, _ = run(folder, bundle, out, *flags, RAY_ADDRESS=ray_address)
     paths = {slide.slide_id: Path(slide.path) for slide in find_slides(folder).slides}
     return Labelled(out, paths, code, ledger(out), tables(out))
 
 
 @pytest.fixture(scope="module", params=["fabricated", pytest.param("real", marks=pytest.mark.realdata)])
 def labelled(
-    request: pytest.FixtureRequest, shared: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    shared: Path,
+    tiny_bundle: Path,
+    ray_address: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Labelled:
     """Five damaged copies of each kind from fabricated slides, one of each kind from real ones."""
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "fabricated":
         mutated(fabricated(folder / "sources"), folder / "slides", count=5 * len(KINDS), seed=1)
-        return label(folder / "slides", tiny_bundle, folder / "out")
+        return label(ray_address, folder / "slides", tiny_bundle, folder / "out")
     real = shared / "slides"
     sources = [*sorted((real / "format").iterdir()), *sorted(real.glob("*.svs"))]
     mutated(sources, folder / "slides", count=len(KINDS), seed=1)
-    return label(folder / "slides", tiny_bundle, folder / "out", "--mpp-if-missing", "0.5")
+    return label(ray_address, folder / "slides", tiny_bundle, folder / "out", "--mpp-if-missing", "0.5")
 
 
 def test_the_run_ends_and_every_damaged_slide_has_its_row(labelled: Labelled) -> None:

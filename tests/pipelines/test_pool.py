@@ -1,4 +1,4 @@
-"""The pool of workers on a private Ray: workers that cannot start, and that are lost."""
+"""The pool of workers: workers that cannot start, and that are lost."""
 
 import os
 import signal
@@ -16,8 +16,6 @@ from histo.pipelines.cluster import Placement, session
 from histo.pipelines.pool import Pool
 from histo.pipelines.region import RegionLabeler
 from histo.pipelines.work import LabelJob, RegionTask, Summary
-
-pytestmark = pytest.mark.ray
 
 
 def collect(pool: Pool[RegionTask, Summary], count: int) -> tuple[list[tuple[RegionTask, Summary]], list[RegionTask]]:
@@ -38,7 +36,9 @@ def wait_for_room(pool: Pool[RegionTask, Summary]) -> None:
         pool.collect(1)
 
 
-def test_a_worker_that_cannot_start_ends_the_run_with_its_reason(label_job: LabelJob, tmp_path: Path) -> None:
+def test_a_worker_that_cannot_start_ends_the_run_with_its_reason(
+    label_job: LabelJob, joined_ray: None, tmp_path: Path
+) -> None:
     job, one = replace(label_job, model=tmp_path / "nowhere"), Placement(workers=1, gpus=0, cpus=1)
     reason = pytest.raises(HistoError, match=r"no worker can start: .*nowhere: no such folder")
 
@@ -46,7 +46,9 @@ def test_a_worker_that_cannot_start_ends_the_run_with_its_reason(label_job: Labe
         wait_for_room(pool)
 
 
-def test_the_regions_of_one_slide_spread_over_all_workers(label_job: LabelJob, tmp_path: Path) -> None:
+def test_the_regions_of_one_slide_spread_over_all_workers(
+    label_job: LabelJob, joined_ray: None, tmp_path: Path
+) -> None:
     regions = tasks(label_job, found(write_slide(tmp_path / "slides" / "s.tif", 3840, 576)))
     with session(2), Pool(RegionLabeler, label_job, Placement(workers=2, gpus=0, cpus=1)) as pool:
         while len(pool._in_hand) < 2:
@@ -60,6 +62,8 @@ def test_the_regions_of_one_slide_spread_over_all_workers(label_job: LabelJob, t
     assert len(done) == 2
 
 
+@pytest.mark.ray
+@pytest.mark.alone
 def test_what_a_lost_worker_had_in_hand_comes_back_and_another_one_does_it(label_job: LabelJob, tmp_path: Path) -> None:
     regions = tasks(label_job, found(write_slide(tmp_path / "slides" / "s.tif", 3840, 576)))
     with session(1), Pool(RegionLabeler, label_job, Placement(workers=1, gpus=0, cpus=1)) as pool:

@@ -1,4 +1,4 @@
-"""The job that prepares tile tables, in a Ray of its own."""
+"""The job that prepares tile tables."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from histo.learn.source import Source, read_sources
 from histo.learn.survey import survey
 from histo.pipelines import prepare_tiles
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.usefixtures("joined_ray")
 
 
 def make_folder(root: Path, count: int, broken: int = 0) -> Path:

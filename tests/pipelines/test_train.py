@@ -1,4 +1,9 @@
-"""The train job from the command line to the bundle, in a Ray of its own."""
+"""The train job from the command line to the bundle.
+
+What Ray Train has to do with is shown by two runs, `finished` and that of two workers on real tiles, and by one that
+fails; `test_train_recovery.py` kills workers and drivers. All other runs train in this process, or in processes that
+torch starts: the same function, called by `inline_ray`.
+"""
 
 import json
 import re
@@ -10,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from inline_ray import inline
 from safetensors.torch import load_file
 from tensorboardX.proto.event_pb2 import Event
 
@@ -25,8 +31,7 @@ from histo.pipelines.train_worker import initial_network
 from histo.resample import resize
 from histo.spec import read_spec
 
-pytestmark = pytest.mark.ray
-
+INLINE = pytest.mark.usefixtures("inline_ray")
 MEASURED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 SHORT = ["--size-px", "64", "--fit.head.epochs", "1", "--fit.tune.epochs", "1"]
 
@@ -131,9 +136,9 @@ def test_the_test_split_is_scored_with_the_best_bundle(finished: Path) -> None:
 
 
 def test_a_complete_run_is_neither_overwritten_nor_trained_again(
-    finished: Path, tiles: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, tiles: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--fit.head.epochs", "2", "--fit.tune.epochs", "2", "--no-fit.head.augment"]
+    flags = [*tiny, "--fit.head.epochs", "2", "--fit.tune.epochs", "2", "--no-fit.head.augment"]
     flags += ["--size-px", "64", "--mpp", "2", "--classes", "MUS,STR,TUM", "--split.test-fraction", "0.25"]
     before = (finished / "run.json").read_bytes()
 
@@ -149,8 +154,10 @@ def test_a_complete_run_is_neither_overwritten_nor_trained_again(
 
 
 @pytest.mark.parametrize("epoch", [3, 4])
-def test_a_new_run_starts_with_the_weights_of_a_chosen_epoch(finished: Path, tiles: Path, epoch: int) -> None:
-    flags = ["--data", str(tiles), "--out", "unused", "--start-from", str(finished), "--epoch", str(epoch)]
+def test_a_new_run_starts_with_the_weights_of_a_chosen_epoch(
+    finished: Path, tiles: Path, tiny: list[str], epoch: int
+) -> None:
+    flags = ["--data", str(tiles), "--out", "unused", "--start-from", str(finished), "--epoch", str(epoch), *tiny[:2]]
     spec = read_spec(TrainSpec, flags, "histo train")
 
     weights = initial_network(spec, ("MUS", "STR", "TUM"), TILES).state_dict()
@@ -160,6 +167,7 @@ def test_a_new_run_starts_with_the_weights_of_a_chosen_epoch(finished: Path, til
     assert all(torch.equal(weights[name], trained[name]) for name in trained)
 
 
+@INLINE
 def test_a_chosen_epoch_is_evaluated(finished: Path, tiles: Path, tmp_path: Path) -> None:
     flags = ["--model", str(finished), "--epoch", "3", "--data", str(tiles), "--out", str(tmp_path / "third")]
 
@@ -174,14 +182,15 @@ def test_a_chosen_epoch_is_evaluated(finished: Path, tiles: Path, tmp_path: Path
     assert json.loads((tmp_path / "third" / "run.json").read_text())["model"].endswith("epoch_0003")
 
 
+@INLINE
 def test_a_run_that_cannot_be_continued_is_refused_in_one_line(
-    finished: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, tiles: Path, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     record = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(record | {"exit_code": None}))
-    flags = ["--fit.head.epochs", "2", "--fit.tune.epochs", "2", "--no-fit.head.augment", "--resume"]
+    flags = [*tiny, "--fit.head.epochs", "2", "--fit.tune.epochs", "2", "--no-fit.head.augment", "--resume"]
     flags += ["--size-px", "64", "--mpp", "2", "--classes", "MUS,STR,TUM", "--split.test-fraction", "0.25"]
     weights = run / "checkpoints" / "epoch_0004" / "model.safetensors"
     whole = weights.read_bytes()
@@ -202,29 +211,31 @@ def test_a_run_that_cannot_be_continued_is_refused_in_one_line(
     assert "the loss is not finite in epoch 4" in shown[2]
 
 
-def test_other_classes_start_from_the_backbone_alone(finished: Path, tmp_path: Path) -> None:
+@INLINE
+def test_other_classes_start_from_the_backbone_alone(finished: Path, tiny: list[str], tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     np.savez(tmp_path / "t.npz", images=random.integers(0, 255, (12, 32, 32, 3), np.uint8), labels=np.arange(12) % 2)
 
-    assert train(tmp_path / "t.npz", tmp_path / "run", *SHORT, "--start-from", str(finished)) == 0
+    assert train(tmp_path / "t.npz", tmp_path / "run", *SHORT, *tiny[:2], "--start-from", str(finished)) == 0
 
     assert read_bundle(tmp_path / "run" / "model").classes == ("0", "1")
 
 
+@INLINE
 def test_weights_that_learned_from_images_that_are_held_out_are_no_start(
-    finished: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, tiles: Path, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     random = np.random.default_rng(1)
     other = tmp_path / "other.npz"
     np.savez(other, images=random.integers(0, 255, (12, 32, 32, 3), np.uint8), labels=np.arange(12) % 3)
-    named = ["--classes", "MUS,STR,TUM", "--size-px", "64"]
+    named = ["--classes", "MUS,STR,TUM", "--size-px", "64", *tiny[:2]]
 
     codes = [
         train(
             tiles, tmp_path / "a", *named, "--start-from", str(finished), "--split.test-fraction", "0.3", "--seed", "3"
         ),
         train(tiles, tmp_path / "b", *named, "--start-from", str(finished), "--seed", "4"),
-        train(other, tmp_path / "c", *SHORT, *named[:2], "--start-from", str(finished)),
+        train(other, tmp_path / "c", *SHORT, *named, "--start-from", str(finished)),
         train(other, tmp_path / "d", *named, "--test", str(tiles), "--start-from", str(tmp_path / "c")),
     ]
 
@@ -235,8 +246,10 @@ def test_weights_that_learned_from_images_that_are_held_out_are_no_start(
     assert "learned from 27 of the test images" in shown[2], "by way of the run before"
 
 
-def test_two_workers_train_as_one_does(tiles: Path, tmp_path: Path) -> None:
-    flags = [*SHORT, "--fit.batch-size", "9", "--fit.balance", "sampling", "--network.dropout", "0.3"]
+@INLINE
+@pytest.mark.slow
+def test_two_workers_train_as_one_does(tiles: Path, tiny: list[str], tmp_path: Path) -> None:
+    flags = [*SHORT, *tiny, "--fit.batch-size", "9", "--fit.balance", "sampling", "--network.dropout", "0.3"]
     flags += ["--fit.precision", "float64"]
 
     assert train(tiles, tmp_path / "one", *flags, "--workers", "1") == 0
@@ -246,17 +259,20 @@ def test_two_workers_train_as_one_does(tiles: Path, tmp_path: Path) -> None:
         assert two == pytest.approx(one, rel=1e-9)
 
 
+REAL = ["--size-px", "64", "--subset", "100", "--network.dropout", "0", "--augment.preset", "stain"]
+REAL += ["--fit.head.epochs", "1", "--fit.tune.epochs", "2", "--fit.batch-size", "30"]
+
+
+@INLINE
 @pytest.mark.slow
 @pytest.mark.realdata
 @pytest.mark.parametrize(
     ("precision", "learning_rate", "tolerance"), [("float32", "3e-5", 1e-4), ("float64", "3e-4", 1e-8)]
 )
 def test_one_two_and_three_workers_give_equal_losses_over_three_epochs_on_real_tiles(
-    shared: Path, tmp_path: Path, precision: str, learning_rate: str, tolerance: float
+    shared: Path, tiny: list[str], tmp_path: Path, precision: str, learning_rate: str, tolerance: float
 ) -> None:
-    flags = ["--size-px", "64", "--subset", "200", "--network.dropout", "0", "--augment.preset", "stain"]
-    flags += ["--fit.head.epochs", "1", "--fit.tune.epochs", "2", "--fit.batch-size", "30"]
-    flags += ["--fit.precision", precision, "--fit.tune.learning-rate", learning_rate]
+    flags = [*REAL, *tiny, "--fit.precision", precision, "--fit.tune.learning-rate", learning_rate]
 
     for workers in ("1", "2", "3"):
         assert train(shared / "tiles" / "pathmnist-718.npz", tmp_path / workers, *flags, "--workers", workers) == 0
@@ -270,8 +286,26 @@ def test_one_two_and_three_workers_give_equal_losses_over_three_epochs_on_real_t
 
 @pytest.mark.slow
 @pytest.mark.realdata
-def test_two_runs_of_one_seed_give_equal_metrics_on_real_tiles(shared: Path, tmp_path: Path) -> None:
-    flags = [*SHORT, "--seed", "7", "--subset", "90"]
+def test_two_workers_of_ray_train_as_one_does_on_real_tiles(
+    shared: Path, tiny: list[str], joined_ray: None, tmp_path: Path
+) -> None:
+    flags = [*REAL, *tiny, "--fit.precision", "float64"]
+    data = shared / "tiles" / "pathmnist-718.npz"
+
+    assert train(data, tmp_path / "two", *flags, "--workers", "2") == 0
+    with inline():
+        assert train(data, tmp_path / "one", *flags, "--workers", "1") == 0
+
+    record = json.loads((tmp_path / "two" / "run.json").read_text())
+    assert record["placement"]["workers"] == 2
+    for alone, both in zip(measured(tmp_path / "one"), measured(tmp_path / "two"), strict=True):
+        assert both == pytest.approx(alone, rel=1e-8)
+
+
+@INLINE
+@pytest.mark.realdata
+def test_two_runs_of_one_seed_give_equal_metrics_on_real_tiles(shared: Path, tiny: list[str], tmp_path: Path) -> None:
+    flags = [*SHORT, *tiny, "--seed", "7", "--subset", "90"]
 
     assert train(shared / "tiles" / "nct-crops", tmp_path / "a", *flags) == 0
     assert train(shared / "tiles" / "nct-crops", tmp_path / "b", *flags) == 0
@@ -280,12 +314,15 @@ def test_two_runs_of_one_seed_give_equal_metrics_on_real_tiles(shared: Path, tmp
     assert measured(tmp_path / "a")[1][0] < measured(tmp_path / "a")[0][0]
 
 
+@INLINE
 @pytest.mark.realdata
-def test_two_sources_of_one_field_are_trained_together_and_scored_apart(shared: Path, tmp_path: Path) -> None:
+def test_two_sources_of_one_field_are_trained_together_and_scored_apart(
+    shared: Path, tiny: list[str], tmp_path: Path
+) -> None:
     sources = ",".join(str(shared / "tiles" / name) for name in ("pathmnist-718.npz", "nct-crops"))
     flags = ["--classes", "ADI,BACK,DEB,LYM,MUC,MUS,NORM,STR,TUM", "--mpp", "4,1.179", "--split.test-fraction", "0.2"]
 
-    code = main(["train", "--data", sources, "--out", str(tmp_path / "run"), *SHORT, *flags])
+    code = main(["train", "--data", sources, "--out", str(tmp_path / "run"), *SHORT, *tiny, *flags])
 
     scores = json.loads((tmp_path / "run" / "test" / "metrics.json").read_text())
     assert code == 0
@@ -294,13 +331,14 @@ def test_two_sources_of_one_field_are_trained_together_and_scored_apart(shared: 
     assert sum(part["n"] for part in scores["per_source"].values()) == scores["n"] > 140
 
 
-def test_a_phase_ends_when_the_validation_loss_has_stalled(tmp_path: Path) -> None:
+@INLINE
+def test_a_phase_ends_when_the_validation_loss_has_stalled(tiny: list[str], tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 255, (40, 32, 32, 3), np.uint8), random.integers(0, 2, 40)
     np.savez(tmp_path / "noise.npz", images=images, labels=labels)
     flags = ["--fit.head.epochs", "30", "--fit.tune.epochs", "0", "--augment.preset", "none", "--size-px", "32"]
 
-    assert train(tmp_path / "noise.npz", tmp_path / "run", *flags, "--fit.patience", "2") == 0
+    assert train(tmp_path / "noise.npz", tmp_path / "run", *flags, *tiny, "--fit.patience", "2") == 0
 
     losses = [line["val_loss"] for line in lines(tmp_path / "run" / "metrics.jsonl")]
     assert len(losses) < 30
@@ -308,12 +346,13 @@ def test_a_phase_ends_when_the_validation_loss_has_stalled(tmp_path: Path) -> No
     assert not any(is_stalled(losses[:end], 2) for end in range(len(losses)))
 
 
+@INLINE
 def test_a_loss_that_is_not_finite_ends_the_run_with_advice(
-    tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiles: Path, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--size-px", "32", "--fit.head.epochs", "0", "--fit.tune.epochs", "9", "--fit.tune.layer-decay", "1"]
 
-    code = train(tiles, tmp_path / "run", *flags, "--fit.tune.learning-rate", "1e30", "--fit.optimizer", "sgd")
+    code = train(tiles, tmp_path / "run", *tiny, *flags, "--fit.tune.learning-rate", "1e30", "--fit.optimizer", "sgd")
 
     assert code == 1
     assert re.search(r"the loss is not finite in epoch \d; lower --fit", capsys.readouterr().err)
@@ -322,13 +361,13 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice(
 
 
 def test_a_failure_in_a_worker_is_one_line_and_exit_1(
-    tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiles: Path, tiny: list[str], joined_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     run.mkdir()
     (run / "checkpoints").write_text("a file where a folder is needed")
 
-    code = train(tiles, run, *SHORT, "--max-failures", "0")
+    code = train(tiles, run, *SHORT, *tiny, "--max-failures", "0")
 
     error = capsys.readouterr().err.strip()
     record = json.loads((run / "run.json").read_text())

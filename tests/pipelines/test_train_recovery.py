@@ -7,40 +7,50 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from inline_ray import inline
+from label_process import FAULTY, ROOT, wait_until
+from PIL import Image
 
+from histo.cli import main
 from histo.learn.history import History
 
-ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 5
 """So many that workers which outlive their driver for some seconds do not come to the end."""
+SLOW_S = "0.05"
+"""What reading an image takes: an epoch of two workers lasts three seconds or more, on any machine."""
+SETTINGS = ["--workers", "2", "--size-px", "64", "--fit.head.epochs", "1", "--fit.tune.epochs", str(EPOCHS - 1)]
 WORKER = b"RayTrainWorker"
 MEASURED = ("epoch", "phase", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.alone]
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough images for an epoch of several seconds."""
-    random = np.random.default_rng(0)
-    labels = np.arange(300) % 3
-    noise = random.normal(0, 40, (300, 64, 64, 3)) + (60 + 60 * labels)[:, None, None, None]
-    path = tmp_path_factory.mktemp("images") / "tiles.npz"
-    np.savez(path, images=np.clip(noise, 0, 255).astype(np.uint8), labels=labels)
-    return path
+    """Three classes of forty tiles each, which can be made slow to read."""
+    random, folder = np.random.default_rng(0), tmp_path_factory.mktemp("images")
+    for number in range(120):
+        path = folder / f"slow-class {number % 3}" / f"{number:03}.png"
+        path.parent.mkdir(exist_ok=True)
+        noise = random.normal(60 + 60 * (number % 3), 40, (64, 64, 3))
+        Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8)).save(path)
+    return folder
 
 
-def start(images: Path, run: Path, *flags: str) -> subprocess.Popen[str]:
+def start(images: Path, run: Path, *flags: str, slow_s: str = SLOW_S) -> subprocess.Popen[str]:
     """Start a run of `EPOCHS` on two workers."""
-    settings = ["--workers", "2", "--size-px", "96", "--fit.head.epochs", "1", "--fit.tune.epochs", str(EPOCHS - 1)]
     command = [sys.executable, str(ROOT / "jobs" / "train.py"), "--data", str(images), "--out", str(run)]
     return subprocess.Popen(
-        [*command, *settings, *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+        [*command, *SETTINGS, *flags],
+        env=os.environ | {"PYTHONPATH": FAULTY, "SLOW_S": slow_s},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
     )
 
 
@@ -51,9 +61,10 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(images: Path, tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("undisturbed") / "run"
-    finish(start(images, run))
+    with inline():
+        assert main(["train", "--data", str(images), "--out", str(run), *SETTINGS, *tiny]) == 0
     return run
 
 
@@ -65,14 +76,6 @@ def measured(run: Path) -> list[dict[str, object]]:
 def steps(run: Path) -> list[tuple[int, int]]:
     lines = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
     return [(line["epoch"], line["step"]) for line in lines]
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 240
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, "the run does not get there"
-        time.sleep(0.1)
 
 
 def epochs(run: Path) -> int:
@@ -115,10 +118,10 @@ def trains(pid: int) -> bool:
 
 
 def test_a_worker_that_is_killed_in_mid_epoch_does_not_change_the_result(
-    images: Path, undisturbed: Path, tmp_path: Path
+    images: Path, tiny: list[str], undisturbed: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    process = start(images, run)
+    process = start(images, run, *tiny)
     wait_until(lambda: epochs(run) == 1, process)
     time.sleep(1)
     before = train_workers(process.pid)
@@ -137,10 +140,10 @@ def test_a_worker_that_is_killed_in_mid_epoch_does_not_change_the_result(
 
 
 def test_resuming_after_the_driver_was_killed_equals_never_having_stopped(
-    images: Path, undisturbed: Path, tmp_path: Path
+    images: Path, tiny: list[str], undisturbed: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    process = start(images, run)
+    process = start(images, run, *tiny)
     wait_until(lambda: History(run).last >= 1, process)
     workers = train_workers(process.pid)
     process.kill()
@@ -148,7 +151,7 @@ def test_resuming_after_the_driver_was_killed_equals_never_having_stopped(
     wait_until_gone(workers)
     done = History(run).last
 
-    output = finish(start(images, run, "--resume"))
+    output = finish(start(images, run, *tiny, "--resume", slow_s="0"))
 
     record = json.loads((run / "run.json").read_text())
     assert len(workers) == 2

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from inline_ray import inline
 
-from histo.learn.bundle import Architecture, Bundle, TileInput, read_bundle
+from histo.learn.bundle import Bundle, read_bundle
 from histo.learn.calibration import fit_temperature
 from histo.learn.checkpoint import read_validation
 from histo.learn.frozen import FrozenBackbone
@@ -18,12 +18,16 @@ from histo.pipelines import train_run as job
 from histo.pipelines import train_worker as train_worker_module
 from histo.pipelines.cases import read_splits, write_cases
 from histo.pipelines.cluster import Placement
-from histo.pipelines.train_data import gather, gather_folds, read_training_source
+from histo.pipelines.train import describe_bundle
+from histo.pipelines.train_data import TrainingData, gather, gather_folds, read_training_source
 from histo.pipelines.train_spec import CrossvalSpec, TrainSpec
-from histo.pipelines.train_worker import train_worker
+from histo.pipelines.train_worker import initial_network, train_worker
 from histo.spec import read_spec
 
 MEASURED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
+Measured = list[tuple[float, ...]]
+pytestmark = pytest.mark.usefixtures("inline_ray")
+
 CPU = Placement(workers=1, cpus=1, gpus=0)
 BASE = ["--size-px", "32", "--split.val-fraction", "0.25", "--fit.batch-size", "8"]
 HEAD = [*BASE, "--fit.head.epochs", "2", "--fit.tune.epochs", "0"]
@@ -67,37 +71,41 @@ def unequal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray.train.torch.get_device", lambda: torch.device("cpu"))
-
-
 def settings(data: Path, out: Path, *flags: str) -> TrainSpec:
     return read_spec(TrainSpec, ["--data", str(data), "--out", str(out), *flags], "histo train")
 
 
-def description(spec: TrainSpec, classes: tuple[str, ...]) -> Bundle:
-    tile_input = TileInput(size_px=spec.size_px, mpp=None, mean=(127.0,) * 3, std=(128.0,) * 3)
-    architecture = Architecture(backbone=spec.network.backbone)
-    return Bundle(architecture=architecture, classes=classes, input=tile_input, origin={}, weights_sha256="")
+def begin(spec: TrainSpec, cases: TrainingData, loaders: int = 0) -> dict[str, Any]:
+    """Write down the cases of a run, and return what each of its workers is given."""
+    write_cases(spec.out, cases.source, cases.found, cases.splits)
+    network = initial_network(spec, cases.source.classes, cases.source.images.layout)
+    bundle = describe_bundle(spec, cases, network)
+    return {"spec": spec.model_dump_json(), "bundle": bundle.model_dump_json(), "loaders": loaders}
 
 
-def trained(data: Path, out: Path, *flags: str) -> list[tuple[float, ...]]:
+def trained(data: Path, out: Path, *flags: str, loaders: int = 0) -> Measured:
     """Train as a worker does; returns what was measured in every epoch."""
     spec = settings(data, out, *flags)
-    source = read_training_source(spec)
-    cases = gather(spec, source, History(out))
-    write_cases(out, cases.source, cases.found, cases.splits)
-    bundle = description(spec, source.classes)
-    train_worker({"spec": spec.model_dump_json(), "bundle": bundle.model_dump_json(), "loaders": 0})
+    train_worker(begin(spec, gather(spec, read_training_source(spec), History(out)), loaders))
     return [tuple(line[name] for name in MEASURED) for line in History(out).past()]
+
+
+@pytest.fixture(scope="module")
+def baselines(unequal: Path, tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Measured]:
+    """What is measured with the settings that `SETTINGS` begin with."""
+    out = tmp_path_factory.mktemp("baselines")
+    with inline():
+        return {
+            " ".join(base): trained(unequal, out / str(number), *tiny, *base)
+            for number, base in enumerate((HEAD, TUNE, SGD))
+        }
 
 
 @pytest.mark.parametrize(("base", "flags"), SETTINGS, ids=lambda value: " ".join(value[-2:]))
 def test_every_setting_changes_what_is_trained(
-    unequal: Path, tmp_path: Path, base: list[str], flags: list[str]
+    unequal: Path, tiny: list[str], baselines: dict[str, Measured], tmp_path: Path, base: list[str], flags: list[str]
 ) -> None:
-    assert trained(unequal, tmp_path / "with", *base, *flags) != trained(unequal, tmp_path / "without", *base)
+    assert trained(unequal, tmp_path, *tiny, *base, *flags) != baselines[" ".join(base)]
 
 
 def in_parts(path: Path, **changed: np.ndarray) -> Path:
@@ -111,12 +119,12 @@ def in_parts(path: Path, **changed: np.ndarray) -> Path:
     return path
 
 
-def test_the_temperature_is_fitted_on_validation_cases_and_never_on_test_cases(tmp_path: Path) -> None:
+def test_the_temperature_is_fitted_on_validation_cases_and_never_on_test_cases(tiny: list[str], tmp_path: Path) -> None:
     other = np.random.default_rng(1).integers(0, 255, (16, 32, 32, 3), np.uint8)
     flipped = np.tile([1, 0], 8)
 
     def temperatures(name: str, **changed: np.ndarray) -> list[float]:
-        trained(in_parts(tmp_path / f"{name}.npz", **changed), tmp_path / name, *HEAD)
+        trained(in_parts(tmp_path / f"{name}.npz", **changed), tmp_path / name, *tiny, *HEAD)
         history = History(tmp_path / name)
         bundles = [read_bundle(history.checkpoint(epoch)).temperature for epoch in (1, 2)]
         assert bundles == [line["temperature"] for line in history.past()]
@@ -128,8 +136,10 @@ def test_the_temperature_is_fitted_on_validation_cases_and_never_on_test_cases(t
     assert all(fitted[i] != 1 for i in range(2))
 
 
-def test_the_temperature_of_an_epoch_is_that_of_its_validation_logits(unequal: Path, tmp_path: Path) -> None:
-    trained(unequal, tmp_path, *HEAD)
+def test_the_temperature_of_an_epoch_is_that_of_its_validation_logits(
+    unequal: Path, tiny: list[str], tmp_path: Path
+) -> None:
+    trained(unequal, tmp_path, *tiny, *HEAD)
 
     spec = settings(unequal, tmp_path, *HEAD)
     source, history = read_training_source(spec), History(tmp_path)
@@ -140,9 +150,9 @@ def test_the_temperature_of_an_epoch_is_that_of_its_validation_logits(unequal: P
 
 @pytest.mark.parametrize("flags", [[], ["--no-fit.head.augment"]], ids=["augmented", "cached"])
 def test_a_stand_in_of_the_frozen_backbone_trains_the_same(
-    unequal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str]
+    unequal: Path, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str]
 ) -> None:
-    flags = [*BASE, "--fit.head.epochs", "2", "--fit.tune.epochs", "2", *flags]
+    flags = [*tiny, *BASE, "--fit.head.epochs", "2", "--fit.tune.epochs", "2", *flags]
     plain = trained(unequal, tmp_path / "plain", *flags)
     made = []
 
@@ -159,24 +169,20 @@ def test_a_stand_in_of_the_frozen_backbone_trains_the_same(
     np.testing.assert_allclose(stood_in[:2], plain[:2], atol=1e-4)
 
 
-def test_the_same_settings_train_the_same(unequal: Path, tmp_path: Path) -> None:
-    assert trained(unequal, tmp_path / "a", *TUNE) == trained(unequal, tmp_path / "b", *TUNE)
+def test_the_same_settings_train_the_same(
+    unequal: Path, tiny: list[str], baselines: dict[str, Measured], tmp_path: Path
+) -> None:
+    assert trained(unequal, tmp_path, *tiny, *TUNE) == baselines[" ".join(TUNE)]
 
 
-def test_loader_processes_train_the_same(unequal: Path, tmp_path: Path) -> None:
-    spec = settings(unequal, tmp_path / "b", *HEAD)
-    alone = trained(unequal, tmp_path / "a", *HEAD)
-    cases = gather(spec, read_training_source(spec), History(spec.out))
-    write_cases(spec.out, cases.source, cases.found, cases.splits)
-    bundle = description(spec, cases.source.classes)
-
-    train_worker({"spec": spec.model_dump_json(), "bundle": bundle.model_dump_json(), "loaders": 2})
-
-    assert [tuple(line[name] for name in MEASURED) for line in History(spec.out).past()] == alone
+def test_loader_processes_train_the_same(
+    unequal: Path, tiny: list[str], baselines: dict[str, Measured], tmp_path: Path
+) -> None:
+    assert trained(unequal, tmp_path, *tiny, *HEAD, loaders=2) == baselines[" ".join(HEAD)]
 
 
 def test_workers_failures_and_loaders_are_those_of_the_settings(
-    unequal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unequal: Path, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Trainer:
         def __init__(self, _: object, **settings: Any) -> None:
@@ -189,8 +195,9 @@ def test_workers_failures_and_loaders_are_those_of_the_settings(
     monkeypatch.setattr(job, "TorchTrainer", Trainer)
 
     def asked(placement: Placement, *flags: str) -> tuple[int, int, int, dict[str, float]]:
-        spec = settings(unequal, tmp_path, *flags)
-        job._run_workers(spec, placement, description(spec, ("0", "1", "2")), History(tmp_path))
+        spec = settings(unequal, tmp_path, *tiny, *flags)
+        config = begin(spec, gather(spec, read_training_source(spec), History(tmp_path)))
+        job._run_workers(spec, placement, Bundle.model_validate_json(config["bundle"]), History(tmp_path))
         scaling, run = seen["scaling_config"], seen["run_config"]
         resources = scaling.resources_per_worker
         return scaling.num_workers, run.failure_config.max_failures, seen["train_loop_config"]["loaders"], resources
@@ -200,20 +207,18 @@ def test_workers_failures_and_loaders_are_those_of_the_settings(
     assert asked(Placement(workers=4, cpus=8, gpus=1)) == (4, 3, 7, {"CPU": 8, "GPU": 1})
 
 
-def cross_validated(data: Path, out: Path) -> float:
+def cross_validated(data: Path, out: Path, *flags: str) -> float:
     """Train fold by fold in this process, and return the AUC over the cases that each run did not see."""
-    flags = ["--data", str(data), "--out", str(out), "--folds", "3", *BASE, "--augment.preset", "none"]
-    flags += ["--fit.head.epochs", "8", "--fit.tune.epochs", "0", "--fit.head.learning-rate", "0.01"]
-    spec = read_spec(CrossvalSpec, flags, "histo crossval")
+    words = [*flags, "--data", str(data), "--out", str(out), "--folds", "3", *BASE, "--augment.preset", "none"]
+    words += ["--fit.head.epochs", "8", "--fit.tune.epochs", "0", "--fit.head.learning-rate", "0.01"]
+    spec = read_spec(CrossvalSpec, words, "histo crossval")
     source = read_training_source(spec.of_fold(0, workers=1))
     folded = gather_folds(spec, source, has_begun=False)
     probabilities = np.full((len(source.cases), 2), np.nan)
     for fold in range(spec.folds):
         own = spec.of_fold(fold, workers=1)
         cases, history = folded.of_fold(fold, own), History(own.out)
-        write_cases(own.out, source, cases.found, cases.splits)
-        bundle = description(own, source.classes)
-        train_worker({"spec": own.model_dump_json(), "bundle": bundle.model_dump_json(), "loaders": 0})
+        train_worker(begin(own, cases))
         tested = [i for i, split in enumerate(cases.splits) if split == "test"]
         best = history.chosen("best")
         assert best is not None
@@ -223,7 +228,7 @@ def cross_validated(data: Path, out: Path) -> float:
 
 
 @pytest.mark.slow
-def test_shuffled_labels_are_not_predicted_and_true_ones_are(tmp_path: Path) -> None:
+def test_shuffled_labels_are_not_predicted_and_true_ones_are(tiny: list[str], tmp_path: Path) -> None:
     random, labels = np.random.default_rng(0), np.repeat([0, 1], 30)
     images = random.normal(128, (12 + 33 * labels)[:, None, None, None], (60, 32, 32, 3))
     areas = []
@@ -231,7 +236,7 @@ def test_shuffled_labels_are_not_predicted_and_true_ones_are(tmp_path: Path) -> 
     for number, said in enumerate([labels, *(random.permutation(labels) for _ in range(5))]):
         path = tmp_path / f"{number}.npz"
         np.savez(path, images=np.clip(images, 0, 255).astype(np.uint8), labels=said)
-        areas.append(cross_validated(path, tmp_path / str(number)))
+        areas.append(cross_validated(path, tmp_path / str(number), *tiny))
 
     assert areas[0] > 0.95
     assert 0.35 < np.mean(areas[1:]) < 0.65, f"something of the held-out cases reaches training: {areas[1:]}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from inline_ray import inline
 from made_studies import settle, write_study
 from plain_loop import rows_of
 
@@ -21,7 +22,7 @@ from histo.volume_file import read_volume
 from histo.volumes.preparation import ALGORITHM, PreparationSpec
 from histo.volumes.studies import find_studies
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 PREPARATION = PreparationSpec(size_px=24, slices=4)
 SIZE_PX = 16
@@ -68,15 +69,22 @@ def prepare(studies: Path, out: Path, patients: int, first_seed: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    """Train, evaluate, cross-validate and label, once: 24 studies of 12 patients to learn from, 12 of 6 others."""
+def chain(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """Train, evaluate, cross-validate and label, once: 24 studies of 12 patients to learn from, 12 of 6 others.
+
+    Labelling is Ray's. Training takes two processes; the rest is done in this one.
+    """
     made = Chain(tmp_path_factory.mktemp("chain"))
     prepare(made.root / "known-studies", made.root / "known", patients=12, first_seed=0)
     prepare(made.fresh_studies, made.root / "fresh", patients=6, first_seed=100)
-    made("train", f"--data {made.known} {FLAGS} --network.backbone lenet_3d --workers 2")
-    made("evaluate", f"--data {made.fresh} --model {made.out('train')} --device cpu --workers 2 --resamples 200")
-    made("crossval", f"--data {made.known} {FLAGS} --network.backbone test_efficientnet_ln --folds {FOLDS}")
-    made("label", f"--studies {made.fresh_studies} --model {made.out('train')} --device cpu --workers 2")
+    with inline():
+        made("train", f"--data {made.known} {FLAGS} --network.backbone lenet_3d --workers 2")
+        made("evaluate", f"--data {made.fresh} --model {made.out('train')} --device cpu --workers 2 --resamples 200")
+        folds = f"--folds {FOLDS} --side-by-side 1"
+        made("crossval", f"--data {made.known} {FLAGS} --network.backbone test_efficientnet_ln {folds}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", ray_address)
+        made("label", f"--studies {made.fresh_studies} --model {made.out('train')} --device cpu --workers 2")
     return made
 
 

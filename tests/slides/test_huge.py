@@ -51,6 +51,7 @@ def planned(path: Path, reader: str = "openslide") -> dict[str, Any]:
 
 
 @linux
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("edge", "downsamples", "reader"),
     [
@@ -72,6 +73,7 @@ def test_a_large_slide_is_planned_in_bounded_memory(
 
 
 @linux
+@pytest.mark.alone
 def test_memory_grows_with_the_mask_alone(tmp_path: Path) -> None:
     path, tissue = write(tmp_path / "huge.tif", 200_000, (1, 4, 16, 64))
 
