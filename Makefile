@@ -18,6 +18,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SIDE_BY_SIDE ?= 2
+export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(BIN)/python -m pytest -q
 
 .PHONY: setup demo quick test test-together test-alone check check-lowest constraints lint bench bench-cpu bench-peers \

@@ -22,40 +22,49 @@ collect_ignore = ["faulty"]
 """What it does to OpenSlide it does where it is imported; only processes that tests start may do so."""
 settings.register_profile("any machine", deadline=None)  # a busy one takes its time
 settings.load_profile("any machine")
+LONGEST = ("test_recipe", "finished", "test_job_submit", "test_mutations")
+"""Groups that are begun first."""
 HEAD = {"num_cpus": 2, "object_store_memory": 200 * 2**20, "include_dashboard": False}
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_configure() -> None:
-    """Compute in one thread: there are as many test processes as cores, and threads would wait for one another."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
+    """Compute in one thread, as there are as many test processes as cores, of which Ray's workers get their share."""
+    for name, value in (("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1"), ("RAY_worker_niceness", "0")):
+        os.environ.setdefault(name, value)
     torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what cannot run here, name the groups, and begin with the slow ones.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Name the group of a test: one process runs it, one test after the other.
 
-    The tests of a file are a group, and so are those that use the run `finished`: what they share is made once. A slow
-    group that came last would keep one process busy while the others have nothing to do.
+    The tests of a file are a group, and so are those that use the run `finished`: what they share is made once.
+    """
+    fixtures = getattr(item, "fixturenames", ())
+    if "ray_address" in fixtures:
+        item.add_marker("ray")
+    if item.get_closest_marker("xdist_group") is None:
+        item.add_marker(pytest.mark.xdist_group("finished" if "finished" in fixtures else item.path.stem))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what cannot run here, and begin with the slow groups.
+
+    One that came last would keep one process busy while the others have nothing to do.
     """
     impossible = [name for name, possible in (("realdata", SHARED.is_dir), ("mounts", may_mount)) if not possible()]
     left_out = [item for item in items if any(item.get_closest_marker(name) for name in impossible)]
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
-    for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        if "ray_address" in fixtures:
-            item.add_marker("ray")
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("finished" if "finished" in fixtures else item.path.stem))
-    slow = {group_of(item) for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: group_of(item) not in slow)
+    slow = {group_of(item) for item in items if item.get_closest_marker("slow")} - set(LONGEST)
+    order = [*LONGEST, *sorted(slow)]
+    items[:] = sorted(
+        (item for item in items if item not in left_out),
+        key=lambda item: order.index(group_of(item)) if group_of(item) in order else len(order),
+    )
 
 
 def group_of(item: pytest.Item) -> str:
-    """Name of the tests that run in one process, one after the other."""
+    """See `pytest_itemcollected`."""
     marker = item.get_closest_marker("xdist_group")
     assert marker is not None
     return str(marker.args[0])

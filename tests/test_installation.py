@@ -1,9 +1,11 @@
 """constraints.txt names a version of everything that an installation for development consists of."""
 
+import os
 import re
 from importlib import metadata
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -38,6 +40,13 @@ def test_versions_are_exact_and_in_alphabetical_order() -> None:
 
     assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+", line) for line in pinned)
     assert [line.lower() for line in pinned] == sorted(line.lower() for line in pinned)
+
+
+def test_tests_that_run_side_by_side_are_in_groups(request: pytest.FixtureRequest) -> None:
+    """xdist writes a test's group behind its name; where it does not, it deals single tests out, without a word."""
+    side_by_side = "PYTEST_XDIST_WORKER" in os.environ
+
+    assert request.node.nodeid.endswith("@test_installation") == side_by_side
 
 
 def test_every_version_is_one_that_the_project_admits() -> None:

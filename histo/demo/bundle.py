@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from histo.learn.backbones import DEFAULT_BACKBONE, RANDOM_START, create_backbone
 from histo.learn.bundle import Architecture, Bundle, TileInput, VolumeInput
@@ -90,4 +91,20 @@ def _write(
 def _network(backbone: str, classes: int) -> Network:
     if backbone == DEFAULT_BACKBONE:
         return pretrained_network(Architecture(backbone=backbone), classes)
-    return Network(create_backbone(backbone), RANDOM_START, classes, dropout=0.2)
+    return Network(settled_backbone(backbone), RANDOM_START, classes, dropout=0.2)
+
+
+@torch.no_grad()
+def settled_backbone(name: str) -> nn.Module:
+    """Return a backbone with random weights whose batch normalisation has the moments of noise of many contrasts.
+
+    Without them, values shrink from layer to layer until the features of all images are the same.
+    """
+    backbone = create_backbone(name).train()
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the mean of all batches
+    levels = torch.linspace(-1, 1, 16)[:, None, None, None]
+    for contrast in (0.05, 0.2, 0.4, 0.6):
+        backbone(levels + contrast * torch.randn(16, 3, 64, 64))
+    return backbone

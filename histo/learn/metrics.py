@@ -156,7 +156,8 @@ def _weighted(truth_N: Labels, probabilities_NK: Probabilities, weights_RN: Floa
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     """Divide; nan where nothing is divided by."""
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
+    quotient: Floats = np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
+    return quotient
 
 
 def _weighted_auc(is_class_N: npt.NDArray[np.bool_], scores_N: Probabilities, weights_RN: Floats) -> Floats:

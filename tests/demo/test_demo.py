@@ -6,7 +6,7 @@ import pytest
 
 from histo.demo.__main__ import DemoSpec, demo
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("joined_ray")]
 
 
 def test_the_demo_keeps_its_promise_and_shows_each_slide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,8 @@ def test_a_bundle_reads_back_as_the_same_network(bundle: Path, tmp_path: Path) -
 
 
 def test_probabilities_sum_to_one_and_do_not_depend_on_the_batch(bundle: Path) -> None:
-    tiles = np.random.default_rng(0).integers(0, 256, (5, 224, 224, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (5, 224, 224, 3), np.uint8)
+    tiles = (noise * np.linspace(0.1, 1, 5)[:, None, None, None]).astype(np.uint8)
 
     together, alone = TorchPredictor(bundle, batch_size=5)(tiles), TorchPredictor(bundle, batch_size=1)(tiles)
 

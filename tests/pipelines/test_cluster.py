@@ -63,6 +63,7 @@ def test_an_address_without_a_cluster_is_one_line(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.ray
+@pytest.mark.alone  # starts a Ray in this process, which another one of the same process does not bear
 def test_each_worker_gets_a_gpu_of_its_own() -> None:
     """The GPUs are numbers that Ray hands out; this checks the scheduling, on a machine that may have none."""
     ray.init(

@@ -85,13 +85,14 @@ def working_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def submit(address: str, working_dir: Path, environment: dict[str, str], *command: str) -> tuple[int | None, str]:
     """Submit as a person does, from the command line; return the script's own exit code and the log."""
-    shown = subprocess.run(
-        [
-            str(Path(sys.executable).parent / "ray"), "job", "submit", "--address", address,
-            "--working-dir", str(working_dir), "--", *command,
-        ],
-        env=environment, capture_output=True, text=True, check=False, timeout=500,
-    )  # fmt: skip
+    words = [str(Path(sys.executable).parent / "ray"), "job", "submit", "--address", address]
+    words += ["--working-dir", str(working_dir), "--", *command]
+    deadline = time.monotonic() + 120
+    while True:
+        shown = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=500)
+        if "No available agent" not in shown.stdout + shown.stderr or time.monotonic() > deadline:
+            break
+        time.sleep(1)  # the head's agent starts after its dashboard
     found = re.search(r"raysubmit_\w+", shown.stdout + shown.stderr)
     assert found, shown.stdout + shown.stderr
     job = JobSubmissionClient(address).get_job_info(found[0])

@@ -2,15 +2,19 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from label_loop import found, make_job
+from label_loop import label as label_slide
 from plain_loop import PlainLoop, assert_equal_to_plain_loop, rows_of
 
 from histo.cli import main
 from histo.learn.converted import FOLDER, read_conversion
 from histo.learn.runtime import has_bf16
+from histo.pipelines.label_model import converted_form
 
 pytestmark = pytest.mark.usefixtures("joined_ray")
 
@@ -66,12 +70,12 @@ def test_every_real_slide_gets_its_ledger_row(shared: Path, bundle: Path, tmp_pa
 @pytest.mark.realdata
 def test_a_slide_without_resolution_is_ok_with_the_one_given(shared: Path, bundle: Path, tmp_path: Path) -> None:
     path = shared / "slides" / "tcga-cr-7395-01a-01-ts1.svs"
+    job = make_job(bundle, tmp_path, mpp_if_missing=0.5)
 
-    code = label(path, bundle, tmp_path, "--mpp-if-missing", "0.5", "--tissue.min-fraction", "0.95")
+    slide = label_slide(replace(job, tissue=job.tissue | {"min_fraction": 0.95}), found(path))
 
-    (slide,) = rows_of(tmp_path / "slides.parquet")
     rows = rows_of(tmp_path / slide["tiles_path"])
-    assert (code, slide["status"], slide["mpp_source"], slide["mpp_x"]) == (0, "ok", "override", 0.5)
+    assert (slide["status"], slide["mpp_source"], slide["mpp_x"]) == ("ok", "override", 0.5)
     assert len(rows) > 100
     assert_equal_to_plain_loop(rows[:10], PlainLoop(path, block=1), bundle)
 
@@ -115,11 +119,11 @@ def test_a_bundle_that_is_not_converted_is_converted_once(
 
     assert label(pyramid, bundle, tmp_path / "out") == 0
     first = capsys.readouterr().out
-    assert label(pyramid, bundle, tmp_path / "out", "--overwrite") == 0
 
     assert f"{bundle}: converting the network for CPUs, once" in first
-    assert "converting" not in capsys.readouterr().out
     assert read_conversion(bundle / FOLDER, bundle) is not None
+    assert converted_form(bundle, tmp_path / "out") == bundle / FOLDER
+    assert "converting" not in capsys.readouterr().out
 
 
 def test_bf16_is_refused_until_it_is_known_to_agree_and_then_stands_in_the_footer(

@@ -1,6 +1,6 @@
 """The README's recipe, typed as it stands, on a small fabricated folder of the layout of NCT-CRC-HE-100K.
 
-It starts a Ray of its own, and trains and evaluates the default network with its ImageNet weights.
+It trains and evaluates the default network with its ImageNet weights.
 """
 
 import json
@@ -18,7 +18,7 @@ from histo.resample import resize
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("joined_ray")]
 
 
 def fabricate(folder: Path, name: str, per_class: int, seed: int) -> None:

@@ -1,8 +1,8 @@
 """The train job from the command line to the bundle.
 
-What Ray Train has to do with is shown by two runs, `finished` and that of two workers on real tiles, and by one that
-fails; `test_train_recovery.py` kills workers and drivers. All other runs train in this process, or in processes that
-torch starts: the same function, called by `inline_ray`.
+Ray Train trains two runs, `finished` and that of two workers on real tiles. In `test_crossval.py` it trains two folds
+side by side, of which one fails; `test_train_recovery.py` kills workers and drivers. All other runs call the same
+function in this process, or in processes that torch starts: see `inline_ray.py`.
 """
 
 import json
@@ -360,8 +360,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice(
     assert (tmp_path / "run" / "figures" / "curves.png").is_file(), "which shows what happened"
 
 
+@INLINE
 def test_a_failure_in_a_worker_is_one_line_and_exit_1(
-    tiles: Path, tiny: list[str], joined_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiles: Path, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     run.mkdir()
