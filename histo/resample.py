@@ -142,7 +142,7 @@ def _turn(image: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
 
 
 @lru_cache(maxsize=256)
-def _weights(window: Window) -> sparse.csr_array[np.float32]:
+def _weights(window: Window) -> "sparse.csr_array[np.float32]":
     """Return the taps as a matrix, from the pixels of the source span to those of the window."""
     first, weights = window.taps()
     start, stop = window.source_span()

@@ -141,6 +141,7 @@ def test_help_shows_the_jobs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "histo train" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "job", ["train", "crossval", "label", "evaluate", "convert", "prepare tiles", "prepare volumes"]
 )

@@ -18,6 +18,7 @@ def test_labelling_and_rays_controller_of_a_training_run_load_no_torch(module: s
     assert shown.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["histo.learn.runtime", "histo.learn.tracing"])
 def test_openvino_neither_forks_nor_reports_its_use(module: str) -> None:
     program = f"""

@@ -11,6 +11,8 @@ import pytest
 from histo.slides.plan import TilingSpec, TissueSpec, plan_slide
 from histo.slides.slide import open_slide
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

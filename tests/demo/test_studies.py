@@ -203,6 +203,7 @@ def test_files_of_a_dicom_study_say_one_patient_one_study_and_three_series(tmp_p
     assert {dataset.SeriesDescription for dataset in datasets} == {"T1", "T2", "FLAIR"}
 
 
+@pytest.mark.slow
 def test_series_are_taken_in_many_ways(tmp_path: Path) -> None:
     truths = fabricate_studies(tmp_path, 16, in_plane_px=24)
 

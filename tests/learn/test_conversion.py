@@ -25,6 +25,8 @@ from histo.learn.runtime import has_bf16
 from histo.learn.tracing import NotConvertibleError, probes
 from histo.resample import Pixels
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def copy(tiny_bundle: Path, tmp_path: Path) -> Path:

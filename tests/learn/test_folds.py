@@ -36,6 +36,7 @@ def test_every_case_is_tested_once_and_classes_are_dealt_alike(counts: list[int]
         assert "val" in run
 
 
+@pytest.mark.slow
 @given(st.data(), st.integers(2, 4), st.integers(0, 99))
 def test_groups_and_copies_are_never_split(data: st.DataObject, folds: int, seed: int) -> None:
     sizes = data.draw(st.lists(st.lists(st.integers(1, 4), min_size=16, max_size=20), min_size=2, max_size=3))

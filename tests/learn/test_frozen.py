@@ -11,6 +11,8 @@ from histo.learn.layout import TILES
 from histo.learn.model import Network, pretrained_network
 from histo.learn.tracing import NotConvertibleError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def network() -> Network:

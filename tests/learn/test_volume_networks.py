@@ -163,6 +163,7 @@ def test_small_volumes_can_be_seen(name: str) -> None:
     check_size(from_nothing(name), name, LAYOUT, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FROM_NOTHING)
 def test_the_converted_form_gives_the_probabilities_of_torch(tmp_path: Path, name: str) -> None:
     folder = random_volume_bundle(tmp_path, LAYOUT, 32, name)

@@ -12,6 +12,8 @@ from histo.cli import main
 from histo.learn.converted import FOLDER, read_conversion
 from histo.learn.runtime import has_bf16
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def copy(bare_bundle: Path, tmp_path: Path) -> Path:

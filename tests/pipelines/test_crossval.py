@@ -16,6 +16,8 @@ from histo.cli import main
 from histo.learn.predict import TorchPredictor
 from histo.resample import resize
 
+pytestmark = pytest.mark.slow
+
 INLINE = pytest.mark.usefixtures("inline_ray")
 FOLDS = 3
 QUICK = ["--size-px", "32", "--fit.head.epochs", "8", "--fit.tune.epochs", "0", "--augment.preset", "none"]
@@ -140,7 +142,6 @@ def test_a_cross_validation_goes_on_where_it_ended_and_ends_the_same(
     np.testing.assert_allclose([row["prob_mts"] for row in after], [row["prob_mts"] for row in before], atol=1e-3)
 
 
-@pytest.mark.slow
 def test_a_fold_that_fails_on_ray_is_named_and_the_one_beside_it_is_finished(
     patients: Path, tiny: list[str], joined_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,8 @@ from histo.learn.bundle import bundle_hash, read_bundle
 from histo.learn.predict import TorchPredictor
 from histo.pipelines.past_run import PastRun
 
+pytestmark = pytest.mark.slow
+
 INLINE = pytest.mark.usefixtures("inline_ray")
 
 

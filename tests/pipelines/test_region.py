@@ -61,6 +61,7 @@ def jpeg_slide(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_rows_in_a_plain_loop_equal_the_plainest_loop(job: LabelJob, pyramid: Path, bundle: Path) -> None:
     path = pyramid / "two textures.tif"
 

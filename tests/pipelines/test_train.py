@@ -31,6 +31,8 @@ from histo.pipelines.train_worker import initial_network
 from histo.resample import resize
 from histo.spec import read_spec
 
+pytestmark = pytest.mark.slow
+
 INLINE = pytest.mark.usefixtures("inline_ray")
 MEASURED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 SHORT = ["--size-px", "64", "--fit.head.epochs", "1", "--fit.tune.epochs", "1"]
@@ -247,7 +249,6 @@ def test_weights_that_learned_from_images_that_are_held_out_are_no_start(
 
 
 @INLINE
-@pytest.mark.slow
 def test_two_workers_train_as_one_does(tiles: Path, tiny: list[str], tmp_path: Path) -> None:
     flags = [*SHORT, *tiny, "--fit.batch-size", "9", "--fit.balance", "sampling", "--network.dropout", "0.3"]
     flags += ["--fit.precision", "float64"]
@@ -264,7 +265,6 @@ REAL += ["--fit.head.epochs", "1", "--fit.tune.epochs", "2", "--fit.batch-size",
 
 
 @INLINE
-@pytest.mark.slow
 @pytest.mark.realdata
 @pytest.mark.parametrize(
     ("precision", "learning_rate", "tolerance"), [("float32", "3e-5", 1e-4), ("float64", "3e-4", 1e-8)]
@@ -284,7 +284,6 @@ def test_one_two_and_three_workers_give_equal_losses_over_three_epochs_on_real_t
         assert all_three == pytest.approx(alone, rel=tolerance)
 
 
-@pytest.mark.slow
 @pytest.mark.realdata
 def test_two_workers_of_ray_train_as_one_does_on_real_tiles(
     shared: Path, tiny: list[str], joined_ray: None, tmp_path: Path

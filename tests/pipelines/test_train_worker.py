@@ -26,7 +26,7 @@ from histo.spec import read_spec
 
 MEASURED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
 Measured = list[tuple[float, ...]]
-pytestmark = pytest.mark.usefixtures("inline_ray")
+pytestmark = [pytest.mark.usefixtures("inline_ray"), pytest.mark.slow]
 
 CPU = Placement(workers=1, cpus=1, gpus=0)
 BASE = ["--size-px", "32", "--split.val-fraction", "0.25", "--fit.batch-size", "8"]
@@ -227,7 +227,6 @@ def cross_validated(data: Path, out: Path, *flags: str) -> float:
     return float(score(source.labels(), probabilities, source.classes)["macro_auc"])
 
 
-@pytest.mark.slow
 def test_shuffled_labels_are_not_predicted_and_true_ones_are(tiny: list[str], tmp_path: Path) -> None:
     random, labels = np.random.default_rng(0), np.repeat([0, 1], 30)
     images = random.normal(128, (12 + 33 * labels)[:, None, None, None], (60, 32, 32, 3))

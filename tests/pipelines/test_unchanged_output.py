@@ -14,6 +14,8 @@ from histo.demo.textures import paint
 from histo.pipelines.region import RegionLabeler
 from histo.pipelines.work import Row
 
+pytestmark = pytest.mark.slow
+
 MEASURED = ("confidence", "entropy", "prob_MUS", "prob_STR", "prob_TUM")
 CHOSEN = ("pred", "label")
 

@@ -112,6 +112,7 @@ def test_the_intervals_of_all_and_of_each_fold_are_in_the_picture(tmp_path: Path
     assert len(pictures) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 9, 30])
 def test_there_is_a_panel_for_each_class(tmp_path: Path, count: int) -> None:
     draw_roc({f"class {i}": [] for i in range(count)}, tmp_path / "roc.png")
@@ -120,6 +121,7 @@ def test_there_is_a_panel_for_each_class(tmp_path: Path, count: int) -> None:
     assert width * height > count * 250**2
 
 
+@pytest.mark.slow
 def test_a_thousand_classes_do_not_break_the_pictures(tmp_path: Path) -> None:
     random, classes = np.random.default_rng(0), [f"class {i}" for i in range(1000)]
     truth, probabilities = random.integers(0, 2, 40), random.dirichlet(np.ones(2), 40)

@@ -84,6 +84,7 @@ def test_a_worker_opens_the_recorded_levels_without_openslide(pyramid: Opened) -
     again.close()
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 @pytest.mark.parametrize("name", ["CMU-1-Small-Region.svs", "tcga-cr-7395-01a-01-ts1.svs"])
 def test_real_slides_have_openslides_pixels(shared: Path, name: str) -> None:

@@ -137,6 +137,7 @@ def test_no_block_is_decoded_for_a_window_that_is_lost_already(tmp_path: Path) -
     assert counting.decoded[-1] == (0, COLUMN, ROW)
 
 
+@pytest.mark.slow
 def test_no_kind_of_damage_shows_pixels_that_openslide_does_not(tmp_path: Path) -> None:
     sources = [path for path in fabricated(tmp_path / "sources") if "lossless" not in path.name]
     readers = []

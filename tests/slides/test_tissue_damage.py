@@ -76,6 +76,7 @@ def test_the_parts_of_a_window_hold_each_cell_once_and_a_leaf_has_none(
     assert len(parts) in (0, 2, 4)
 
 
+@pytest.mark.slow
 def test_a_damaged_block_costs_few_reads() -> None:
     slide = fake_slide(20_000, 20_000)
     reader = DamagedReader(lambda *_: np.full((1, 1, 3), 245), [(10_240, 10_240, 256, 256)])

@@ -15,7 +15,7 @@ from histo.volumes.preparation import PreparationSpec, list_series, prepare
 from histo.volumes.series import Series
 from histo.volumes.studies import find_studies
 
-pytestmark = pytest.mark.realdata
+pytestmark = [pytest.mark.realdata, pytest.mark.slow]
 SPEC = PreparationSpec(series_count=1, size_px=128, intensity="hounsfield")
 NIFTI = ("ct_cropped", "example_ct", "example_ct_sm")
 DICOM = ("CRLM-CT-1004", "CRLM-CT-1006", "dicom-series")
