@@ -59,7 +59,7 @@ check-lowest:
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(PYTHON) .ci/lowest.py > $(VENV)-lowest/constraints.txt
 	$(VENV)-lowest/bin/pip install --quiet --constraint $(VENV)-lowest/constraints.txt --editable '.[dev]'
-	$(VENV)-lowest/bin/python -m pytest -q -n $(SIDE_BY_SIDE) -m 'not alone and not gpu and not chaos'
+	$(VENV)-lowest/bin/python -m pytest -q -n $(SIDE_BY_SIDE) -W default -m 'not alone and not gpu and not chaos'
 
 constraints:
 	$(PYTHON) -m venv --upgrade-deps $(VENV)-newest
