@@ -16,7 +16,7 @@ from pathlib import Path
 
 HOOK = Path(sysconfig.get_path("purelib")) / "histo_coverage.pth"
 """Python runs its line in every process that it starts."""
-LINE = "import os; 'HISTO_COVERAGE' in os.environ and exec(open(os.environ['HISTO_COVERAGE']).read())"
+LINE = "import os; 'HISTO_COVERAGE' in os.environ and exec(open(os.environ['HISTO_COVERAGE']).read(), {})"
 
 MEASURE = """
 import sys
