@@ -22,7 +22,7 @@ collect_ignore = ["faulty"]
 """What it does to OpenSlide it does where it is imported; only processes that tests start may do so."""
 settings.register_profile("any machine", deadline=None)  # a busy one takes its time
 settings.load_profile("any machine")
-LONGEST = ("test_recipe", "finished", "test_job_submit", "test_mutations")
+LONGEST = ("pipelines/test_recipe", "finished", "pipelines/test_job_submit", "pipelines/test_mutations")
 """Groups that are begun first."""
 HEAD = {"num_cpus": 2, "object_store_memory": 200 * 2**20, "include_dashboard": False}
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -44,7 +44,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     if "ray_address" in fixtures:
         item.add_marker("ray")
     if item.get_closest_marker("xdist_group") is None:
-        item.add_marker(pytest.mark.xdist_group("finished" if "finished" in fixtures else item.path.stem))
+        file = item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix()
+        item.add_marker(pytest.mark.xdist_group("finished" if "finished" in fixtures else file))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

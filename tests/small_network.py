@@ -13,5 +13,5 @@ BACKBONE = "test_efficientnet"
 def write_weights(path: Path) -> Path:
     """Write weights that stand for pretrained ones."""
     torch.manual_seed(0)
-    save_file(settled_backbone(BACKBONE).state_dict(), path)
+    save_file(settled_backbone(BACKBONE, 64).state_dict(), path)
     return path

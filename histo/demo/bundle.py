@@ -30,7 +30,7 @@ def random_bundle(folder: Path, backbone: str, size_px: int, classes: Sequence[s
         The bundle's folder.
     """
     torch.manual_seed(0)
-    network = _network(backbone, len(classes)).eval()
+    network = _network(backbone, len(classes), size_px).eval()
     normalisation = network.normalisation
     seen = TileInput(size_px=size_px, mpp=0.5, mean=normalisation.mean, std=normalisation.std)
     return _write(folder, network, Architecture(backbone=backbone), classes, seen)
@@ -88,14 +88,14 @@ def _write(
     return folder / "model"
 
 
-def _network(backbone: str, classes: int) -> Network:
+def _network(backbone: str, classes: int, size_px: int) -> Network:
     if backbone == DEFAULT_BACKBONE:
         return pretrained_network(Architecture(backbone=backbone), classes)
-    return Network(settled_backbone(backbone), RANDOM_START, classes, dropout=0.2)
+    return Network(settled_backbone(backbone, size_px), RANDOM_START, classes, dropout=0.2)
 
 
 @torch.no_grad()
-def settled_backbone(name: str) -> nn.Module:
+def settled_backbone(name: str, size_px: int) -> nn.Module:
     """Return a backbone with random weights whose batch normalisation has the moments of noise of many contrasts.
 
     Without them, values shrink from layer to layer until the features of all images are the same.
@@ -106,5 +106,5 @@ def settled_backbone(name: str) -> nn.Module:
             module.momentum = None  # the mean of all batches
     levels = torch.linspace(-1, 1, 16)[:, None, None, None]
     for contrast in (0.05, 0.2, 0.4, 0.6):
-        backbone(levels + contrast * torch.randn(16, 3, 64, 64))
+        backbone(levels + contrast * torch.randn(16, 3, size_px, size_px))
     return backbone

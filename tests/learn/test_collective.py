@@ -20,7 +20,7 @@ def _worker(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("test_train")
+@pytest.mark.xdist_group("pipelines/test_train")
 def test_values_come_from_the_first_worker_and_sums_and_their_gradients_from_all(tmp_path: Path) -> None:
     call_in_processes(_worker, 2, tmp_path)
 

@@ -270,7 +270,7 @@ def _worker(tiles: Path, folder: Path, phase: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("test_train")  # whose processes are forked from one that has imported everything
+@pytest.mark.xdist_group("pipelines/test_train")  # whose processes are forked from one that has imported everything
 @pytest.mark.parametrize("phase", ["head", "tune", "exact"])
 @pytest.mark.parametrize("workers", [2, 3])
 def test_the_number_of_workers_does_not_change_the_losses(

@@ -260,7 +260,7 @@ def test_two_workers_train_as_one_does(tiles: Path, tiny: list[str], tmp_path: P
         assert two == pytest.approx(one, rel=1e-9)
 
 
-REAL = ["--size-px", "64", "--subset", "100", "--network.dropout", "0", "--augment.preset", "stain"]
+REAL = ["--size-px", "64", "--subset", "200", "--network.dropout", "0", "--augment.preset", "stain"]
 REAL += ["--fit.head.epochs", "1", "--fit.tune.epochs", "2", "--fit.batch-size", "30"]
 
 
