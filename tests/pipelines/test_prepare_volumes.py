@@ -153,7 +153,9 @@ def test_a_second_run_finds_nothing_to_do_and_starts_no_ray(
 
 
 @pytest.mark.ray
-def test_a_run_whose_driver_was_killed_goes_on_to_the_same_result(first: Run, studies: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.alone
+def test_a_run_whose_driver_was_killed_goes_on_to_the_result_of_a_plain_loop(studies: Path, tmp_path: Path) -> None:
     slow, out = tmp_path / "studies", tmp_path / "out"
     for name in GOOD:
         shutil.copytree(studies / name, slow / name.replace("once-study", "s9"))
@@ -171,8 +173,11 @@ def test_a_run_whose_driver_was_killed_goes_on_to_the_same_result(first: Run, st
     after = changes(out)
     assert len(after) == 6
     assert all(after[name] == when for name, when in before.items()), "what was finished is not done again"
-    for name in ("A__p1__s1.nii.gz", "A__p1__s2.nii.gz"):
-        assert (out / "volumes" / "A" / name).read_bytes() == (first.out / "volumes" / "A" / name).read_bytes()
+    job = PrepareJob(tmp_path / "plain", 60, SMALL)
+    found = find_studies(slow, "folder", None, flag="--studies").studies
+    settle(StudyPreparer(job), job, prepared_layout(job), found, put_in_order)
+    for path in (out / "volumes").rglob("*.nii.gz"):
+        assert path.read_bytes() == (job.out / path.relative_to(out)).read_bytes()
     assert len(manifest(out)) == 6
     assert not list(out.rglob("*.tmp"))
     assert sorted(path.name for path in out.iterdir()) == ["run.json", "sheets", "studies.parquet", "volumes"]
