@@ -60,6 +60,11 @@ def call_inline(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ray, "remote", lambda function=None, **_: Inline if function is None else Inline(function))
     patch.setattr(ray, "get", lambda answer: answer)
     patch.setattr(ray, "put", lambda value: value)
+    train_inline(patch)
+
+
+def train_inline(patch: pytest.MonkeyPatch) -> None:
+    """Train without Ray Train."""
     patch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
     patch.setattr(histo.pipelines.train_run, "TorchTrainer", InlineTrainer)
 

@@ -8,9 +8,16 @@ import pytest
 
 @pytest.mark.parametrize(
     "module",
-    ["histo.cli", "histo.slides.plan", "histo.learn.bundle", "histo.pipelines.label", "histo.pipelines.train_entry"],
+    [
+        "histo.cli",
+        "histo.slides.plan",
+        "histo.learn.bundle",
+        "histo.pipelines.label",
+        "histo.pipelines.train_entry",
+        "histo.pipelines.predict_share",
+    ],
 )
-def test_labelling_and_rays_controller_of_a_training_run_load_no_torch(module: str) -> None:
+def test_labelling_predicting_and_rays_controller_of_a_training_run_load_no_torch(module: str) -> None:
     program = f"import sys, {module}; print([m for m in ('torch', 'timm', 'torchvision') if m in sys.modules])"
 
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -1,6 +1,5 @@
 """Labelled cases -> probabilities, in Ray tasks that each take a share of the cases."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,9 @@ from histo.errors import HistoError, UsageError
 from histo.learn.bundle import Bundle, check_layout, read_bundle
 from histo.learn.converted import InferencePrecision
 from histo.learn.evaluation import Predictions
-from histo.learn.predictor import batch_on_cpu, load_predictor
 from histo.learn.source import Source
 from histo.pipelines.cluster import Placement, root_cause
-from histo.resample import Pixels
+from histo.pipelines.predict_share import predict_share
 
 
 def predict_cases(
@@ -37,7 +35,7 @@ def predict_cases(
     bundle = read_bundle(model)
     truth_N = class_numbers(source, bundle)
     check_layout(bundle, source.images.layout, f"--model {model}")
-    task = ray.remote(num_cpus=placement.cpus, num_gpus=placement.gpus, max_retries=1)(predict_source)
+    task = ray.remote(num_cpus=placement.cpus, num_gpus=placement.gpus, max_retries=1)(predict_share)
     shares = [share for share in np.array_split(np.arange(len(truth_N)), placement.workers) if len(share)]
     everything = ray.put(source)
     try:
@@ -66,24 +64,3 @@ def class_numbers(source: Source, bundle: Bundle) -> npt.NDArray[np.int64]:
             f"{', '.join(bundle.classes)}"
         )
     return np.array([bundle.classes.index(source.classes[case.label]) for case in source.cases], np.int64)
-
-
-def predict_source(
-    model: Path,
-    source: Source,
-    share: npt.NDArray[np.int64],
-    placement: Placement,
-    batch_size: int,
-    precision: InferencePrecision,
-) -> npt.NDArray[np.float32]:
-    """Classify some of a source's images; probabilities `(n, classes)`."""
-    device = placement.torch_device
-    batch_size = min(batch_size, batch_on_cpu(read_bundle(model))) if device == "cpu" else batch_size
-    predict = load_predictor(model, device, placement.cpus, batch_size, precision)
-    return np.concatenate(list(predict.over(_batches(source, share, predict.bundle.input.size_px, batch_size))))
-
-
-def _batches(source: Source, share: npt.NDArray[np.int64], size_px: int, batch_size: int) -> Iterator[Pixels]:
-    layout = source.images.layout
-    for start in range(0, len(share), batch_size):
-        yield np.stack([layout.fit(source.images.load(int(i)), size_px) for i in share[start : start + batch_size]])

@@ -3,13 +3,18 @@
 from pathlib import Path
 
 import pytest
+from inline_ray import train_inline
 
 from histo.demo.__main__ import DemoSpec, demo
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("joined_ray")]
 
 
-def test_the_demo_keeps_its_promise_and_shows_each_slide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_keeps_its_promise_and_shows_each_slide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_inline(monkeypatch)
+
     code = demo(DemoSpec(out=tmp_path / "demo", tiles_per_class=20))
 
     shown = capsys.readouterr().out

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from inline_ray import inline
 from label_loop import make_job
 
 from histo.cli import main
@@ -31,8 +32,8 @@ def label_job(tiny_bundle: Path, tmp_path: Path) -> LabelJob:
 
 
 @pytest.fixture(scope="session")
-def finished(tiles: Path, tiny: list[str], ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two phases with a test split, of which two checkpoints are kept; trained by Ray Train.
+def finished(tiles: Path, tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two phases with a test split, of which two checkpoints are kept; trained in this process.
 
     Tests that use it are of one group, so that it is made once.
     """
@@ -40,8 +41,7 @@ def finished(tiles: Path, tiny: list[str], ray_address: str, tmp_path_factory: p
     flags = ["--data", str(tiles), "--out", str(run), "--fit.head.epochs", "2", "--fit.tune.epochs", "2", *tiny]
     flags += ["--no-fit.head.augment", "--size-px", "64", "--mpp", "2", "--classes", "MUS,STR,TUM"]
     flags += ["--split.test-fraction", "0.25", "--keep-checkpoints", "2"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_ADDRESS", ray_address)
+    with inline():
         assert main(["train", *flags, "--device", "gpu", "--workers", "999"]) == 2
         assert main(["train", *flags]) == 0
     return run

@@ -39,21 +39,26 @@ def environment() -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def dashboard(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A head node; its address for jobs. It is stopped by the process that keeps it in the foreground."""
-    port, dashboard_port, client_port = free_port(), free_port(), free_port()
+    """A head node; its address for jobs. It is stopped by the process that keeps it in the foreground.
+
+    The port of its agent is not the default one: where another Ray of this machine has that, no job can be submitted.
+    """
+    port, dashboard_port, agent_port, client_port = (free_port() for _ in range(4))
     log = tmp_path_factory.mktemp("head") / "head.log"
     with log.open("w") as file:
         head = subprocess.Popen(
             [
                 str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=2",
-                "--node-ip-address=127.0.0.1", f"--port={port}", f"--dashboard-port={dashboard_port}",
-                f"--ray-client-server-port={client_port}", "--min-worker-port=0", "--max-worker-port=0",
-                "--include-dashboard=true", "--object-store-memory=200000000",
+                "--node-ip-address=127.0.0.1", f"--port={port}", f"--ray-client-server-port={client_port}",
+                f"--dashboard-port={dashboard_port}", f"--dashboard-agent-listen-port={agent_port}",
+                "--min-worker-port=0", "--max-worker-port=0", "--include-dashboard=true",
+                "--object-store-memory=200000000",
             ],
             env=environment, stdout=file, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
-        wait_for(dashboard_port, head, log)
+        for its_port in (dashboard_port, agent_port):
+            wait_for(its_port, head, log)
         yield f"http://127.0.0.1:{dashboard_port}"
     finally:
         head.terminate()
@@ -68,7 +73,7 @@ def wait_for(port: int, head: subprocess.Popen[bytes], log: Path) -> None:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.5)
-    pytest.fail(f"no dashboard on port {port}: {log.read_text()}")
+    pytest.fail(f"nothing listens on port {port}: {log.read_text()}")
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +92,7 @@ def submit(address: str, working_dir: Path, environment: dict[str, str], *comman
     """Submit as a person does, from the command line; return the script's own exit code and the log."""
     words = [str(Path(sys.executable).parent / "ray"), "job", "submit", "--address", address]
     words += ["--working-dir", str(working_dir), "--", *command]
-    deadline = time.monotonic() + 120
-    while True:
-        shown = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=500)
-        if "No available agent" not in shown.stdout + shown.stderr or time.monotonic() > deadline:
-            break
-        time.sleep(1)  # the head's agent starts after its dashboard
+    shown = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=500)
     found = re.search(r"raysubmit_\w+", shown.stdout + shown.stderr)
     assert found, shown.stdout + shown.stderr
     job = JobSubmissionClient(address).get_job_info(found[0])

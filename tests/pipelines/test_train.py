@@ -1,8 +1,8 @@
 """The train job from the command line to the bundle.
 
-Ray Train trains two runs, `finished` and that of two workers on real tiles. In `test_crossval.py` it trains two folds
-side by side, of which one fails; `test_train_recovery.py` kills workers and drivers. All other runs call the same
-function in this process, or in processes that torch starts: see `inline_ray.py`.
+Ray Train trains one run here, of two workers on real tiles; others are in `test_recipe.py`, in `test_crossval.py` (two
+folds side by side, of which one fails), in `test_job_submit.py`, and in `test_train_recovery.py`, which kills workers
+and drivers. All other runs call the same function in this process, or in processes that torch starts: `inline_ray.py`.
 """
 
 import json
@@ -297,6 +297,7 @@ def test_two_workers_of_ray_train_as_one_does_on_real_tiles(
 
     record = json.loads((tmp_path / "two" / "run.json").read_text())
     assert record["placement"]["workers"] == 2
+    assert names(tmp_path / "two") == names(tmp_path / "one"), "nothing of Ray's is left"
     for alone, both in zip(measured(tmp_path / "one"), measured(tmp_path / "two"), strict=True):
         assert both == pytest.approx(alone, rel=1e-8)
 

@@ -117,7 +117,7 @@ def trains(pid: int) -> bool:
         return False
 
 
-def test_a_worker_that_is_killed_in_mid_epoch_does_not_change_the_result(
+def test_a_run_whose_worker_and_then_driver_are_killed_ends_with_the_numbers_of_one_left_alone(
     images: Path, tiny: list[str], undisturbed: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -125,26 +125,13 @@ def test_a_worker_that_is_killed_in_mid_epoch_does_not_change_the_result(
     wait_until(lambda: epochs(run) == 1, process)
     time.sleep(1)
     before = train_workers(process.pid)
-
     os.kill(max(before), signal.SIGKILL)
     wait_until(lambda: bool(train_workers(process.pid) - before) or epochs(run) > 1, process)
-
     assert len(before) == 2
     assert epochs(run) == 1, "killed in the middle of the second epoch, and begun again"
-    finish(process)
-    assert measured(run) == [
-        {k: pytest.approx(v, rel=1e-3) if isinstance(v, float) else v for k, v in line.items()}
-        for line in measured(undisturbed)
-    ]
-    assert steps(run) == steps(undisturbed)
 
-
-def test_resuming_after_the_driver_was_killed_equals_never_having_stopped(
-    images: Path, tiny: list[str], undisturbed: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    process = start(images, run, *tiny)
-    wait_until(lambda: History(run).last >= 1, process)
+    wait_until(lambda: History(run).last >= 2, process)
+    assert measured(run)[:2] == measured(undisturbed)[:2]
     workers = train_workers(process.pid)
     process.kill()
     process.communicate()
@@ -155,7 +142,7 @@ def test_resuming_after_the_driver_was_killed_equals_never_having_stopped(
 
     record = json.loads((run / "run.json").read_text())
     assert len(workers) == 2
-    assert 1 <= done < EPOCHS, "killed in the middle"
+    assert 2 <= done < EPOCHS, "killed in the middle"
     assert {int(number) for number in re.findall(rf"epoch (\d+)/{EPOCHS}", output)} == set(range(done + 1, EPOCHS + 1))
     assert measured(run) == measured(undisturbed)
     assert steps(run) == steps(undisturbed)
