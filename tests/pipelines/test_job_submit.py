@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import kill_with_descendants
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +40,7 @@ def environment() -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def dashboard(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A head node; its address for jobs. It is stopped by the process that keeps it in the foreground.
+    """A head node; its address for jobs.
 
     The port of its agent is not the default one: where another Ray of this machine has that, no job can be submitted.
     """
@@ -61,8 +62,7 @@ def dashboard(environment: dict[str, str], tmp_path_factory: pytest.TempPathFact
             wait_for(its_port, head, log)
         yield f"http://127.0.0.1:{dashboard_port}"
     finally:
-        head.terminate()
-        head.wait(timeout=60)
+        kill_with_descendants(head)
 
 
 def wait_for(port: int, head: subprocess.Popen[bytes], log: Path) -> None:

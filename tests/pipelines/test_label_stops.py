@@ -11,7 +11,7 @@ import pytest
 from label_loop import label_folder, make_job
 from label_process import OWN_MOUNTS, ROOT, assert_same_tables, end, ledger, run, start, wait_until, write_slide
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.kills]
 
 N_SLIDES = 6
 
@@ -39,8 +39,9 @@ def test_a_stopped_run_leaves_a_true_ledger_and_goes_on(
     how: signal.Signals, slides: Path, undisturbed: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     process = start(slides, tiny_bundle, tmp_path, "--workers", "2", SLOW_S="0.08")
-    wait_until(lambda: settled(tmp_path) >= 2, process)
+    wait_until((tmp_path / ".lock").exists, process)
     refused, refusal = run(slides, tiny_bundle, tmp_path)
+    wait_until(lambda: settled(tmp_path) >= 2, process)
 
     process.send_signal(how)
     stopped = time.monotonic()

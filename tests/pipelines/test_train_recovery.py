@@ -14,6 +14,7 @@ import pytest
 from inline_ray import inline
 from label_process import FAULTY, ROOT, wait_until
 from PIL import Image
+from processes import descendants, has_title
 
 from histo.cli import main
 from histo.learn.history import History
@@ -23,10 +24,10 @@ EPOCHS = 5
 SLOW_S = "0.05"
 """What reading an image takes: an epoch of two workers lasts three seconds or more, on any machine."""
 SETTINGS = ["--workers", "2", "--size-px", "64", "--fit.head.epochs", "1", "--fit.tune.epochs", str(EPOCHS - 1)]
-WORKER = b"RayTrainWorker"
+WORKER = "ray::RayTrainWorker"
 MEASURED = ("epoch", "phase", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.kills]
 
 
 @pytest.fixture(scope="module")
@@ -83,38 +84,12 @@ def epochs(run: Path) -> int:
     return path.read_text().count("\n") if path.exists() else 0
 
 
-def train_workers(driver: int) -> set[int]:
-    """Return the processes below a driver that train."""
-    parents, titles = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            titles[int(folder.name)] = (folder / "cmdline").read_bytes()
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(") ")[2].split()[1])
-        except OSError:
-            continue
-
-    def is_below(pid: int) -> bool:
-        while pid in parents and pid != driver:
-            pid = parents[pid]
-        return pid == driver
-
-    return {pid for pid, title in titles.items() if WORKER in title and is_below(pid)}
-
-
 def wait_until_gone(workers: set[int]) -> None:
     """Wait for workers without a driver: they notice after two seconds or so, and write until then."""
     deadline = time.monotonic() + 60
-    while any(trains(pid) for pid in workers):
+    while any(has_title(pid, WORKER) for pid in workers):
         assert time.monotonic() < deadline, "workers outlive their driver"
         time.sleep(0.1)
-
-
-def trains(pid: int) -> bool:
-    """Whether a process is a worker of a training run; one that has ended, and was not waited for, has no title."""
-    try:
-        return WORKER in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
 
 
 def test_a_run_whose_worker_and_then_driver_are_killed_ends_with_the_numbers_of_one_left_alone(
@@ -124,15 +99,15 @@ def test_a_run_whose_worker_and_then_driver_are_killed_ends_with_the_numbers_of_
     process = start(images, run, *tiny)
     wait_until(lambda: epochs(run) == 1, process)
     time.sleep(1)
-    before = train_workers(process.pid)
+    before = descendants(process.pid, WORKER)
     os.kill(max(before), signal.SIGKILL)
-    wait_until(lambda: bool(train_workers(process.pid) - before) or epochs(run) > 1, process)
+    wait_until(lambda: bool(descendants(process.pid, WORKER) - before) or epochs(run) > 1, process)
     assert len(before) == 2
     assert epochs(run) == 1, "killed in the middle of the second epoch, and begun again"
 
     wait_until(lambda: History(run).last >= 2, process)
     assert measured(run)[:2] == measured(undisturbed)[:2]
-    workers = train_workers(process.pid)
+    workers = descendants(process.pid, WORKER)
     process.kill()
     process.communicate()
     wait_until_gone(workers)
