@@ -1,6 +1,7 @@
 """One training run in a Ray session: workers -> checkpoints -> the best bundle -> its scores and pictures."""
 
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +134,26 @@ def _run_workers(spec: TrainSpec, placement: Placement, bundle: Bundle, history:
         ),
     )
     try:
-        trainer.fit()
+        _fit(trainer)
     except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
         raise HistoError(f"{spec.out}: training failed: {root_cause(error)}") from error
     store.remove(storage)
+
+
+def _fit(trainer: TorchTrainer) -> None:
+    """Train in a thread: in the main one Ray Train takes SIGINT to itself, and is silent for a quarter of a minute."""
+    ended = Future[None]()
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # noqa: BLE001 -- raised by the thread that waits
+            ended.set_exception(error)
+        else:
+            ended.set_result(None)
+
+    threading.Thread(target=fit, daemon=True).start()
+    ended.result()
 
 
 def _finish(spec: TrainSpec, history: History) -> dict[str, Any]:
