@@ -35,8 +35,12 @@ def break_offs(out: Path, how: str = "the same command goes on from here") -> It
 
 
 @contextmanager
-def storage_errors(out: Path) -> Iterator[None]:
+def storage_errors(out: Path, how: str = "the same command goes on") -> Iterator[None]:
     """Say what to do when the output cannot be written; every file there is whole, since files appear whole.
+
+    Args:
+        out: Output folder.
+        how: How the run is continued.
 
     Raises:
         HistoError: If it cannot.
@@ -45,7 +49,7 @@ def storage_errors(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise HistoError(
-            f"--out {out}: {error.strerror or error}; mend the storage or make room on it; the same command goes on"
+            f"--out {out}: {error.strerror or error}; mend the storage or make room on it; {how}"
         ) from error
 
 

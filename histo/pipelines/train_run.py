@@ -23,6 +23,7 @@ from histo.learn.layout import batch_axes
 from histo.learn.tracing import NotConvertibleError
 from histo.pipelines.cases import write_cases
 from histo.pipelines.cluster import Placement, describe, root_cause
+from histo.pipelines.continued import storage_errors
 from histo.pipelines.convert import cpu_count, load_evenly
 from histo.pipelines.past_run import PastRun
 from histo.pipelines.predict_cases import predict_cases
@@ -71,7 +72,7 @@ def run_training(
     """
     history = History(spec.out)
     facts = describe(placement) | {"data_fingerprint": bundle.origin["data_fingerprint"]}
-    with RunRecord(spec.out, "train", spec, earlier, **facts) as record:
+    with storage_errors(spec.out, "--resume goes on"), RunRecord(spec.out, "train", spec, earlier, **facts) as record:
         write_cases(spec.out, data.source, data.found, data.splits)
         with _DRAWING:
             _draw_samples(spec, data)
