@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
+from histo.printable import printable
+
 TEMPORARY_SUFFIX = ".tmp"
+_FORMULA = re.compile("'*[=+@-]")
+"""How text begins that a spreadsheet takes for a formula, and such text with apostrophes before it."""
 
 
 @contextmanager
@@ -50,13 +55,34 @@ def put_json(path: Path, value: Any) -> None:
 
 
 def put_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file atomically; None becomes an empty cell."""
+    """Write a CSV file atomically; None becomes an empty cell.
+
+    Text that a spreadsheet would run gets an apostrophe before it, which `cell_text` takes away; control characters
+    become escapes.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerow([_cell(name) for name in header])
+    writer.writerows([_cell(value) for value in row] for row in rows)
     with put_atomic(path) as file:
         file.write(text.getvalue().encode())
+
+
+def _cell(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def cell_text(cell: str) -> str:
+    """Return the text that a cell of such a file stands for.
+
+    Examples:
+        >>> cell_text("'=1+1"), cell_text("'s-Gravenhage")
+        ('=1+1', "'s-Gravenhage")
+    """
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell[1:]) else cell
 
 
 def put_json_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:

@@ -1,9 +1,22 @@
+import csv
 import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from histo.store import append_json_lines, put_atomic, put_json, read_json_lines, remove, replace_folder
+from histo.printable import printable
+from histo.store import (
+    append_json_lines,
+    cell_text,
+    put_atomic,
+    put_csv,
+    put_json,
+    read_json_lines,
+    remove,
+    replace_folder,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -105,6 +118,23 @@ def test_json_lines_are_read_up_to_what_is_no_whole_line(tmp_path: Path, torn: b
     path.write_bytes(b'{"a": 1}\n{"a": 2}\n' + torn + b'\n{"a": 4}\n')
 
     assert read_json_lines(path) == [{"a": 1}, {"a": 2}]
+
+
+@given(st.text(max_size=6) | st.text("=+-@'\t\r\x1ba", max_size=4))
+def test_no_cell_is_run_by_a_spreadsheet_or_steers_a_terminal_and_its_text_is_there(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    path = tmp_path_factory.mktemp("csv") / "a.csv"
+
+    put_csv(path, ("name", "number"), [(text, -1.5)])
+
+    with path.open(encoding="utf-8", newline="") as file:
+        (cell, number), *more = list(csv.reader(file))[1:]
+    assert more == []
+    assert number == "-1.5"
+    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert cell.isprintable() or printable(cell) == cell
+    assert cell_text(cell) == printable(text)
 
 
 def test_a_folder_takes_the_place_of_another_whole(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from histo.store import put_atomic, put_csv
+from histo.report.picture import write_picture
+from histo.store import put_csv
 
 _DARK = 0.7
 """Share above which white text has more contrast than black text has."""
@@ -45,8 +46,7 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], targ
         axes.set_ylabel("true class, likewise")
         axes.set_title(right, fontsize=10)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    with put_atomic(target) as file:
-        figure.savefig(file, dpi=110, format="png")
+    write_picture(figure, target)
     rows = [(name, *row) for name, row in zip(classes, counts.tolist(), strict=True)]
     put_csv(target.with_suffix(".csv"), ("truth", *classes), rows)
 
@@ -63,9 +63,9 @@ def _name_cells(
     totals, predicted = counts.sum(axis=1), counts.sum(axis=0)
     places = range(len(classes))
     below = [_below(name, counts[k, k], predicted[k]) for k, name in enumerate(classes)]
-    axes.set_xticks(places, below, fontsize=9, parse_math=False)
+    axes.set_xticks(places, below, fontsize=9)
     beside = [_beside(name, totals[k]) for k, name in enumerate(classes)]
-    axes.set_yticks(places, beside, fontsize=9, parse_math=False)
+    axes.set_yticks(places, beside, fontsize=9)
     axes.tick_params(axis="x", labelrotation=90 if max(map(len, classes)) > _LONGEST else 0)
     axes.set_xlabel("predicted class, and its precision")
     axes.set_ylabel("true class (cases)")

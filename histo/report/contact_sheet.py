@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from histo.printable import printable
 from histo.store import put_atomic
 from histo.volume_file import Volume
 
@@ -42,6 +43,7 @@ def draw_contact_sheet(volume_SDHW: Volume, series: Sequence[str], title: str, t
         ValueError: If there are not as many names as series.
     """
     slices_SDHW = _as_seen(volume_SDHW)
+    title, series = printable(title), [printable(name) for name in series]
     blocks = [_lines(slices_DHW) for slices_DHW in slices_SDHW]
     font = ImageFont.load_default(size=12)
     width = max(blocks[0].shape[1], *(_width(font, line) for line in (title, *series)))

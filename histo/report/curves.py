@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from histo.store import put_atomic
+from histo.report.picture import write_picture
 
 TRAIN, VAL, BEST = "#332288", "#CC6677", "#117733"
 _MOST_POINTS = 2000
@@ -56,8 +56,7 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str
         for end in ends.values():
             axes.axvline(end, ymax=0.02, color="black", lw=0.8)
     _name_phases(figure, (loss, accuracy, rate), epochs, ends)
-    with put_atomic(target) as file:
-        figure.savefig(file, dpi=110, format="png")
+    write_picture(figure, target)
 
 
 def _ends(steps: Sequence[Mapping[str, Any]]) -> dict[int, int]:

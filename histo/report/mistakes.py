@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from histo.store import put_atomic, put_csv
+from histo.report.picture import write_picture
+from histo.store import put_csv
 
 _COLUMNS = 6
 _TILE_INCH = 1.7
@@ -62,17 +63,16 @@ def draw_mistakes(
         axes.set_axis_off()
     for axes, tile, title, mistake in zip(panels, tiles, titles, mistakes, strict=False):
         axes.imshow(tile, interpolation="nearest")
-        axes.set_title(title, fontsize=7 if "\n" in title else 9, parse_math=False)
+        axes.set_title(title, fontsize=7 if "\n" in title else 9)
         place = axes.text(0.5, -0.03, shorten(mistake.case_id), transform=axes.transAxes, ha="center", va="top")
-        place.set(fontsize=7, parse_math=False)
+        place.set(fontsize=7)
     if mistakes:
         shown = f"the {len(mistakes)} most confident of {wrong}" if len(mistakes) < wrong else f"all {wrong}"
         headline = f"{shown} mistakes among {total} images: truth \N{RIGHTWARDS ARROW} prediction, and its probability"
     else:
         headline = f"no mistakes among {total} images"
     figure.suptitle(headline, fontsize=11)
-    with put_atomic(target) as file:
-        figure.savefig(file, dpi=120, format="png")
+    write_picture(figure, target, dpi=120)
     put_csv(target.with_suffix(".csv"), ("case_id", "truth", "label", "confidence"), map(astuple, mistakes))
 
 

@@ -10,9 +10,9 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from histo.report.picture import write_picture
 from histo.slides.slide import Slide, open_slide
 from histo.slides.tissue import read_thumbnail
-from histo.store import put_atomic
 
 MUTED = ("#CC6677", "#332288", "#DDCC77", "#117733", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499", "#BBBBBB")
 """Paul Tol's muted scheme, made for colour-blind readers (SRON/EPS/TN/09-002)."""
@@ -60,8 +60,7 @@ def draw_overlay(slide_path: Path, tiles: pa.Table, classes: Sequence[str], mpp:
     labelled.set_title(f"{tiles.num_rows} tiles by most probable class")
     _add_tiles(labelled, slide, tiles, class_colours(classes))
     figure.legend(handles=_legend(tiles, classes), loc="outside right center", title="class (tiles)", frameon=False)
-    with put_atomic(target) as file:
-        figure.savefig(file, dpi=110, format="png")
+    write_picture(figure, target)
 
 
 def _add_tiles(axes: Axes, slide: Slide, tiles: pa.Table, colours: dict[str, str]) -> None:

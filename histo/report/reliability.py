@@ -7,8 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from histo.learn.curves import Bin
+from histo.report.picture import write_picture
 from histo.report.text import format_temperature
-from histo.store import put_atomic, put_csv
+from histo.store import put_csv
 
 BEFORE, AFTER = "#CC6677", "#332288"
 
@@ -64,8 +65,7 @@ def draw_reliability(
     counts.set_ylabel("cases")
     counts.set_xlabel("confidence: probability of the predicted class, in 15 bins")
     counts.grid(alpha=0.25, axis="y")
-    with put_atomic(target) as file:
-        figure.savefig(file, dpi=110, format="png")
+    write_picture(figure, target)
     put_csv(
         target.with_suffix(".csv"),
         ("which", "low", "high", "n", "confidence", "accuracy"),

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from histo.learn.curves import RocCurve
-from histo.store import put_atomic, put_csv
+from histo.report.picture import write_picture
+from histo.store import put_csv
 
 STRONG, FAINT = "#332288", "#999933"
 _PANEL_INCH = 3.0
@@ -41,8 +42,7 @@ def draw_roc(curves: Mapping[str, Sequence[RocCurve]], target: Path) -> None:
         figure.suptitle(f"the {len(shown)} of {len(curves)} classes with the least AUC", fontsize=11)
     figure.supxlabel("false positive rate", fontsize=10)
     figure.supylabel("true positive rate", fontsize=10)
-    with put_atomic(target) as file:
-        figure.savefig(file, dpi=110, format="png")
+    write_picture(figure, target)
     put_csv(
         target.with_suffix(".csv"),
         ("class", "curve", "threshold", "false_positive_rate", "true_positive_rate"),
@@ -67,7 +67,7 @@ def _draw_class(axes: Axes, label: str, curves: Sequence[RocCurve]) -> None:
     axes.set_ylim(-0.02, 1.02)
     axes.grid(alpha=0.25)
     if not curves:
-        axes.set_title(label, fontsize=9, parse_math=False)
+        axes.set_title(label, fontsize=9)
         message = "not defined:\nno cases of this class,\nor of no other"
         axes.text(0.5, 0.5, message, ha="center", va="center", fontsize=9, bbox=_PLATE)
         return
@@ -75,7 +75,7 @@ def _draw_class(axes: Axes, label: str, curves: Sequence[RocCurve]) -> None:
     for fold in folds:
         axes.plot(fold.false_positive_rate, fold.true_positive_rate, color=FAINT, lw=1, ls="--")
     axes.plot(everything.false_positive_rate, everything.true_positive_rate, color=STRONG, lw=2)
-    axes.set_title(f"{label}\nAUC {_auc_text(everything)}", fontsize=9, parse_math=False)
+    axes.set_title(f"{label}\nAUC {_auc_text(everything)}", fontsize=9)
     axes.text(0.98, 0.04, "\n".join(_notes(everything, folds)), ha="right", va="bottom", fontsize=7, bbox=_PLATE)
 
 

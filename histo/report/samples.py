@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from histo.store import put_atomic
+from histo.report.picture import write_picture
 
 TILE_INCH = 1.5
 GAP = 0.15
@@ -42,8 +42,7 @@ def draw_samples(originals: np.ndarray, changed: np.ndarray, titles: Sequence[st
     grid[0, 0].set_title("original")
     grid[0, 2].set_title("augmented", loc="left")
     figure.supxlabel(caption, fontsize=10, wrap=True)
-    with put_atomic(target) as file:
-        figure.savefig(file, dpi=150, format="png")
+    write_picture(figure, target, dpi=150)
 
 
 def _show(axes: Axes, tile: np.ndarray) -> None:
