@@ -196,6 +196,19 @@ def test_want_of_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert capsys.readouterr().err.startswith("histo convert: there is not enough memory")
 
 
+@pytest.mark.parametrize(("before", "after"), [(None, "0"), ("1", "1")])
+def test_rays_usage_statistics_are_off_unless_the_user_turned_them_on(
+    before: str | None, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+    if before:
+        monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", before)
+
+    fail_with(monkeypatch, MemoryError())
+
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == after
+
+
 def test_sigterm_is_told_in_a_line_whatever_a_job_is_doing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
