@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -142,15 +144,24 @@ def test_a_cross_validation_goes_on_where_it_ended_and_ends_the_same(
     np.testing.assert_allclose([row["prob_mts"] for row in after], [row["prob_mts"] for row in before], atol=1e-3)
 
 
+def spoil(checkpoints: Path) -> None:
+    """Put a file where a worker needs a folder, as soon as the driver has had that folder."""
+    while not (checkpoints / "index.json").exists():
+        time.sleep(0.05)
+    shutil.rmtree(checkpoints)
+    checkpoints.write_text("a file where a folder is needed")
+
+
 def test_a_fold_that_fails_on_ray_is_named_and_the_one_beside_it_is_finished(
     patients: Path, tiny: list[str], joined_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    (out / "fold_1").mkdir(parents=True)
-    (out / "fold_1" / "checkpoints").write_text("a file where a folder is needed")
+    spoiler = threading.Thread(target=spoil, args=(out / "fold_1" / "checkpoints",), daemon=True)
+    spoiler.start()
 
     code = crossval(patients, out, *tiny, "--folds", "2", "--max-failures", "0")
 
+    spoiler.join(timeout=60)
     error = capsys.readouterr().err
     record = json.loads((out / "run.json").read_text())
     finished, failed = (json.loads((out / f"fold_{fold}" / "run.json").read_text()) for fold in (0, 1))
