@@ -191,7 +191,7 @@ NAMES = (
     "x" * 251 + ".tif",
     "new\nline\ttab.tif",
     "%2F..%00\\.tif",
-    "_hidden/.from/~readers.tif",
+    "_hidden/_from/~readers.tif",
     "a/b/c/d/e/f/deep.tif",
 )
 
