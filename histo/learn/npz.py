@@ -41,6 +41,7 @@ def list_npz(path: Path, flag: str) -> Listing:
         classes=classes,
         splits=[split for _, _, split in rows],
         groups=[None] * len(rows),
+        others={f"array {key}": 1 for key in sorted(arrays) if not any(key in part for part in parts)},
     )
 
 

@@ -53,7 +53,7 @@ def crossval(spec: CrossvalSpec) -> int:
     print(
         "\n".join(
             [
-                f"{len(members)} images of {len(source.classes)} classes, {spec.folds} folds",
+                f"{source.describe()}: {len(members)} in {spec.folds} folds",
                 *data.notes,
             ]
         )

@@ -1,7 +1,8 @@
 """Evaluate: cases -> probabilities -> metrics and pictures, for a bundle that exists."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -98,6 +99,7 @@ def evaluate(spec: EvaluateSpec) -> int:
         flag = "--colour-baseline" if spec.colour_baseline else "without --data"
         raise UsageError(f"{flag}: needs the training run of --model {spec.model}; give the run's folder as --model")
     cases = _own_cases(spec, run) if run and not spec.data else _listed_cases(spec, bundle, run)
+    print(cases.source.describe(), flush=True)
     if cases.seen:
         print(f"{cases.seen} of these images were trained on, or chose the epoch: the scores are too good", flush=True)
     with session(workers=spec.workers) as resources:
@@ -146,4 +148,6 @@ def _listed_cases(spec: EvaluateSpec, bundle: Bundle, run: PastRun | None) -> _C
 def _test_part(source: Source) -> Source:
     """Keep of each source the cases that it sets apart for testing, if it does."""
     with_test = {case.source for case in source.cases if case.split == "test"}
-    return source.select([i for i, c in enumerate(source.cases) if c.split == "test" or c.source not in with_test])
+    members = [i for i, c in enumerate(source.cases) if c.split == "test" or c.source not in with_test]
+    others = Counter(source.others) + Counter({"images of other parts": len(source.cases) - len(members)})
+    return replace(source.select(members), others=others)

@@ -51,6 +51,7 @@ def prepare_tiles(spec: PrepareTilesSpec) -> int:
             "histo train as they are"
         )
     claim_output(spec.out)
+    print(source.describe(), flush=True)
     with session(spec.workers) as resources:
         placement = place(spec.workers, "cpu", resources, cpu_workers=max(1, int(resources.cpus)))
         check_shared(spec.out, *spec.data)

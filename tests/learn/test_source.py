@@ -1,13 +1,18 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from trees import There, links, plant, tie, trees
 
 from histo.errors import UsageError
+from histo.folders import walk
 from histo.learn.source import read_sources, read_test, with_test
 from histo.learn.survey import survey, tile_mpp
 
@@ -29,6 +34,135 @@ def test_class_folders_become_classes_in_alphabetical_order(tmp_path: Path) -> N
     assert [case.case_id for case in source.cases] == ["ADI/a.png", "ADI/b.tif", "TUM/a.png", "TUM/b.tif"]
     assert source.labels().tolist() == [0, 0, 1, 1]
     assert source.images.load(3)[0, 0].tolist() == [30, 30, 30]
+
+
+@pytest.mark.parametrize("ending", ["jpg", "JPEG", "jpe", "jfif", "png", "ppm", "pgm", "bmp", "tif", "TIFF", "webp"])
+def test_what_an_image_folder_takes_is_taken(tmp_path: Path, ending: str) -> None:
+    save(tmp_path / "A" / f"a.{ending}", 7, mode="L" if ending == "pgm" else "RGB")
+    save(tmp_path / "B" / "x" / "y" / f"b.{ending}", 7, mode="L" if ending == "pgm" else "RGB")
+
+    source = read_sources([tmp_path])
+
+    assert [case.case_id for case in source.cases] == [f"A/a.{ending}", f"B/x/y/b.{ending}"]
+    assert source.images.load(1).shape == (8, 8, 3)
+    assert source.others == {}
+
+
+def test_the_class_of_a_nested_image_is_the_first_folder(tmp_path: Path) -> None:
+    for place in ("TUM/p1/a.png", "TUM/p2/a.png", "STR/p1/x/a.png", "STR/b.png"):
+        save(tmp_path / place, 1)
+
+    source = read_sources([tmp_path])
+
+    named = {case.case_id: source.classes[case.label] for case in source.cases}
+    assert named == {"STR/b.png": "STR", "STR/p1/x/a.png": "STR", "TUM/p1/a.png": "TUM", "TUM/p2/a.png": "TUM"}
+
+
+def test_what_is_not_taken_of_class_folders_is_counted_by_kind(tmp_path: Path) -> None:
+    for place in ("A/a.png", "B/a.png", "A/.ipynb_checkpoints/a.png", "A/._a.png", "__MACOSX/A/a.png", "stray.png"):
+        save(tmp_path / place, 1)
+    for place in ("A/a.gif", "A/x/b.gif", "B/notes.txt", "README"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).touch()
+    (tmp_path / "A" / "gone.png").symlink_to("nowhere")
+
+    source = read_sources([tmp_path])
+
+    assert source.others == {
+        ".gif": 2,
+        ".png": 1,
+        ".txt": 1,
+        "__MACOSX": 1,
+        "hidden": 2,
+        "no extension": 1,
+        "no regular file": 1,
+    }
+    assert source.describe() == (
+        "2 images of 2 classes (and other files: 2 .gif, 1 .png, 1 .txt, 1 __MACOSX, 2 hidden, 1 no extension, "
+        "1 no regular file)"
+    )
+
+
+def test_linked_class_folders_are_followed_and_counted(tmp_path: Path) -> None:
+    for place in ("far/TUM/a.png", "far/deep/b.png", "data/STR/a.png"):
+        save(tmp_path / place, 1)
+    (tmp_path / "data" / "TUM").symlink_to(tmp_path / "far" / "TUM", target_is_directory=True)
+    (tmp_path / "data" / "STR" / "more").symlink_to(tmp_path / "far" / "deep", target_is_directory=True)
+
+    source = read_sources([tmp_path / "data"])
+
+    assert [case.case_id for case in source.cases] == ["STR/a.png", "STR/more/b.png", "TUM/a.png"]
+    assert source.describe() == "3 images of 2 classes (2 linked folders followed)"
+
+
+@settings(max_examples=50)
+@given(trees, trees, trees, links)
+def test_of_any_tree_of_class_folders_what_is_taken_and_what_is_counted_is_all_that_is_there(
+    one: dict[str, Any], two: dict[str, Any], beside: dict[str, Any], wanted: list[tuple[int, str, int]]
+) -> None:
+    with TemporaryDirectory() as place:
+        root = Path(place) / "root"
+        plant(root, {"one": without_volumes(one), "two": without_volumes(two)})
+        plant(Path(place) / "beside", without_volumes(beside))
+        tie(Path(place), wanted)
+        walked, there = walk(root), There().look(str(root))
+        tops = {top for folder in walked.folders if (top := folder.path.relative_to(root).parts[:1])}
+        for number, (top,) in enumerate(tops):
+            (root / top / f"always{number}.png").touch()
+            there.files.add(f"always{number}")
+
+        source = read_sources([root])
+
+        doors = there.doors - (len(there.folders) - 1)
+        assert len(source.cases) + sum(source.others.values()) == len(there.files) + there.passed_over + doors
+
+
+def without_volumes(tree: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: below and without_volumes(below)
+        for name, below in tree.items()
+        if below is not None or not name.endswith(".nii.gz")
+    }
+
+
+def test_folders_of_splits_are_not_taken_for_classes(tmp_path: Path) -> None:
+    for place in ("train/TUM/a.png", "train/STR/a.png", "test/TUM/b.png", "test/STR/b.png"):
+        save(tmp_path / place, 1)
+
+    with pytest.raises(UsageError, match=r"its folders are splits \(test, train\), not classes; give --data .*/train"):
+        read_sources([tmp_path])
+
+
+def test_a_class_without_images_is_refused_with_what_the_source_holds(tmp_path: Path) -> None:
+    save(tmp_path / "A" / "a.png", 1)
+    (tmp_path / "B").mkdir()
+    (tmp_path / "B" / "b.gif").touch()
+
+    with pytest.raises(UsageError, match=r"no images for class B \(.*\); beside images the source holds 1 \.gif"):
+        read_sources([tmp_path])
+
+
+def test_images_of_classes_that_are_not_asked_for_are_counted(tmp_path: Path) -> None:
+    for place in ("A/a.png", "B/a.png", "C/a.png", "C/x/b.png"):
+        save(tmp_path / place, 1)
+    np.savez(tmp_path / "t.npz", data=np.zeros((3, 8, 8, 3), np.uint8), labels=np.array(["A", "B", "C"]))
+
+    folder, table = read_sources([tmp_path], ["A", "B"]), read_sources([tmp_path / "t.npz"], ["A", "B"])
+
+    assert (folder.others["images of other classes"], table.others) == (2, {"images of other classes": 1})
+
+
+def test_arrays_and_files_beside_a_table_are_counted(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "t.npz", train_images=pixels, train_labels=np.array([0, 1]), test_images=pixels)
+    table = tmp_path / "table"
+    save(table / "A" / "a.png", 1)
+    image = (table / "A" / "a.png").read_bytes()
+    pq.write_table(pa.table({"image": [image, image], "label": ["A", "B"]}), table / "part.parquet")
+    (table / "run.json").touch()
+
+    assert read_sources([tmp_path / "t.npz"]).others == {"array test_images": 1}
+    assert read_sources([table]).others == {"folder": 1}
 
 
 def test_named_classes_choose_folders_and_their_order(tmp_path: Path) -> None:
