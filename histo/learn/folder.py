@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from histo.class_names import check_names
 from histo.errors import UsageError
 from histo.folders import count_kinds, counted, walk
 from histo.learn.listing import OTHER_CLASS, Listing
@@ -33,6 +34,7 @@ def list_folder(root: Path, classes: Sequence[str] | None, flag: str) -> Listing
     """
     walked = walk(root)
     tops = sorted(path.name for path in (*(f.path for f in walked.folders), *walked.unreadable) if path.parent == root)
+    check_names(f"{flag} {root}", [*tops, *(classes or ())])
     names = [name for name in classes if name in tops] if classes else tops
     _check_names(root, names, classes, flag)
     found: dict[str, list[Path]] = {name: [] for name in names}

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from histo.class_names import check_names
 from histo.errors import UsageError
 from histo.folders import beside, kind_name, passed_over
 from histo.learn.folder import list_folder
@@ -163,6 +164,9 @@ def _read(
         _name_numbers(path, listing, classes or numbers, flag) if listing.classes is None else listing
         for path, listing in zip(paths, listings, strict=True)
     ]
+    for path, listing in zip(paths, named, strict=True):
+        check_names(f"{flag} {path}", [*(listing.classes or ()), *(classes or ())])
+    check_names(f"{flag} {_listed(paths)}", [name for listing in named for name in listing.classes or ()])
     numbered = all(listing.classes is None for listing in listings)
     chosen = tuple(classes) if classes else _join_classes(paths, named, numbered, flag)
     return _join(named, source_names(paths, flag), chosen), numbered

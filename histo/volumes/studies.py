@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from histo.class_names import check_names
 from histo.errors import UsageError
 from histo.folders import Folder, Walk, count_kinds, counted, kind_name, readable, walk
 from histo.volumes.files import NIFTI_EXTENSIONS, stem
@@ -91,6 +92,7 @@ def find_studies(
     walked = walk(root) if root.is_dir() else Walk((Folder(base, (root,), leaf=True),), 0, Counter(), ())
     others = walked.others.copy()
     studies = [_located(base, place, classes) for place in _places(root, walked.folders, study_is, others)]
+    check_names(f"{flag} {root}", [study.label for study in studies if study.label is not None])
     if not studies:
         held = counted(others) or "nothing"
         way_out = "; give --study-is folder" if study_is == "file" else ""

@@ -125,6 +125,72 @@ def without_volumes(tree: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def written(path: Path, labels: list[str]) -> Path:
+    """Write a source of one image for each label, in the form that the path's ending names."""
+    pixels = np.zeros((len(labels), 8, 8, 3), np.uint8)
+    if path.suffix == ".npz":
+        np.savez(path, data=pixels, labels=np.array(labels))
+        return path
+    save(path.parent / "pictures" / "a.png", 1)
+    image = (path.parent / "pictures" / "a.png").read_bytes()
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({"image": [image] * len(labels), "label": labels}), path)
+    elif path.suffix == ".csv":
+        path.write_text("path,label\n" + "".join(f"{i}.png,{label}\n" for i, label in enumerate(labels)))
+    else:
+        for label in labels:
+            save(path / label / "a.png", 1)
+    return path
+
+
+@pytest.mark.parametrize("pair", [("TUM", "TUM "), ("TUM", "tum"), ("T UM", "TUM"), ("caf\u00e9", "cafe\u0301")])
+@pytest.mark.parametrize("name", ["t.npz", "t.csv", "t.parquet", "t"])
+def test_labels_that_differ_only_in_blanks_case_or_form_are_refused_by_both_names(
+    tmp_path: Path, name: str, pair: tuple[str, str]
+) -> None:
+    source = written(tmp_path / name, [*pair, "STR"])
+
+    with pytest.raises(UsageError, match=r"differ only in blanks or case") as caught:
+        read_sources([source])
+
+    assert all(repr(label) in str(caught.value) for label in pair)
+
+
+def test_labels_of_two_sources_or_of_the_settings_are_not_written_in_two_ways(tmp_path: Path) -> None:
+    one, two = written(tmp_path / "a.npz", ["TUM", "STR"]), written(tmp_path / "b.npz", ["tum", "STR"])
+
+    with pytest.raises(UsageError, match="'TUM' and 'tum' differ only in blanks or case"):
+        read_sources([one, two])
+    with pytest.raises(UsageError, match="'TUM' and 'tum' differ only in blanks or case"):
+        read_sources([two], ["TUM", "STR"])
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "npz"])
+def test_whole_numbers_that_pandas_wrote_as_floats_are_whole_numbers(tmp_path: Path, ending: str) -> None:
+    path, labels, pixels = tmp_path / f"t.{ending}", [1.0, 0.0, 11.0], np.zeros((3, 8, 8, 3), np.uint8)
+    if ending == "npz":
+        np.savez(path, data=pixels, labels=np.array(labels))
+    elif ending == "parquet":
+        pq.write_table(pa.table({"path": ["a.png", "b.png", "c.png"], "label": labels}), path)
+    else:
+        path.write_text("path,label\na.png,1.0\nb.png,0.0\nc.png,11.0\n")
+
+    source = read_sources([path])
+
+    assert source.classes == tuple(map(str, range(12)))
+    assert source.labels().tolist() == [1, 0, 11]
+
+
+@pytest.mark.parametrize("value", [0.5, float("nan"), float("inf"), -1.0])
+def test_floats_that_are_no_whole_numbers_from_0_are_no_labels(tmp_path: Path, value: float) -> None:
+    np.savez(tmp_path / "t.npz", data=np.zeros((2, 8, 8, 3), np.uint8), labels=np.array([0.0, value]))
+    pq.write_table(pa.table({"path": ["a.png", "b.png"], "label": [0.0, value]}), tmp_path / "t.parquet")
+
+    for name in ("t.npz", "t.parquet"):
+        with pytest.raises(UsageError, match="label"):
+            read_sources([tmp_path / name])
+
+
 def test_folders_of_splits_are_not_taken_for_classes(tmp_path: Path) -> None:
     for place in ("train/TUM/a.png", "train/STR/a.png", "test/TUM/b.png", "test/STR/b.png"):
         save(tmp_path / place, 1)

@@ -145,6 +145,25 @@ def test_hidden_things_are_left_alone_and_linked_folders_followed(tmp_path: Path
     assert (result.linked, result.others) == (1, {"__MACOSX": 1, "hidden": 2, "linked folder met before": 1})
 
 
+def test_labels_of_a_manifest_are_written_in_one_way_and_whole_numbers_as_such(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("study,label\ns1,TUM\ns2,tum\n")
+    (tmp_path / "b.csv").write_text("study,label\ns1,0.0\ns2,1.0\ns3,\n")
+    pq.write_table(pa.table({"study": ["s1", "s2"], "label": [0.0, 1.0]}), tmp_path / "c.parquet")
+
+    with pytest.raises(UsageError, match="'TUM' and 'tum' differ only in blanks or case"):
+        found(tmp_path / "a.csv")
+    labels = [[study.label for study in found(tmp_path / name).values()] for name in ("b.csv", "c.parquet")]
+
+    assert labels == [["0", "1", None], ["0", "1"]]
+
+
+def test_class_folders_of_studies_are_written_in_one_way(tmp_path: Path) -> None:
+    nifti(tmp_path / "MTS" / "s1" / "a.nii", tmp_path / "mts" / "s2" / "a.nii")
+
+    with pytest.raises(UsageError, match="'MTS' and 'mts' differ only in blanks or case"):
+        found(tmp_path)
+
+
 @settings(max_examples=50)
 @given(trees, trees, links)
 def test_of_any_tree_every_file_is_in_one_study_or_counted(
