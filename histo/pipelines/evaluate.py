@@ -9,16 +9,18 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from histo.errors import UsageError
-from histo.learn.bundle import Bundle, check_layout, find_bundle, read_bundle
+from histo.learn.bundle import Bundle, TileInput, check_layout, find_bundle, read_bundle
 from histo.learn.converted import FOLDER, InferencePrecision, read_conversion, require_precision
 from histo.learn.evaluation import RESAMPLES
 from histo.learn.source import Source, read_sources
-from histo.learn.survey import check_broken, survey
+from histo.learn.survey import Survey, check_broken, check_field, survey
 from histo.pipelines.cluster import Device, check_shared, describe, place, session
 from histo.pipelines.colour_baseline import score_colours
 from histo.pipelines.past_run import PastRun, find_run
 from histo.pipelines.predict_cases import class_numbers, predict_cases
 from histo.pipelines.record import RunRecord, check_job, claim_output
+from histo.pipelines.train_data import check_mpp
+from histo.pipelines.train_spec import Resolutions
 from histo.report.evaluation import write_evaluation
 from histo.report.text import format_confusion, format_scores
 from histo.spec import AbsolutePath, AbsolutePaths, Spec
@@ -34,6 +36,9 @@ class EvaluateSpec(Spec):
     data: AbsolutePaths = Field([])
     """Labelled tiles: folders of class folders, .npz files, .csv or .parquet manifests, tile tables; one or several.
     Of a source with several parts, the test part. Default: what the training run held out, see --part."""
+    mpp: Resolutions | None = None
+    """Resolution of the images in --data (µm/px), one for all sources or one for each; they must show a field of the
+    size that the bundle was trained on, to whose pixels they are resampled."""
     part: Literal["test", "val"] = "test"
     """Without --data: which part of the training run's own images."""
     out: AbsolutePath
@@ -60,6 +65,8 @@ class EvaluateSpec(Spec):
     def _one_source_of_cases(self) -> Self:
         if self.data and self.part != "test":
             raise ValueError("--part names a part of the training run's own images; leave it out, or --data")
+        if self.mpp and not self.data:
+            raise ValueError("--mpp is of the images in --data, and the training run knows its own; leave it out")
         return self
 
 
@@ -135,7 +142,7 @@ def _listed_cases(spec: EvaluateSpec, bundle: Bundle, run: PastRun | None) -> _C
     class_numbers(listed, bundle)
     claim_output(spec.out)
     found = survey(listed)
-    for line in check_broken(found, spec.max_broken):
+    for line in [*check_broken(found, spec.max_broken), *_resolution(spec, bundle, listed, found)]:
         print(line)
     facts = {
         "data_fingerprint": found.fingerprint(listed),
@@ -143,6 +150,15 @@ def _listed_cases(spec: EvaluateSpec, bundle: Bundle, run: PastRun | None) -> _C
     }
     seen = run.count_seen(found.content_hashes) if run else None
     return _Cases(listed.select(found.usable()), spec.data, facts, seen)
+
+
+def _resolution(spec: EvaluateSpec, bundle: Bundle, source: Source, found: Survey) -> list[str]:
+    """Compare the field of the images with the bundle's; returns what a person should know."""
+    if not isinstance(bundle.input, TileInput):
+        check_mpp(spec.mpp, source)
+        return []
+    line = check_field(spec.mpp, source, found, bundle.input)
+    return [] if line is None else [line]
 
 
 def _test_part(source: Source) -> Source:

@@ -58,6 +58,27 @@ def test_only_the_test_part_of_a_file_with_parts_is_used_and_the_rest_is_said(
 
 
 @INLINE
+def test_the_resolution_of_the_images_is_compared_with_the_bundles(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), np.uint8)
+    np.savez(tmp_path / "t.npz", images=images, labels=np.arange(3))
+    given = read_bundle(bundle).input
+    flags = ["--model", str(bundle), "--data", str(tmp_path / "t.npz"), "--resamples", "0"]
+
+    unknown = evaluate(tmp_path / "unknown", *flags)
+    said = capsys.readouterr().out
+    refused = evaluate(tmp_path / "refused", *flags, "--mpp", str(2.36 * given.mpp))
+    error = capsys.readouterr().err
+    fitting = evaluate(tmp_path / "fitting", *flags, "--mpp", str(given.mpp * given.size_px / 224))
+
+    assert (unknown, refused, fitting) == (0, 2, 0)
+    assert "resolution: that of the images is not known; the bundle expects tiles of" in said
+    assert "the bundle was trained on tiles of" in error
+    assert "resolution:" not in capsys.readouterr().out
+
+
+@INLINE
 def test_several_sources_are_measured_together_and_each(bundle: Path, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (6, 224, 224, 3), np.uint8)
     pred = TorchPredictor(bundle)(images).argmax(1)
