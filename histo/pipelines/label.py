@@ -128,7 +128,7 @@ def _job(spec: LabelSpec, bundle: Bundle) -> LabelJob:
         stride_px=spec.tiling.stride_px or bundle.input.size_px,
         mpp=mpp,
         tiling=spec.tiling.model_dump(mode="json"),
-        tissue=spec.tissue.model_dump(mode="json"),
+        tissue=spec.tissue.settings(),
         mpp_if_missing=spec.mpp_if_missing,
         max_failed_fraction=spec.max_failed_fraction,
         reader=spec.reader,
