@@ -178,7 +178,7 @@ def _list(path: Path, classes: Sequence[str] | None, flag: str) -> Listing:
     if path.is_dir():
         if (path / MANIFEST).is_file():
             return list_manifest(path / MANIFEST, [path / MANIFEST], flag)
-        parts = sorted(path.glob("*.parquet"))
+        parts = sorted(part for part in path.glob("*.parquet") if not passed_over(part.name))
         if not parts:
             return list_folder(path, classes, flag)
         return replace(list_manifest(path, parts, flag), others=_beside_parts(path))
@@ -196,8 +196,9 @@ def _list(path: Path, classes: Sequence[str] | None, flag: str) -> Listing:
 
 def _beside_parts(folder: Path) -> Counter[str]:
     """Count what a folder of Parquet files holds beside them, and beside the record of the job that wrote them."""
-    rest = [path for path in folder.iterdir() if path.suffix != ".parquet" and path.name != "run.json"]
-    return Counter(passed_over(path.name) or ("folder" if path.is_dir() else kind_name(path.name)) for path in rest)
+    kinds = {path: passed_over(path.name) for path in folder.iterdir()}
+    rest = [path for path, kind in kinds.items() if kind or (path.suffix != ".parquet" and path.name != "run.json")]
+    return Counter(kinds[path] or ("folder" if path.is_dir() else kind_name(path.name)) for path in rest)
 
 
 def _name_numbers(path: Path, listing: Listing, names: Sequence[str] | None, flag: str) -> Listing:

@@ -226,9 +226,10 @@ def test_arrays_and_files_beside_a_table_are_counted(tmp_path: Path) -> None:
     image = (table / "A" / "a.png").read_bytes()
     pq.write_table(pa.table({"image": [image, image], "label": ["A", "B"]}), table / "part.parquet")
     (table / "run.json").touch()
+    (table / "._part.parquet").write_bytes(b"macOS")
 
     assert read_sources([tmp_path / "t.npz"]).others == {"array test_images": 1}
-    assert read_sources([table]).others == {"folder": 1}
+    assert read_sources([table]).others == {"folder": 1, "hidden": 1}
 
 
 def test_named_classes_choose_folders_and_their_order(tmp_path: Path) -> None:
