@@ -4,14 +4,23 @@ Exit codes: 0 all done; 2 wrong usage or configuration; 3 finished, but some sli
 `partial`; 1 anything else.
 """
 
+import difflib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import tempfile
+import threading
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module, metadata
+from types import ModuleType
 
 from histo.errors import HistoError
-from histo.spec import read_spec
+from histo.spec import Spec, read_spec
 
+_MOST_SAID = 500
+"""Letters of a foreign error's own words in a line."""
 _JOBS = {
     "train": ("TrainSpec", "fine-tune a pretrained network on labelled tiles"),
     "crossval": ("CrossvalSpec", "train once for each fold, and predict each with the run that did not see it"),
@@ -38,22 +47,83 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in ("-h", "--help"):
         print(usage)
         return 0
-    trouble = f"unknown job {' '.join(arguments[:2])!r}" if arguments else "which job?"
+    trouble = f"unknown job {' '.join(arguments[:2])!r}{_nearest(arguments)}" if arguments else "which job?"
     print(f"histo: {trouble}\n{usage}", file=sys.stderr)
     return 2
 
 
+def _nearest(arguments: Sequence[str]) -> str:
+    """Say which job may be meant."""
+    typed = (" ".join(arguments[:words]) for words in (2, 1))
+    near = [found[0] for name in typed if (found := difflib.get_close_matches(name, _JOBS, n=1))]
+    return f"; did you mean histo {near[0]}?" if near else ""
+
+
 def run_job(name: str, argv: Sequence[str], prog: str) -> int:
-    """Read the settings of one job and run it; an error that a person can act on becomes one line and an exit code."""
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # Ray reads it when it is imported
+    """Read the settings of one job and run it; whatever ends it early becomes one line and an exit code.
+
+    SIGTERM, which `ray job stop` and batch systems send, does what Ctrl-C does. An error that no person can act on is a
+    mistake of histo's: its traceback goes to a file.
+    """
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # Ray reads these when it is imported
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        module = name.replace(" ", "_")
-        pipeline = import_module(f"histo.pipelines.{module}")
-        spec = read_spec(getattr(pipeline, _JOBS[name][0]), argv, prog)
-        return int(getattr(pipeline, module)(spec))
+        with _stopped_by_sigterm():
+            spec = read_spec(_spec_of(name), argv, prog, _specs)
+            return int(getattr(_pipeline(name), _module_name(name))(spec))
     except HistoError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return 1
+    except MemoryError:
+        print(f"{prog}: there is not enough memory; give it more, or less to do at a time", file=sys.stderr)
+        return 1
+    except Exception as error:  # noqa: BLE001 -- the boundary: what comes here is told in one line as well
+        print(f"{prog}: {_mistake(error)}", file=sys.stderr)
+        return 1
+
+
+def _mistake(error: Exception) -> str:
+    """Write the traceback of a mistake of histo's to a file, and say where it is."""
+    said = " ".join(str(error).split())
+    what = f"{type(error).__name__}: {said[:_MOST_SAID]}" if said else type(error).__name__
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="histo-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            traceback.print_exception(error, file=file)
+    except OSError:
+        traceback.print_exception(error)
+        return f"{what}; this is a mistake of histo's, please report it with the lines above"
+    return f"{what}; this is a mistake of histo's, please report it with {file.name}"
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _module_name(name: str) -> str:
+    return name.replace(" ", "_")
+
+
+def _pipeline(name: str) -> ModuleType:
+    return import_module(f"histo.pipelines.{_module_name(name)}")
+
+
+def _spec_of(name: str) -> type[Spec]:
+    spec: type[Spec] = getattr(_pipeline(name), _JOBS[name][0])
+    return spec
+
+
+def _specs() -> Mapping[str, type[Spec]]:
+    return {f"histo {name}": _spec_of(name) for name in _JOBS}

@@ -8,7 +8,7 @@ line that names the place, the value and the nearest valid name.
 import argparse
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
 from histo.errors import UsageError
+from histo.regular_file import read_regular
 
 
 class Spec(BaseModel):
@@ -25,9 +26,16 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+_MOST_BYTES = 2**20
+_MOST_KEYS, _DEEPEST = 10_000, 20
+"""Of a settings file: more is none that a person wrote."""
+
+
 def _not_empty(path: Any) -> Any:
     if path == "":
         raise ValueError("the path is empty")
+    if isinstance(path, str) and "\0" in path:
+        raise ValueError("the path has a NUL character")
     return path
 
 
@@ -58,18 +66,34 @@ class _Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            flag = unknown[0].split("=")[0]
-            raise UsageError(f"{flag}: unknown flag{_nearest(flag, list(self._option_string_actions))}")
+            raise UsageError(self._explain_unknown(unknown[0], list(args)))
         return parsed
 
+    def _explain_unknown(self, word: str, argv: list[str]) -> str:
+        if word.startswith("-"):
+            flag = word.partition("=")[0]
+            return f"{flag}: unknown flag{_nearest(flag, list(self._option_string_actions))}"
+        before = argv[argv.index(word) - 1] if argv.index(word) else ""
+        switch = self._option_string_actions.get(before)
+        if switch is not None and switch.nargs == 0:
+            return f"{before} {word}: {before} takes no value; give {' or '.join(switch.option_strings)}"
+        first = next(flag for flag in self._option_string_actions if flag not in ("-h", "--help", "--config"))
+        return f"{word}: no flag stands before it; every value follows its flag, as in {first} {word}"
 
-def read_spec(spec: type[SpecType], argv: Sequence[str], prog: str) -> SpecType:
+
+def read_spec(
+    spec: type[SpecType],
+    argv: Sequence[str],
+    prog: str,
+    others: Callable[[], Mapping[str, type[Spec]]] = dict,
+) -> SpecType:
     """Read the settings of one command from its arguments and the file that `--config` names.
 
     Args:
         spec: The settings class.
         argv: Arguments without the program's and the command's name.
         prog: What `--help` calls the program.
+        others: Returns the settings classes of all commands by their names, to tell a file that is for another one.
 
     Raises:
         UsageError: For a wrong flag, key, value or file; one line for each.
@@ -96,21 +120,57 @@ def read_spec(spec: type[SpecType], argv: Sequence[str], prog: str) -> SpecType:
     try:
         return spec.model_validate(_merge(file, flags))
     except ValidationError as error:
+        if file and (owner := _owner(file, spec, others)):
+            raise UsageError(f"{parsed.config}: has settings of {owner}; give a file for {prog}") from None
         raise UsageError("\n".join(_explain(error, spec, flags, parsed.config))) from None
+
+
+def _owner(file: dict[str, Any], spec: type[Spec], others: Callable[[], Mapping[str, type[Spec]]]) -> str | None:
+    """Name the command whose settings a file has, if they are not all those of this one."""
+    names = set(_written_names(file))
+    if names <= set(field_names(spec)):
+        return None
+    return next((name for name, other in others().items() if names <= set(field_names(other))), None)
+
+
+def _written_names(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, dict):
+            yield from _written_names(value, f"{prefix}{name}.")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_regular(path, _MOST_BYTES).decode("utf-8"))
+        _check_tree(content)
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UsageError(f"{path}: not valid YAML: brackets in brackets, deeper than any setting") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected `key: value` lines, found a {type(content).__name__}")
     return _without_nulls(content)
+
+
+def _check_tree(content: Any) -> None:
+    """Refuse keys that are not text, and what aliases make endless or huge."""
+    waiting, count = [(content, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        count += 1
+        if count > _MOST_KEYS or depth > _DEEPEST:
+            raise ValueError(f"more than {_MOST_KEYS} values, or more than {_DEEPEST} levels of them")
+        if isinstance(value, dict):
+            wrong = [key for key in value if not isinstance(key, str)]
+            if wrong:
+                raise ValueError(f"the key {wrong[0]!r} is not text; put it in quotes, or remove it")
+        below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        waiting += [(each, depth + 1) for each in below]
 
 
 def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
@@ -181,7 +241,17 @@ def field_names(spec: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _nearest(name: str, valid: list[str]) -> str:
-    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    leaf = [other for other in valid if other.rpartition(".")[2] == name.lstrip("-").rpartition(".")[2]]
-    best = (near or leaf)[:1]
-    return f"; did you mean {best[0]}?" if best else f"; valid names: {', '.join(sorted(valid)[:12])}"
+    """Say which names may be meant: all whose last part is the same or nearly so, or else the most similar one."""
+    section, leaf = _parts(name)
+    leaves = {_parts(other)[1] for other in valid}
+    near = difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.75)
+    best = [other for other in valid if near and _parts(other)[1] == near[0]]
+    best = [other for other in best if section and _parts(other)[0] == section] or best
+    best = best or difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    return f"; did you mean {' or '.join(best)}?" if best else f"; valid names: {', '.join(sorted(valid)[:12])}"
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Split a flag or key into its section and its last part, both written alike."""
+    section, _, leaf = name.lstrip("-").replace("_", "-").rpartition(".")
+    return section, leaf

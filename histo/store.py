@@ -79,14 +79,19 @@ def _json_lines(values: Iterable[dict[str, Any]]) -> str:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a JSONL file up to the first line that was not written to its end; none if there is no file."""
+    """Read a JSONL file up to the first line that was not written to its end; none if there is no file.
+
+    What follows such a line is not trusted, whatever it is.
+    """
     lines: list[dict[str, Any]] = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(value, dict):
+            break
+        lines.append(value)
     return lines
 
 

@@ -1,12 +1,15 @@
 """Wrong usage, as a person meets it: one clear line, exit 2, within seconds, before Ray starts."""
 
 import json
+import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -129,6 +132,80 @@ def test_wrong_usage_is_one_line_and_exit_2_before_ray_starts(
 def test_an_unknown_job_shows_the_jobs_and_exits_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 2
     assert "histo label" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [(["lable"], "label"), (["trian", "--data", "x"], "train"), (["prepare", "tile"], "prepare tiles"),
+     (["prepare-volumes"], "prepare volumes"), (["evaluation"], "evaluate")],
+)  # fmt: skip
+def test_the_job_that_is_most_like_an_unknown_one_is_named(
+    argv: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
+    assert f"; did you mean histo {name}?\n" in capsys.readouterr().err
+
+
+def test_a_settings_file_of_another_job_is_called_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = ROOT / "configs" / "train" / "nct-crc-he-100k.yaml"
+
+    assert main(["label", "--config", str(config), "--slides", "x", "--model", "y", "--out", "z"]) == 2
+    assert (
+        capsys.readouterr().err == f"histo label: {config}: has settings of histo train; give a file for histo label\n"
+    )
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
+    """Run a job that fails."""
+    monkeypatch.setattr("histo.pipelines.convert.convert", Mock(side_effect=error))
+    return main(["convert", "--model", "x"])
+
+
+def test_a_mistake_of_our_own_is_one_line_and_a_file_with_the_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    code = fail_with(monkeypatch, KeyError("two\nlines"))
+
+    (file,) = tmp_path.iterdir()
+    shown = capsys.readouterr().err
+    assert code == 1
+    assert shown.startswith(
+        "histo convert: KeyError: 'two\\nlines'; this is a mistake of histo's, please report it with"
+    )
+    assert shown.endswith(f"{file}\n")
+    assert shown.count("\n") == 1
+    assert "Traceback" in file.read_text()
+
+
+def test_where_no_file_can_be_written_the_traceback_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+
+    assert fail_with(monkeypatch, RuntimeError()) == 1
+
+    *lines, last = capsys.readouterr().err.splitlines()
+    assert "Traceback" in lines[0]
+    assert last == "histo convert: RuntimeError; this is a mistake of histo's, please report it with the lines above"
+
+
+def test_want_of_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fail_with(monkeypatch, MemoryError()) == 1
+    assert capsys.readouterr().err.startswith("histo convert: there is not enough memory")
+
+
+def test_sigterm_is_told_in_a_line_whatever_a_job_is_doing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("histo.pipelines.convert.convert", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+
+    assert main(["convert", "--model", "x"]) == 1
+
+    assert capsys.readouterr().err == "histo convert: interrupted\n"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:

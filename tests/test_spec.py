@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,10 @@ class Tiling(Spec):
     mpp: float | None = None
 
 
+class Tissue(Spec):
+    mpp: float = 8.0
+
+
 class Label(Spec):
     """Label slides."""
 
@@ -24,6 +29,7 @@ class Label(Spec):
     data: AbsolutePaths = Field([Path("/d")])
     overwrite: bool = False
     tiling: Tiling = Tiling()
+    tissue: Tissue = Tissue()
 
 
 def read(*argv: str) -> Label:
@@ -104,6 +110,12 @@ def test_environment_variables_are_not_settings(monkeypatch: pytest.MonkeyPatch)
         (["--slides"], "--slides: expected one argument"),
         (["--slides", "a", "--data", ""], "--data: '': value error, the path is empty"),
         (["--slides", "a", "--data", "{a}"], "--data: cannot be read (Expecting property name"),
+        (["--slides", "a", "--mpp", "3"], "--mpp: unknown flag; did you mean --tiling.mpp or --tissue.mpp?"),
+        (["--slides", "a", "--tissue.mp", "3"], "--tissue.mp: unknown flag; did you mean --tissue.mpp?"),
+        (["--slides", "a", "--stride", "3"], "--stride: unknown flag; did you mean --tiling.stride-px?"),
+        (["--slides", "a", "--overwrite", "false"], "--overwrite takes no value; give --overwrite or --no-overwrite"),
+        (["a"], "a: no flag stands before it; every value follows its flag, as in --slides a"),
+        (["--workers", "3", "a"], "a: no flag stands before it"),
     ],
 )
 def test_a_wrong_flag_is_one_line_that_names_it(argv: list[str], message: str) -> None:
@@ -124,11 +136,23 @@ def test_a_wrong_flag_is_one_line_that_names_it(argv: list[str], message: str) -
         ("slides: [a", "not valid YAML"),
         ("slides: ''", "slides: '': value error, the path is empty"),
         ("slides: a\ntiling: {mpp: .inf}", "tiling.mpp: inf: input should be a finite number"),
+        ('slides: "a\\0b"', "the path has a NUL character"),
+        ("slides: a\n3: b", "the key 3 is not text"),
+        ("tiling: &a\n  mpp: *a", "more than 20 levels"),
+        (
+            "a: &a {b: 1}\nc: &c [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\n"
+            "e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e]",
+            "more than 10000 values",
+        ),
+        ("slides: " + "[" * 5000, "not valid YAML"),
+        ("slides: " + "[" * 5000 + "]" * 5000, "brackets in brackets"),
+        ("slides: a\nworkers: \x00", "not valid YAML"),
+        ("slides: a\nworkers: \udc80", "not valid YAML"),
     ],
 )
 def test_a_wrong_key_is_one_line_that_names_the_file(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "a.yaml"
-    file.write_text(text)
+    file.write_bytes(text.encode(errors="surrogateescape"))
 
     with pytest.raises(UsageError) as caught:
         read("--config", str(file))
@@ -138,6 +162,28 @@ def test_a_wrong_key_is_one_line_that_names_the_file(tmp_path: Path, text: str, 
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_of_another_command_is_called_that(tmp_path: Path) -> None:
+    class Train(Spec):
+        data: str
+        epochs: int
+
+    file = tmp_path / "train.yaml"
+    file.write_text("data: a\nepochs: 3")
+
+    with pytest.raises(UsageError) as caught:
+        read_spec(Label, ["--config", str(file), "--slides", "a"], "histo label", lambda: {"histo train": Train})
+
+    assert str(caught.value) == f"{file}: has settings of histo train; give a file for histo label"
+
+
+def test_a_settings_file_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    for path, reason in ((tmp_path / "pipe", "named pipe"), (tmp_path, "folder"), (Path("/dev/zero"), "device")):
+        with pytest.raises(UsageError, match=f"^--config {path}: .*{reason}"):
+            read("--config", str(path))
+
+
 def test_help_lists_every_field(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         read("--help")
@@ -145,7 +191,7 @@ def test_help_lists_every_field(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert caught.value.code == 0
     assert "Distance of origins (px)." in shown
-    for name in set(field_names(Label)) - {"tiling"}:
+    for name in set(field_names(Label)) - {"tiling", "tissue"}:
         assert f"--{name.replace('_', '-')}" in shown
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from histo.store import append_json_lines, put_atomic, put_json, remove, replace_folder
+from histo.store import append_json_lines, put_atomic, put_json, read_json_lines, remove, replace_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -95,6 +95,16 @@ def test_json_lines_are_added_behind_those_that_are_there(tmp_path: Path) -> Non
     append_json_lines(path, [{"n": 2, "text": "two\nlines"}])
 
     assert [json.loads(line) for line in path.read_text().splitlines()] == [{"n": 1}, {"n": 2, "text": "two\nlines"}]
+
+
+@pytest.mark.parametrize(
+    "torn", [b'{"a": 3', b'{"a": 3}\xff', b"\xe2\x82", b"null", b"[3]", b"3", b"[" * 100_000, b"\0" * 10], ids=range(8)
+)
+def test_json_lines_are_read_up_to_what_is_no_whole_line(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"a": 2}\n' + torn + b'\n{"a": 4}\n')
+
+    assert read_json_lines(path) == [{"a": 1}, {"a": 2}]
 
 
 def test_a_folder_takes_the_place_of_another_whole(tmp_path: Path) -> None:

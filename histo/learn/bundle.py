@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError, safe_open
 
 from histo.errors import UsageError
+from histo.learn.epoch_index import read_index
 from histo.learn.layout import TILES, Layout, Task, TileLayout, VolumeLayout
 
 MODEL_JSON = "model.json"
@@ -124,8 +125,8 @@ def find_bundle(path: Path, epoch: int | None = None, flag: str = "--model") -> 
     """
     if epoch is None:
         return path / "model" if (path / "model" / MODEL_JSON).is_file() else path
-    index = path / "checkpoints" / "index.json"
-    kept = json.loads(index.read_text())["kept"] if index.is_file() else []
+    index = read_index(path)
+    kept = index.kept if index else []
     if epoch not in kept:
         names = ", ".join(map(str, kept)) or "none"
         raise UsageError(f"{flag} {path} --epoch {epoch}: no checkpoint of that epoch there; kept are: {names}")

@@ -4,7 +4,6 @@
 else was written of it.
 """
 
-import json
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -13,15 +12,20 @@ from typing import Any
 import torch
 
 from histo import store
+from histo.errors import UsageError
 from histo.learn.bundle import Bundle
 from histo.learn.checkpoint import Position, write_checkpoint
+from histo.learn.epoch_index import EpochIndex, index_path, read_index, write_index
 from histo.learn.loop import Epoch
 from histo.learn.model import Network
 from histo.learn.phases import EpochRule
 
+_NUMBERS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
+"""What every line of metrics has beside its epoch and its phase."""
+
 
 class History:
-    """Reads and writes the epochs of one run.
+    """Reads and writes the epochs of one run. What cannot be continued is a `UsageError`, in every method that reads.
 
     Args:
         run: Folder of the run.
@@ -31,19 +35,33 @@ class History:
     def __init__(self, run: Path, keep: int = 1) -> None:
         self.metrics_path = run / "metrics.jsonl"
         self.steps_path = run / "steps.jsonl"
+        self._run = run
         self._checkpoints = run / "checkpoints"
-        self._index_path = self._checkpoints / "index.json"
         self._keep = keep
 
     @property
     def last(self) -> int:
         """Number of the last finished epoch; 0 before the first."""
-        return int(self._index()["last"])
+        return self._index().last
 
     def past(self) -> list[dict[str, Any]]:
-        """Return the metrics of all finished epochs."""
+        """Return the metrics of all finished epochs.
+
+        Raises:
+            UsageError: If those of one are missing.
+        """
+        last, past = self.last, self.seen()
+        if [line["epoch"] for line in past] != list(range(1, last + 1)):
+            raise UsageError(
+                f"{self.metrics_path}: has {len(past)} of the {last} epochs that have ended; put back a copy of it, or "
+                "give another folder"
+            )
+        return past
+
+    def seen(self) -> list[dict[str, Any]]:
+        """Return the metrics of the finished epochs that can be seen; on another node that may be fewer for a while."""
         last = self.last
-        return [line for line in store.read_json_lines(self.metrics_path) if line["epoch"] <= last]
+        return [line for line in store.read_json_lines(self.metrics_path) if _is_whole(line) and line["epoch"] <= last]
 
     def chosen(self, rule: EpochRule) -> dict[str, Any] | None:
         """Return the metrics of the epoch of least validation loss, the earliest one of equals; or of the last one."""
@@ -57,10 +75,11 @@ class History:
     def rewind(self) -> None:
         """Remove what was written of an epoch that did not finish."""
         index = self._index()
+        write_index(self._run, index)  # one that is missing later is lost, and does not mean that nothing has happened
         store.put_json_lines(self.metrics_path, self.past())
         steps = store.read_json_lines(self.steps_path)
-        store.put_json_lines(self.steps_path, [step for step in steps if step["epoch"] <= index["last"]])
-        self._prune(index["kept"])
+        store.put_json_lines(self.steps_path, [step for step in steps if step.get("epoch", math.inf) <= index.last])
+        self._prune(index.kept)
 
     def record(
         self, epoch: Epoch, network: Network, optimizer: torch.optim.Optimizer, bundle: Bundle, seed: int
@@ -71,12 +90,11 @@ class History:
             update={"origin": bundle.origin | {"metrics": metrics}, "temperature": epoch.temperature}
         )
         position = Position(epoch.phase, epoch.epoch, epoch.steps[-1].step, seed)
-        folder = self.checkpoint(epoch.epoch)
+        folder, kept = self.checkpoint(epoch.epoch), self._kept([*self.past(), metrics])
         write_checkpoint(folder, network, described, optimizer, position, epoch.val_logits_NK)
         store.append_json_lines(self.steps_path, [asdict(step) for step in epoch.steps])
         store.append_json_lines(self.metrics_path, [metrics])
-        kept = self._kept([*self.past(), metrics])
-        store.put_json(self._index_path, {"last": epoch.epoch, "kept": kept})
+        write_index(self._run, EpochIndex(last=epoch.epoch, kept=kept))
         self._prune(kept)
 
     def _kept(self, lines: list[dict[str, Any]]) -> list[int]:
@@ -84,14 +102,17 @@ class History:
         kept = [*lines[-self._keep :], _best(lines) or lines[-1]]
         return sorted({line["epoch"] for line in kept})
 
-    def _index(self) -> dict[str, Any]:
-        if not self._index_path.exists():
-            return {"last": 0, "kept": []}
-        index: dict[str, Any] = json.loads(self._index_path.read_text())
-        return index
+    def _index(self) -> EpochIndex:
+        index = read_index(self._run)
+        if index is None and (store.read_json_lines(self.metrics_path) or any(self._checkpoints.glob("epoch_*"))):
+            raise UsageError(
+                f"{index_path(self._run)}: is missing, though epochs have ended; put back a copy of it, or give another"
+                " folder"
+            )
+        return index or EpochIndex()
 
     def _prune(self, kept: list[int]) -> None:
-        wanted = {self.checkpoint(epoch) for epoch in kept} | {self._index_path}
+        wanted = {self.checkpoint(epoch) for epoch in kept} | {index_path(self._run)}
         for found in self._checkpoints.glob("*") if self._checkpoints.exists() else ():
             if found not in wanted:
                 store.remove(found)
@@ -100,3 +121,8 @@ class History:
 def _best(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
     finite = [line for line in lines if math.isfinite(line["val_loss"])]
     return min(finite, key=lambda line: line["val_loss"], default=None)
+
+
+def _is_whole(line: dict[str, Any]) -> bool:
+    numbers = [line.get(name) for name in ("epoch", *_NUMBERS)]
+    return "phase" in line and all(isinstance(value, int | float) for value in numbers)

@@ -1,6 +1,7 @@
 """`split.parquet`: every case of a training run, its split (or fold), and what its image contains."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def read_splits(run: Path, source: Source) -> tuple[Split | None, ...]:
     Raises:
         UsageError: If the source holds other cases than when the run began.
     """
-    written = _read(run, "case_id", "split")
+    written = read_columns(run, "case_id", "split")
     _same(run, written["case_id"], [case.case_id for case in source.cases], source)
     return tuple(written["split"])
 
@@ -63,7 +64,7 @@ def read_folds(out: Path, source: Source) -> tuple[int | None, ...]:
     Raises:
         UsageError: If the source holds other cases than when it began.
     """
-    written = _read(out, "case_id", "fold")
+    written = read_columns(out, "case_id", "fold")
     _same(out, written["case_id"], [case.case_id for case in source.cases], source)
     return tuple(written["fold"])
 
@@ -74,16 +75,40 @@ def check_unchanged(run: Path, source: Source, found: Survey) -> None:
     Raises:
         UsageError: If one is not.
     """
-    written = _read(run, "content_hash")
+    written = read_columns(run, "content_hash")
     _same(run, written["content_hash"], list(found.content_hashes), source)
 
 
-def _read(run: Path, *columns: str) -> dict[str, list[Any]]:
-    try:
+def read_columns(run: Path, *columns: str) -> dict[str, list[Any]]:
+    """Read some columns of the table.
+
+    Raises:
+        UsageError: If they cannot be read.
+    """
+    with _told(run):
         found: dict[str, list[Any]] = pq.read_table(run / FILE, columns=list(columns)).to_pydict()
-    except (OSError, pa.ArrowException) as error:
-        raise UsageError(f"{run / FILE}: cannot be read ({error}); give another --out") from None
     return found
+
+
+def has_columns(run: Path, *columns: str) -> bool:
+    """Whether the table has some columns.
+
+    Raises:
+        UsageError: If it cannot be read.
+    """
+    with _told(run):
+        return set(columns) <= set(pq.read_schema(run / FILE).names)
+
+
+@contextmanager
+def _told(run: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"{run / FILE}: cannot be read ({reason}); put back a copy of it, or give another folder"
+        ) from None
 
 
 def _same(run: Path, before: list[str | None], now: list[str | None], source: Source) -> None:

@@ -11,6 +11,7 @@ from typing import TextIO
 
 from histo.errors import UsageError
 
+_MOST_SAID = 200
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
@@ -22,7 +23,7 @@ def sole_run(out: Path) -> Iterator[None]:
     process dies in whatever way, so a dead run never blocks the next one.
 
     Raises:
-        UsageError: If another run holds it.
+        UsageError: If another run holds it, or something else is in its place.
     """
     path = out / ".lock"
     file = _acquire(path)
@@ -60,16 +61,18 @@ def _acquire(path: Path) -> TextIO:
 
 
 def _open(path: Path) -> TextIO:
+    if path.exists() and not path.is_file():  # a pipe would keep this process waiting
+        raise UsageError(f"{path}: is no file, as the lock of a run is; remove it")
     try:
-        return path.open("a+", encoding="utf-8")
+        return path.open("a+", encoding="utf-8", errors="replace")
     except PermissionError:
-        return path.open(encoding="utf-8")
+        return path.open(encoding="utf-8", errors="replace")
 
 
 def _read_and_close(file: TextIO) -> str:
     with file:
         file.seek(0)
-        return file.read().strip() or "it has just begun"
+        return file.read(_MOST_SAID).strip() or "it has just begun"
 
 
 def _is_at(path: Path, file: TextIO) -> bool:

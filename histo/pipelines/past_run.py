@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from histo.errors import UsageError
 from histo.learn.bundle import Bundle, find_bundle, read_bundle
@@ -13,7 +13,8 @@ from histo.learn.listing import Split
 from histo.learn.source import Source
 from histo.learn.split import split_hash
 from histo.learn.survey import Survey, survey
-from histo.pipelines.cases import FILE, check_unchanged, read_splits
+from histo.pipelines.cases import FILE, check_unchanged, has_columns, read_columns, read_splits
+from histo.pipelines.record import FILE as RECORD
 from histo.pipelines.record import read_record
 from histo.pipelines.train_data import read_training_source
 from histo.pipelines.train_spec import TrainSpec
@@ -32,7 +33,13 @@ class PastRun:
     @cached_property
     def spec(self) -> TrainSpec:
         """Its settings."""
-        return TrainSpec.model_validate(read_record(self.folder)["spec"])
+        try:
+            return TrainSpec.model_validate(read_record(self.folder)["spec"])
+        except ValidationError as error:
+            names = ", ".join(".".join(map(str, found["loc"])) for found in error.errors())
+            raise UsageError(
+                f"{self.folder / RECORD}: has settings that histo does not know ({names}); use the version of then"
+            ) from None
 
     @cached_property
     def _cases(self) -> tuple[Source, Survey, tuple[Split | None, ...]]:
@@ -61,7 +68,7 @@ class PastRun:
 
     def content_hashes(self, *splits: Split) -> list[str]:
         """Return the content hashes of the images of some parts."""
-        table = pq.read_table(self.folder / FILE, columns=["split", "content_hash"]).to_pydict()
+        table = read_columns(self.folder, "split", "content_hash")
         pairs = zip(table["split"], table["content_hash"], strict=True)
         return [content for split, content in pairs if split in splits]
 
@@ -98,6 +105,7 @@ def find_run(model: Path, bundle: Bundle) -> PastRun | None:
 def _is_run_of(place: Path, bundle: Bundle) -> bool:
     if not (place / FILE).is_file():
         return False
-    table = pq.read_table(place / FILE).to_pydict()
-    expected = bundle.origin.get("split_sha256")
-    return "split" in table and split_hash(table["case_id"], table["split"]) == expected
+    if not has_columns(place, "case_id", "split"):  # that of a cross-validation
+        return False
+    table = read_columns(place, "case_id", "split")
+    return split_hash(table["case_id"], table["split"]) == bundle.origin.get("split_sha256")

@@ -11,7 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import BaseModel
+
 from histo.errors import HistoError, UsageError
+from histo.regular_file import read_regular
 from histo.spec import Spec
 from histo.store import TEMPORARY_SUFFIX, put_atomic, put_json, remove
 
@@ -43,7 +46,7 @@ def check_job(out: Path, command: str) -> None:
     Raises:
         UsageError: If it does.
     """
-    if (out / FILE).exists() and read_record(out).get("command") != command:
+    if (out / FILE).exists() and read_record(out)["command"] != command:
         raise UsageError(f"--out {out}: holds the results of another job; give another folder")
 
 
@@ -86,17 +89,30 @@ class RunRecord:
         return exit_code
 
 
+class _Record(BaseModel):
+    """What must be true of a `run.json`, whichever histo wrote it."""
+
+    command: str
+    spec: dict[str, Any]
+    exit_code: int | None = None
+    earlier: list[dict[str, Any]] = []
+
+
 def read_record(folder: Path) -> dict[str, Any]:
     """Read a run's `run.json`.
 
     Raises:
         UsageError: If it is missing or damaged.
     """
+    path = folder / FILE
     try:
-        record: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{folder / FILE}: cannot be read ({error}); give another --out") from None
-    return record
+        record = json.loads(read_regular(path))
+        return record | _Record.model_validate(record).model_dump()
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except (ValueError, RecursionError):
+        reason = "it is damaged"
+    raise UsageError(f"{path}: cannot be read ({reason}); put back a copy of it, or give another folder")
 
 
 def past_record(folder: Path) -> dict[str, Any] | None:
@@ -119,7 +135,7 @@ def _executions(earlier: dict[str, Any] | None) -> list[dict[str, Any]]:
     if earlier is None:
         return []
     names = ("argv", "started", "finished", "exit_code", "error", "host", "versions")
-    return [*earlier.get("earlier", []), {name: earlier.get(name) for name in names}]
+    return [*earlier["earlier"], {name: earlier.get(name) for name in names}]
 
 
 def versions() -> dict[str, str]:

@@ -52,10 +52,15 @@ class RowsFile:
         if not self.path.exists():
             return None
         try:
-            return pq.ParquetFile(self.path).read()
+            table = pq.ParquetFile(self.path).read()
         except (OSError, pa.ArrowException) as error:
             reason = " ".join(str(error).split())
-            raise UsageError(f"{self.path}: cannot be read ({reason}); remove it, and {self.if_removed}") from None
+        else:
+            missing = {self.key, "status"} - set(table.column_names)
+            if not missing:
+                return table
+            reason = f"no column {' and '.join(sorted(missing))}"
+        raise UsageError(f"{self.path}: cannot be read ({reason}); remove it, and {self.if_removed}")
 
     def earlier(self) -> dict[str, Row]:
         """Return the rows of the table, and in their place those that were settled after it was rebuilt.
@@ -65,7 +70,8 @@ class RowsFile:
         """
         table = self.read()
         rows = [] if table is None else table.to_pylist()
-        return {row[self.key]: row for row in [*rows, *store.read_json_lines(self.lines)]}
+        lines = [line for line in store.read_json_lines(self.lines) if {self.key, "status"} <= line.keys()]
+        return {row[self.key]: row for row in [*rows, *lines]}
 
 
 class Rows:

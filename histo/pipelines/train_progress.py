@@ -76,18 +76,18 @@ class _Run:
 
     def new_epochs(self) -> list[dict[str, Any]]:
         """Return the epochs that have ended since the last call, and write their events."""
-        lines = self._history.past()[self.shown :]
+        lines = self._history.seen()[self.shown :]
         steps = store.read_json_lines(self._history.steps_path) if lines else []
         for line in lines:
-            self._events.add(line, [step for step in steps if step["epoch"] == line["epoch"]])
+            self._events.add(line, [step for step in steps if step.get("epoch") == line["epoch"]])
         self.shown += len(lines)
         return lines
 
     def now(self) -> dict[str, Any] | None:
         """Return where it is within an epoch, if it is."""
         try:
-            tick: dict[str, Any] = json.loads(self._progress.read_text())
-        except OSError:
+            tick: dict[str, Any] = json.loads(self._progress.read_bytes())
+        except (OSError, ValueError):
             return None
         return tick if tick["epoch"] > self.shown else None
 

@@ -1,4 +1,6 @@
 import json
+import shutil
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -6,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from histo import store
 from histo.errors import UsageError
@@ -123,3 +127,58 @@ def test_a_bundle_is_found_in_a_run_by_epoch_or_as_the_best(tmp_path: Path) -> N
     assert find_bundle(history.checkpoint(2)) == history.checkpoint(2)
     with pytest.raises(UsageError, match=r"--epoch 1: no checkpoint of that epoch there; kept are: 2, 3"):
         find_bundle(tmp_path, epoch=1)
+
+
+@pytest.fixture(scope="module")
+def two_epochs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    record(History(run := tmp_path_factory.mktemp("run")), 0.5, 0.4)
+    return run
+
+
+@given(st.data())
+def test_a_run_of_which_a_file_is_cut_goes_on_or_is_refused_in_one_line(two_epochs: Path, data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(shutil.copytree(two_epochs, Path(folder) / "run"))
+        cut = run / data.draw(st.sampled_from(["metrics.jsonl", "steps.jsonl", "checkpoints/index.json"]))
+        content = cut.read_bytes()
+        cut.write_bytes(content[: data.draw(st.integers(0, len(content) - 2))])  # the last byte ends a line
+        history = History(run)
+
+        if cut.name == "steps.jsonl":
+            history.rewind()
+            assert [line["val_loss"] for line in history.past()] == [0.5, 0.4]
+        else:
+            with pytest.raises(UsageError, match=cut.name) as caught:
+                history.rewind()
+            assert "\n" not in str(caught.value)
+
+        assert kept(run) == [2], "no checkpoint is lost by it"
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints/index.json"])
+@pytest.mark.parametrize(
+    "content", [b"null", b"[1]", b'{"last": "2"}', b'{"epoch": 1}\n', b"\xff\xfe", b"[" * 100_000, None], ids=range(7)
+)
+def test_a_file_of_another_shape_or_none_is_refused_in_one_line(
+    two_epochs: Path, tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    run = Path(shutil.copytree(two_epochs, tmp_path / "run"))
+    (run / name).unlink()
+    if content is not None:
+        (run / name).write_bytes(content)
+
+    with pytest.raises(UsageError, match=name) as caught:
+        History(run).rewind()
+
+    assert "\n" not in str(caught.value)
+    assert kept(run) == [2]
+
+
+def test_a_run_that_died_in_its_first_epoch_begins_again(tmp_path: Path) -> None:
+    History(tmp_path).rewind()
+    History(tmp_path).checkpoint(1).mkdir()
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "val_l')
+
+    History(tmp_path).rewind()
+
+    assert (History(tmp_path).last, kept(tmp_path)) == (0, [])

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,9 +44,11 @@ def dashboard(environment: dict[str, str], tmp_path_factory: pytest.TempPathFact
     """A head node; its address for jobs.
 
     The port of its agent is not the default one: where another Ray of this machine has that, no job can be submitted.
+    Nor is its folder, where Ray writes the address that jobs join: with several Rays in one folder, that of the newest.
     """
     port, dashboard_port, agent_port, client_port = (free_port() for _ in range(4))
     log = tmp_path_factory.mktemp("head") / "head.log"
+    folder = tempfile.mkdtemp(prefix="ray")  # the names of sockets in it must not be long
     with log.open("w") as file:
         head = subprocess.Popen(
             [
@@ -53,7 +56,7 @@ def dashboard(environment: dict[str, str], tmp_path_factory: pytest.TempPathFact
                 "--node-ip-address=127.0.0.1", f"--port={port}", f"--ray-client-server-port={client_port}",
                 f"--dashboard-port={dashboard_port}", f"--dashboard-agent-listen-port={agent_port}",
                 "--min-worker-port=0", "--max-worker-port=0", "--include-dashboard=true",
-                "--object-store-memory=200000000",
+                "--object-store-memory=200000000", f"--temp-dir={folder}",
             ],
             env=environment, stdout=file, stderr=subprocess.STDOUT,
         )  # fmt: skip
@@ -63,6 +66,7 @@ def dashboard(environment: dict[str, str], tmp_path_factory: pytest.TempPathFact
         yield f"http://127.0.0.1:{dashboard_port}"
     finally:
         kill_with_descendants(head)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def wait_for(port: int, head: subprocess.Popen[bytes], log: Path) -> None:

@@ -64,3 +64,13 @@ def test_a_dead_lock_of_another_user_does_not_block(tmp_path: Path, monkeypatch:
         pass
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_file_in_the_place_of_the_lock_is_named(tmp_path: Path) -> None:
+    for number, make in enumerate((Path.mkdir, os.mkfifo)):
+        out = tmp_path / str(number)
+        out.mkdir()
+        make(out / ".lock")
+
+        with pytest.raises(UsageError, match=r"\.lock: is no file, as the lock of a run is; remove it"), sole_run(out):
+            pass

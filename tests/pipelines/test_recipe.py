@@ -41,7 +41,7 @@ def commands() -> list[list[str]]:
 
 
 def test_the_recipe_runs_from_the_command_to_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fabricate(tmp_path / "NCT-CRC-HE-100K", "", per_class=6, seed=0)
+    fabricate(tmp_path / "NCT-CRC-HE-100K", "", per_class=10, seed=0)
     fabricate(tmp_path / "CRC-VAL-HE-7K", "TCGA-", per_class=3, seed=1)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)

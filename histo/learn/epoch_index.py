@@ -1,0 +1,50 @@
+"""`checkpoints/index.json` of a training run: how many epochs have ended, and which of them still have a checkpoint."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from histo import store
+from histo.errors import UsageError
+from histo.regular_file import read_regular
+
+
+class EpochIndex(BaseModel):
+    """What `index.json` says.
+
+    Attributes:
+        last: Number of the last epoch that has ended; 0 before the first.
+        kept: Epochs that have a checkpoint.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    last: int = Field(0, ge=0)
+    kept: list[int] = []
+
+
+def index_path(run: Path) -> Path:
+    """Where the index of a run is."""
+    return run / "checkpoints" / "index.json"
+
+
+def read_index(run: Path) -> EpochIndex | None:
+    """Read the index of a run; None if there is none.
+
+    Raises:
+        UsageError: If it is damaged.
+    """
+    path = index_path(run)
+    try:
+        return EpochIndex.model_validate_json(read_regular(path))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValidationError:
+        raise UsageError(f"{path}: is damaged; put back a copy of it, or give another folder") from None
+
+
+def write_index(run: Path, index: EpochIndex) -> None:
+    """Replace the index of a run in one step."""
+    store.put_json(index_path(run), index.model_dump())
