@@ -17,6 +17,8 @@ from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from histo.regular_file import open_regular
+
 MOST_BYTES = 512 * 1024
 """Bytes of a file that are read, or inflated; values that are not asked for are skipped, and do not count."""
 _PREAMBLE = 132
@@ -31,7 +33,7 @@ def read_head(path: Path, keywords: Sequence[str]) -> tuple[str, ...]:
     """
     tags = [BaseTag(tag_for_keyword(keyword) or 0) for keyword in keywords]
     try:
-        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):  # opening the file records them
+        with open_regular(path) as file, warnings.catch_warnings(action="ignore"):  # opening the file records them
             header = _read(file, tags)
             return tuple(str(header.get(tag).value or "").strip() if tag in header else "" for tag in tags)
     except Exception:  # noqa: BLE001 -- pydicom raises what its parser runs into; opening the file says what is wrong
