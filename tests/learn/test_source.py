@@ -181,6 +181,13 @@ def test_whole_numbers_that_pandas_wrote_as_floats_are_whole_numbers(tmp_path: P
     assert source.labels().tolist() == [1, 0, 11]
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_floats_of_any_precision_may_be_whole_numbers(tmp_path: Path, kind: type[np.floating[Any]]) -> None:
+    np.savez(tmp_path / "t.npz", data=np.zeros((2, 8, 8, 3), np.uint8), labels=np.array([0, 1], kind))
+
+    assert read_sources([tmp_path / "t.npz"]).labels().tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("value", [0.5, float("nan"), float("inf"), -1.0])
 def test_floats_that_are_no_whole_numbers_from_0_are_no_labels(tmp_path: Path, value: float) -> None:
     np.savez(tmp_path / "t.npz", data=np.zeros((2, 8, 8, 3), np.uint8), labels=np.array([0.0, value]))
