@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +72,10 @@ class Source:
     def describe(self) -> str:
         """Say how many cases there are, and what is beside them."""
         return f"{len(self.cases)} images of {len(self.classes)} classes{beside(self.linked, self.others)}"
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a record says of what is beside the cases."""
+        return {"other_files": dict(self.others), "linked_folders": self.linked}
 
     def labels(self) -> npt.NDArray[np.int64]:
         """Return the class index of every case."""

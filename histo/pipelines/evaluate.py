@@ -79,12 +79,14 @@ class _Cases:
         inputs: Files and folders that they are read from.
         facts: What the record says of them.
         seen: How many of the images the bundle was trained on; None where that is not known.
+        notes: What a person should know of them, a line each.
     """
 
     source: Source
     inputs: Sequence[Path]
     facts: dict[str, Any]
     seen: int | None
+    notes: Sequence[str] = ()
 
 
 def evaluate(spec: EvaluateSpec) -> int:
@@ -106,13 +108,13 @@ def evaluate(spec: EvaluateSpec) -> int:
         flag = "--colour-baseline" if spec.colour_baseline else "without --data"
         raise UsageError(f"{flag}: needs the training run of --model {spec.model}; give the run's folder as --model")
     cases = _own_cases(spec, run) if run and not spec.data else _listed_cases(spec, bundle, run)
-    print(cases.source.describe(), flush=True)
+    print("\n".join([cases.source.describe(), *cases.notes]), flush=True)
     if cases.seen:
         print(f"{cases.seen} of these images were trained on, or chose the epoch: the scores are too good", flush=True)
     with session(workers=spec.workers) as resources:
         placement = place(spec.workers, spec.device, resources, cpu_workers=1)
         check_shared(spec.out, *cases.inputs, model)
-        facts = describe(placement) | {"model": str(model)} | cases.facts
+        facts = describe(placement) | {"model": str(model)} | cases.facts | cases.source.facts()
         with RunRecord(spec.out, "evaluate", spec, **facts) as record:
             more: dict[str, Any] = {"seen_in_training": cases.seen}
             if spec.colour_baseline and run is not None:
@@ -142,14 +144,13 @@ def _listed_cases(spec: EvaluateSpec, bundle: Bundle, run: PastRun | None) -> _C
     class_numbers(listed, bundle)
     claim_output(spec.out)
     found = survey(listed)
-    for line in [*check_broken(found, spec.max_broken), *_resolution(spec, bundle, listed, found)]:
-        print(line)
+    notes = [*check_broken(found, spec.max_broken), *_resolution(spec, bundle, listed, found)]
     facts = {
         "data_fingerprint": found.fingerprint(listed),
         "broken": [error for error in found.errors if error is not None],
     }
     seen = run.count_seen(found.content_hashes) if run else None
-    return _Cases(listed.select(found.usable()), spec.data, facts, seen)
+    return _Cases(listed.select(found.usable()), spec.data, facts, seen, notes)
 
 
 def _resolution(spec: EvaluateSpec, bundle: Bundle, source: Source, found: Survey) -> list[str]:

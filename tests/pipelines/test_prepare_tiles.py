@@ -66,6 +66,7 @@ def test_a_table_reads_as_the_sources_it_was_made_of(
     assert [part.name for part in parts] == [f"part-{i:05d}.parquet" for i in range(5)]
     assert pq.read_metadata(parts[0]).num_row_groups == 4
     assert (record["n_cases"], record["broken"], record["exit_code"]) == (66, [], 0)
+    assert (record["other_files"], record["linked_folders"]) == (dict(original.others), 0)
     assert record["data_fingerprint"] == survey(original).fingerprint(original)
 
 
