@@ -37,7 +37,7 @@ def read_index(run: Path) -> EpochIndex | None:
     path = index_path(run)
     try:
         return EpochIndex.model_validate_json(read_regular(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None

@@ -15,6 +15,7 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from histo.errors import HistoError, UsageError
+from histo.pipelines.ray_start import Watch, join, start_private
 from histo.store import TEMPORARY_SUFFIX, put_atomic, remove
 
 Device = Literal["auto", "cpu", "gpu"]
@@ -75,25 +76,29 @@ def session(workers: int | None) -> Iterator[Resources]:
 
     Raises:
         UsageError: If the cluster cannot be reached.
+        HistoError: If a private Ray cannot be started, or is ended by others.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    address = os.environ.get("RAY_ADDRESS", "local")
+    address = os.environ.get("RAY_ADDRESS") or "local"
     local = address == "local"
-    try:
-        ray.init(**(_local_settings(workers) if local else {"address": address, "log_to_driver": True}))
-    except (ConnectionError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        where = (
-            "a private Ray cannot be started" if local else f"RAY_ADDRESS={address}: no Ray cluster can be joined there"
-        )
-        raise UsageError(f"{where} ({reason})") from None
+    if local:
+        start_private(**_local_settings(workers))
+    else:
+        join(address, log_to_driver=True)
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")  # one slide, many regions
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     logging.getLogger("ray.train").setLevel(logging.ERROR)
+    watch = Watch()
     try:
+        watch.begin()
         yield _resources(local)
+    except KeyboardInterrupt:
+        if watch.reason is None:
+            raise
+        raise HistoError(watch.reason) from None
     finally:
+        watch.end()
         ray.shutdown()
 
 
@@ -129,7 +134,6 @@ def describe(placement: Placement) -> dict[str, Any]:
 def _local_settings(workers: int | None) -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
-        "address": "local",
         "num_cpus": max(cores, workers or 0),
         "include_dashboard": False,
         "log_to_driver": False,

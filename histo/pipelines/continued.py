@@ -1,6 +1,5 @@
 """What every run does around its work that the same command can continue: how it is stopped, and how it breaks off."""
 
-import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,18 +15,12 @@ _FAILURES_SHOWN = 50
 
 
 @contextmanager
-def stopped_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM, which `ray job stop` and batch systems send, do what Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def break_offs(out: Path) -> Iterator[None]:
+def break_offs(out: Path, how: str = "the same command goes on from here") -> Iterator[None]:
     """Say that a run breaks off, because Ray cannot go on or because it is stopped.
+
+    Args:
+        out: Its output folder.
+        how: How it is continued.
 
     Raises:
         HistoError: If Ray cannot go on.
@@ -37,13 +30,17 @@ def break_offs(out: Path) -> Iterator[None]:
     except ray.exceptions.RayError as error:
         raise HistoError(f"{out}: the run was broken off: {root_cause(error)}") from error
     except KeyboardInterrupt:
-        print("stopping; the same command goes on from here", flush=True)
+        print(f"stopping; {how}", flush=True)
         raise
 
 
 @contextmanager
-def storage_errors(out: Path) -> Iterator[None]:
+def storage_errors(out: Path, how: str = "the same command goes on") -> Iterator[None]:
     """Say what to do when the output cannot be written; every file there is whole, since files appear whole.
+
+    Args:
+        out: Output folder.
+        how: How the run is continued.
 
     Raises:
         HistoError: If it cannot.
@@ -52,7 +49,7 @@ def storage_errors(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise HistoError(
-            f"--out {out}: {error.strerror or error}; mend the storage or make room on it; the same command goes on"
+            f"--out {out}: {error.strerror or error}; mend the storage or make room on it; {how}"
         ) from error
 
 

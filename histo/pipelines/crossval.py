@@ -18,8 +18,9 @@ from histo.learn.history import History
 from histo.learn.model import Network
 from histo.pipelines.cases import FILE, write_folds
 from histo.pipelines.cluster import Placement, Resources, check_shared, describe, place, session
+from histo.pipelines.continued import break_offs
 from histo.pipelines.record import RunRecord, claim_output
-from histo.pipelines.train import describe_bundle
+from histo.pipelines.train import GOES_ON, describe_bundle
 from histo.pipelines.train_checks import check_history, check_network, check_place, check_start, earlier_record
 from histo.pipelines.train_data import FoldedData, TrainingData, gather_folds, read_training_source
 from histo.pipelines.train_progress import Watcher
@@ -97,7 +98,7 @@ def _train_folds(train_one: Callable[[int], str | None], spec: CrossvalSpec, sid
     names = {f"fold {fold}": spec.out / f"fold_{fold}" for fold in range(spec.folds)}
     pool = ThreadPoolExecutor(side_by_side)
     try:
-        with Watcher(names, spec.most_epochs):
+        with break_offs(spec.out, GOES_ON), Watcher(names, spec.most_epochs):
             failures = [found for found in pool.map(train_one, range(spec.folds)) if found is not None]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

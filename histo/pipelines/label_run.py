@@ -13,7 +13,7 @@ import numpy as np
 from histo.errors import Cause, HistoError
 from histo.pipelines import parts
 from histo.pipelines.cluster import Placement
-from histo.pipelines.continued import break_offs, stopped_by_sigterm
+from histo.pipelines.continued import break_offs
 from histo.pipelines.ledger import Ledger
 from histo.pipelines.plans import Plans
 from histo.pipelines.pool import DESERTED, Pool
@@ -38,7 +38,7 @@ def label_slides(job: LabelJob, slides: Sequence[Row], ledger: Ledger, placement
         HistoError: If the run cannot go on: the output cannot be written, or no worker lives.
     """
     pool = Pool[RegionTask, Summary](RegionLabeler, job, placement, job.regions_at_once)
-    with stopped_by_sigterm(), Plans(job, slides) as plans, pool:
+    with Plans(job, slides) as plans, pool:
         run = _Run(job, ledger, plans, pool)
         try:
             with break_offs(job.out):

@@ -106,12 +106,14 @@ def read_record(folder: Path) -> dict[str, Any]:
     """
     path = folder / FILE
     try:
-        record = json.loads(read_regular(path))
-        return record | _Record.model_validate(record).model_dump()
+        record: dict[str, Any] = json.loads(read_regular(path))
+        checked = _Record.model_validate(record)
     except OSError as error:
         reason = error.strerror or str(error)
     except (ValueError, RecursionError):
         reason = "it is damaged"
+    else:
+        return record | checked.model_dump()
     raise UsageError(f"{path}: cannot be read ({reason}); put back a copy of it, or give another folder")
 
 

@@ -12,7 +12,6 @@ from histo.pipelines.continued import (
     break_offs,
     remove_traces,
     show_failures,
-    stopped_by_sigterm,
     storage_errors,
     traces_removed,
 )
@@ -99,7 +98,7 @@ def settle_studies(
     Raises:
         HistoError: If the run cannot go on: the output cannot be written, or no worker lives.
     """
-    with stopped_by_sigterm(), Pool[StudyTask, Row](worker, job, placement, at_once) as pool:
+    with Pool[StudyTask, Row](worker, job, placement, at_once) as pool:
         try:
             with break_offs(job.out):
                 _to_its_end(pool, todo, ledger)

@@ -8,6 +8,7 @@ from histo.learn.layout import VolumeLayout
 from histo.learn.model import Network
 from histo.learn.split import split_hash
 from histo.pipelines.cluster import check_shared, place, session
+from histo.pipelines.continued import break_offs
 from histo.pipelines.record import claim_output, versions
 from histo.pipelines.train_checks import check_history, check_network, check_place, check_start, earlier_record
 from histo.pipelines.train_data import TrainingData, gather, read_training_source
@@ -16,6 +17,8 @@ from histo.pipelines.train_run import run_training
 from histo.pipelines.train_spec import TrainingSpec, TrainSpec
 from histo.pipelines.train_worker import describe_network, initial_network
 from histo.report.text import format_scores
+
+GOES_ON = "--resume goes on after the last epoch that has ended"
 
 
 def train(spec: TrainSpec) -> int:
@@ -42,7 +45,7 @@ def train(spec: TrainSpec) -> int:
     with session(spec.workers) as resources:
         placement = place(spec.workers, spec.device, resources, cpu_workers=1)
         check_shared(spec.out, *spec.data, *(spec.test or []), *spec.weight_files)
-        with Watcher({"": spec.out}, spec.most_epochs):
+        with break_offs(spec.out, GOES_ON), Watcher({"": spec.out}, spec.most_epochs):
             result = run_training(spec, data, bundle, placement, earlier)
     best, test = result["best"], result["test"]
     which = f"{spec.fit.bundle_epoch} epoch {best['epoch']}"

@@ -1,6 +1,7 @@
 """One training run in a Ray session: workers -> checkpoints -> the best bundle -> its scores and pictures."""
 
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from histo.learn.layout import batch_axes
 from histo.learn.tracing import NotConvertibleError
 from histo.pipelines.cases import write_cases
 from histo.pipelines.cluster import Placement, describe, root_cause
+from histo.pipelines.continued import storage_errors
 from histo.pipelines.convert import cpu_count, load_evenly
 from histo.pipelines.past_run import PastRun
 from histo.pipelines.predict_cases import predict_cases
@@ -70,7 +72,7 @@ def run_training(
     """
     history = History(spec.out)
     facts = describe(placement) | {"data_fingerprint": bundle.origin["data_fingerprint"]} | data.source.facts()
-    with RunRecord(spec.out, "train", spec, earlier, **facts) as record:
+    with storage_errors(spec.out, "--resume goes on"), RunRecord(spec.out, "train", spec, earlier, **facts) as record:
         write_cases(spec.out, data.source, data.found, data.splits)
         with _DRAWING:
             _draw_samples(spec, data)
@@ -133,10 +135,26 @@ def _run_workers(spec: TrainSpec, placement: Placement, bundle: Bundle, history:
         ),
     )
     try:
-        trainer.fit()
+        _fit(trainer)
     except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
         raise HistoError(f"{spec.out}: training failed: {root_cause(error)}") from error
     store.remove(storage)
+
+
+def _fit(trainer: TorchTrainer) -> None:
+    """Train in a thread: in the main one Ray Train takes SIGINT to itself, and is silent for a quarter of a minute."""
+    ended = Future[None]()
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # noqa: BLE001 -- raised by the thread that waits
+            ended.set_exception(error)
+        else:
+            ended.set_result(None)
+
+    threading.Thread(target=fit, daemon=True).start()
+    ended.result()
 
 
 def _finish(spec: TrainSpec, history: History) -> dict[str, Any]:

@@ -53,16 +53,6 @@ def test_a_worker_on_a_gpu_calls_its_device_cuda() -> None:
     assert Placement(workers=1, gpus=0, cpus=4).torch_device == "cpu"
 
 
-def test_an_address_without_a_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
-
-    with pytest.raises(UsageError, match=r"RAY_ADDRESS=http://127\.0\.0\.1:1: no Ray cluster") as caught, session(None):
-        pass
-
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.ray
 @pytest.mark.alone  # starts a Ray in this process, which another one of the same process does not bear
 def test_each_worker_gets_a_gpu_of_its_own() -> None:
     """The GPUs are numbers that Ray hands out; this checks the scheduling, on a machine that may have none."""

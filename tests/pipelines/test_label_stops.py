@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from label_loop import label_folder, make_job
 from label_process import OWN_MOUNTS, ROOT, assert_same_tables, end, ledger, run, start, wait_until, write_slide
@@ -66,6 +67,21 @@ def test_a_stopped_run_leaves_a_true_ledger_and_goes_on(
     assert_same_tables(tmp_path, undisturbed)
     assert all(path.stat().st_mtime_ns == before[path] for path in before), "what was finished is not done again"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.json", "slides.parquet", "tiles"]
+
+
+def test_a_run_whose_ray_is_killed_says_so_in_its_last_line(slides: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    process = start(slides, tiny_bundle, tmp_path, SLOW_S="0.08")
+    wait_until(lambda: settled(tmp_path) >= 1, process)
+
+    for child in psutil.Process(process.pid).children():
+        if child.name() == "raylet":
+            child.kill()
+    code, log = end(process, timeout_s=60)
+
+    assert code == 1
+    assert "Ray was ended by signal 9, most likely for want of memory; give the command again" in log.splitlines()[-1]
+    rows = ledger(tmp_path)
+    assert all((tmp_path / row["tiles_path"]).exists() for row in rows.values() if row["status"] == "ok")
 
 
 def test_a_run_that_finds_nothing_to_do_starts_no_ray(

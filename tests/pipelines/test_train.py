@@ -10,6 +10,7 @@ import re
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -362,11 +363,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice(
 
 @INLINE
 def test_a_failure_in_a_worker_is_one_line_and_exit_1(
-    tiles: Path, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiles: Path, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("histo.learn.history.write_checkpoint", Mock(side_effect=OSError("no room for a checkpoint")))
     run = tmp_path / "run"
-    run.mkdir()
-    (run / "checkpoints").write_text("a file where a folder is needed")
 
     code = train(tiles, run, *SHORT, *tiny, "--max-failures", "0")
 
@@ -375,4 +375,18 @@ def test_a_failure_in_a_worker_is_one_line_and_exit_1(
     assert (record["exit_code"], "training failed" in record["error"]) == (1, True)
     assert code == 1
     assert "training failed" in error
-    assert "checkpoints" in error
+    assert "no room for a checkpoint" in error
+
+
+@INLINE
+def test_an_output_that_cannot_be_written_is_one_line_and_exit_1(
+    tiles: Path, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "checkpoints").write_text("a file where a folder is needed")
+
+    assert train(tiles, run, *SHORT, *tiny) == 1
+
+    error = capsys.readouterr().err
+    assert error == f"histo train: --out {run}: File exists; mend the storage or make room on it; --resume goes on\n"
