@@ -30,6 +30,7 @@ class Cause(StrEnum):
     BAD_TILES = "bad_tiles"
     TOO_MANY_TILES = "too_many_tiles"
     MASK_TOO_LARGE = "mask_too_large"
+    NOT_BRIGHTFIELD = "not_brightfield"
     NO_IMAGES = "no_images"
     MISSING_SERIES = "missing_series"
     AMBIGUOUS_SERIES = "ambiguous_series"

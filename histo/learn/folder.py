@@ -1,13 +1,24 @@
-"""A folder of class folders: `SOURCE/CLASS/NAME.png` (or jpg, tif), or prepared volumes, `SOURCE/CLASS/NAME.nii.gz`."""
+"""A folder of class folders: `SOURCE/CLASS/NAME.png`, at any depth, or prepared volumes, `SOURCE/CLASS/NAME.nii.gz`.
 
+What torchvision's `ImageFolder` takes is taken; what is not is counted.
+"""
+
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from histo.class_names import check_names
 from histo.errors import UsageError
-from histo.learn.listing import Listing
+from histo.folders import count_kinds, counted, walk
+from histo.learn.listing import OTHER_CLASS, Listing
 from histo.learn.volume_images import images_of, is_volume
 
-IMAGE_EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff"))
+IMAGE_EXTENSIONS = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
+)
+"""Those of torchvision's `ImageFolder`, and two more names of JPEG."""
+_NO_FILE = "no regular file"
+_SPLIT_NAMES = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 
 
 def list_folder(root: Path, classes: Sequence[str] | None, flag: str) -> Listing:
@@ -15,35 +26,63 @@ def list_folder(root: Path, classes: Sequence[str] | None, flag: str) -> Listing
 
     Args:
         root: The folder.
-        classes: Folders to look into, of which some may be missing; None for all that are not hidden.
+        classes: Folders to look into, of which some may be missing; None for all that are not passed over.
         flag: What messages call the source.
 
     Raises:
-        UsageError: If it has no class folders, or one without images.
+        UsageError: If it has no class folders, one without images, or splits in the place of classes.
     """
-    names = classes or sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
-    folders = [root / name for name in names if (root / name).is_dir()]
-    if not folders:
-        wanted = f"none of the class folders {', '.join(classes)}" if classes else "no class folders"
-        raise UsageError(f"{flag} {root}: {wanted} in it; expected {root.name}/CLASS/IMAGE.png")
-    found = {folder: _image_files(folder) for folder in folders}
-    for folder, paths in found.items():
-        if not paths:
-            raise UsageError(f"{flag} {root}: no images for class {folder.name} (png, jpg, tif or nii.gz in {folder})")
-    paths = [path for files in found.values() for path in files]
+    walked = walk(root)
+    tops = sorted(path.name for path in (*(f.path for f in walked.folders), *walked.unreadable) if path.parent == root)
+    check_names(f"{flag} {root}", [*tops, *(classes or ())])
+    names = [name for name in classes if name in tops] if classes else tops
+    _check_names(root, names, classes, flag)
+    found: dict[str, list[Path]] = {name: [] for name in names}
+    others = walked.others.copy()
+    for path in (path for folder in walked.folders for path in folder.files):
+        top, *below = path.relative_to(root).parts
+        kind = _kind(path) if below else next(iter(count_kinds([path])))
+        if kind is None and top in found:
+            found[top].append(path)
+        else:
+            others[kind or OTHER_CLASS] += 1
+    _check_images(root, found, others, flag)
+    paths = [path for files in found.values() for path in sorted(files)]
     return Listing(
         case_ids=[path.relative_to(root).as_posix() for path in paths],
-        labels=[path.parent.name for path in paths],
+        labels=[path.relative_to(root).parts[0] for path in paths],
         images=images_of(paths, f"{flag} {root}"),
-        classes=tuple(folder.name for folder in folders),
+        classes=tuple(names),
         splits=[None] * len(paths),
         groups=[None] * len(paths),
+        others=others,
+        linked=walked.linked,
     )
 
 
-def _image_files(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if (path.suffix.lower() in IMAGE_EXTENSIONS or is_volume(path)) and path.is_file()
-    )
+def _kind(path: Path) -> str | None:
+    """Say what a file in a class folder is that is not taken; None for an image."""
+    if path.suffix.lower() not in IMAGE_EXTENSIONS and not is_volume(path):
+        return next(iter(count_kinds([path])))
+    return None if path.is_file() else _NO_FILE
+
+
+def _check_names(root: Path, names: Sequence[str], classes: Sequence[str] | None, flag: str) -> None:
+    if not names:
+        wanted = f"none of the class folders {', '.join(classes)}" if classes else "no class folders"
+        raise UsageError(f"{flag} {root}: {wanted} in it; expected {root.name}/CLASS/IMAGE.png")
+    if not classes and {name.lower() for name in names} <= _SPLIT_NAMES:
+        raise UsageError(
+            f"{flag} {root}: its folders are splits ({', '.join(names)}), not classes; give {flag} {root / names[-1]}, "
+            "and another one as --test"
+        )
+
+
+def _check_images(root: Path, found: dict[str, list[Path]], others: Counter[str], flag: str) -> None:
+    for name, paths in found.items():
+        if not paths:
+            held = f"; beside images the source holds {counted(others)}" if others else ""
+            raise UsageError(
+                f"{flag} {root}: no images for class {name} (jpg, png, tif, bmp, ppm, webp or nii.gz in {root / name})"
+                f"{held}"
+            )

@@ -1,13 +1,14 @@
 """What every form of source is read to: its cases as its files name them, before classes get their numbers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from histo.learn.images import Images
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+OTHER_CLASS = "images of other classes"
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Listing:
         splits: What the source says; None where it says nothing.
         groups: What must not be split, such as a patient; None where unknown.
         origins: Names of the sources that a table was made of; empty for all other forms.
+        others: Number of files, or of what else there is, that are no cases, by kind.
+        linked: Number of links to folders that were followed.
     """
 
     case_ids: Sequence[str]
@@ -31,3 +34,5 @@ class Listing:
     splits: Sequence[Split | None]
     groups: Sequence[str | None]
     origins: Sequence[str] = ()
+    others: Mapping[str, int] = field(default_factory=dict)
+    linked: int = 0

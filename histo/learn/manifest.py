@@ -1,14 +1,13 @@
 """Tables that list images: a CSV or Parquet manifest, or a folder of Parquet files.
 
 Columns: `path` (relative ones start at the table's folder) or `image` (the bytes of an image file, Parquet only);
-`label`, a name, or a whole number from 0; where known `group`, a unit that is never split, and `split`: `train`, `val`,
-`test`, or nothing. Further columns are left alone.
+`label`, a name, or a whole number from 0 (which may be written as a float, as pandas does); where known `group`, a unit
+that is never split, and `split`: `train`, `val`, `test`, or nothing. Further columns are left alone.
 
 CSV text is never guessed at: a group `007` and a label `001` stay text. Labels are numbers only if every one of them is
-written as a whole number without leading zeros. In Parquet the column's type decides.
+written as a whole number without leading zeros, `1` or `1.0`. In Parquet the column's type decides.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from histo.class_names import whole_numbers
 from histo.errors import UsageError
 from histo.learn.images import Content
 from histo.learn.listing import SPLITS, Listing, Split
@@ -26,7 +26,6 @@ from histo.learn.volume_images import images_of
 
 _READ = ("path", "label", "group", "split")
 _TILES_READ = ("case_id", "label", "group", "split", "source", "content_hash", "size_px")
-_NUMBER = re.compile("0|[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True)
@@ -147,9 +146,11 @@ def _read_labels(table: _Table) -> tuple[list[str] | list[int], tuple[str, ...] 
     column = _plain(table.columns["label"])
     values = column.to_pylist()
     for row, value in enumerate(values, start=1):
-        if value is None or value == "":
+        if value is None or value == "" or value != value:  # noqa: PLR0124 -- NaN, which pandas writes for nothing
             raise UsageError(f"{table.where}: row {row} has no label")
-    if pa.types.is_integer(column.type):
+    whole = pa.types.is_floating(column.type) and all(value.is_integer() for value in values)
+    if whole or pa.types.is_integer(column.type):
+        values = [int(value) for value in values]
         if min(values) < 0:
             raise UsageError(
                 f"{table.where}: row {values.index(min(values)) + 1} has label {min(values)}; they count from 0"
@@ -157,16 +158,18 @@ def _read_labels(table: _Table) -> tuple[list[str] | list[int], tuple[str, ...] 
         return values, None
     if not pa.types.is_string(column.type):
         raise UsageError(f"{table.where}: label is {column.type}; expected names or whole numbers from 0")
-    if _numbered(table, values):
-        return [int(value) for value in values], None
+    numbers = _numbers(table, values)
+    if numbers is not None:
+        return numbers, None
     return values, table.footer.classes if table.footer else tuple(sorted(set(values)))
 
 
-def _numbered(table: _Table, labels: Sequence[str]) -> bool:
-    """Whether labels that are stored as text are numbers: in CSV, and in a tile table made of numbered labels."""
+def _numbers(table: _Table, labels: Sequence[str]) -> list[int] | None:
+    """Read labels that are stored as text and are numbers: in CSV, and in a tile table made of numbered labels."""
     if table.footer:
-        return table.footer.classes == tuple(str(number) for number in range(len(table.footer.classes)))
-    return table.files[0].suffix.lower() == ".csv" and all(_NUMBER.fullmatch(label) for label in labels)
+        numbered = table.footer.classes == tuple(str(number) for number in range(len(table.footer.classes)))
+        return [int(label) for label in labels] if numbered else None
+    return whole_numbers(labels) if table.files[0].suffix.lower() == ".csv" else None
 
 
 def _read_paths(table: _Table) -> list[str]:

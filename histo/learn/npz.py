@@ -41,6 +41,7 @@ def list_npz(path: Path, flag: str) -> Listing:
         classes=classes,
         splits=[split for _, _, split in rows],
         groups=[None] * len(rows),
+        others={f"array {key}": 1 for key in sorted(arrays) if not any(key in part for part in parts)},
     )
 
 
@@ -75,6 +76,10 @@ def _read_labels(
         raise UsageError(f"{flag} {path}: holds no images")
     if kinds == {"U"}:
         return labels.tolist(), tuple(np.unique(labels).tolist())
+    if "f" in kinds <= {"i", "u", "f"}:
+        floats = labels.astype(np.float64)
+        if (abs(floats) < 2**31).all() and (floats % 1 == 0).all():
+            labels, kinds = floats.astype(np.int64), {"i"}
     if not kinds <= {"i", "u"} or labels.min() < 0:
         raise UsageError(f"{flag} {path}: labels must be names or whole numbers from 0, not {labels.dtype}")
     return labels.tolist(), None

@@ -7,17 +7,20 @@ prepared volume.
 
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from histo.class_names import check_names
 from histo.errors import UsageError
+from histo.folders import beside, kind_name, passed_over
 from histo.learn.folder import list_folder
 from histo.learn.images import Images, SelectedImages, join_images
-from histo.learn.listing import Listing, Split
+from histo.learn.listing import OTHER_CLASS, Listing, Split
 from histo.learn.manifest import list_manifest
 from histo.learn.npz import list_npz
 
@@ -55,12 +58,24 @@ class Source:
         cases: The cases.
         images: Their pixels, in the order of the cases.
         names: Names of the sources that were read, in the order they were given in.
+        others: Number of files, or of what else the sources hold, that are no cases, by kind.
+        linked: Number of links to folders that were followed.
     """
 
     classes: tuple[str, ...]
     cases: tuple[Case, ...]
     images: Images
     names: tuple[str, ...] = ("",)
+    others: Mapping[str, int] = field(default_factory=dict)
+    linked: int = 0
+
+    def describe(self) -> str:
+        """Say how many cases there are, and what is beside them."""
+        return f"{len(self.cases)} images of {len(self.classes)} classes{beside(self.linked, self.others)}"
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a record says of what is beside the cases."""
+        return {"other_files": dict(self.others), "linked_folders": self.linked}
 
     def labels(self) -> npt.NDArray[np.int64]:
         """Return the class index of every case."""
@@ -137,6 +152,8 @@ def with_test(source: Source, test: Source) -> Source:
         cases=source.cases + cases,
         images=join_images([source.images, test.images], [len(source.cases), len(cases)]),
         names=source.names + tuple(f"test:{name}" for name in test.names),
+        others=Counter(source.others) + Counter(test.others),
+        linked=source.linked + test.linked,
     )
 
 
@@ -152,6 +169,9 @@ def _read(
         _name_numbers(path, listing, classes or numbers, flag) if listing.classes is None else listing
         for path, listing in zip(paths, listings, strict=True)
     ]
+    for path, listing in zip(paths, named, strict=True):
+        check_names(f"{flag} {path}", [*(listing.classes or ()), *(classes or ())])
+    check_names(f"{flag} {_listed(paths)}", [name for listing in named for name in listing.classes or ()])
     numbered = all(listing.classes is None for listing in listings)
     chosen = tuple(classes) if classes else _join_classes(paths, named, numbered, flag)
     return _join(named, source_names(paths, flag), chosen), numbered
@@ -163,8 +183,10 @@ def _list(path: Path, classes: Sequence[str] | None, flag: str) -> Listing:
     if path.is_dir():
         if (path / MANIFEST).is_file():
             return list_manifest(path / MANIFEST, [path / MANIFEST], flag)
-        parts = sorted(path.glob("*.parquet"))
-        return list_manifest(path, parts, flag) if parts else list_folder(path, classes, flag)
+        parts = sorted(part for part in path.glob("*.parquet") if not passed_over(part.name))
+        if not parts:
+            return list_folder(path, classes, flag)
+        return replace(list_manifest(path, parts, flag), others=_beside_parts(path))
     match path.suffix.lower():
         case ".npz":
             return list_npz(path, flag)
@@ -175,6 +197,13 @@ def _list(path: Path, classes: Sequence[str] | None, flag: str) -> Listing:
                 f"{flag} {path}: expected a folder of class folders, an .npz file, a .csv or .parquet manifest, or a "
                 "tile table"
             )
+
+
+def _beside_parts(folder: Path) -> Counter[str]:
+    """Count what a folder of Parquet files holds beside them, and beside the record of the job that wrote them."""
+    kinds = {path: passed_over(path.name) for path in folder.iterdir()}
+    rest = [path for path, kind in kinds.items() if kind or (path.suffix != ".parquet" and path.name != "run.json")]
+    return Counter(kinds[path] or ("folder" if path.is_dir() else kind_name(path.name)) for path in rest)
 
 
 def _name_numbers(path: Path, listing: Listing, names: Sequence[str] | None, flag: str) -> Listing:
@@ -221,7 +250,9 @@ def _join(listings: Sequence[Listing], names: Sequence[str], classes: Sequence[s
     if repeated:
         raise UsageError(f"{repeated[0]}: two cases have this name; rename one of the sources")
     images = join_images([part.images for part in parts], [len(part.cases) for part in parts])
-    return Source(tuple(classes), cases, images, tuple(name for part in parts for name in part.names))
+    others = sum((Counter(part.others) for part in parts), Counter[str]())
+    all_names = tuple(name for part in parts for name in part.names)
+    return Source(tuple(classes), cases, images, all_names, others, sum(part.linked for part in parts))
 
 
 def _number(listing: Listing, name: str, numbers: dict[str, int], alone: bool) -> Source:
@@ -240,9 +271,10 @@ def _number(listing: Listing, name: str, numbers: dict[str, int], alone: bool) -
         )
         for i in members
     )
-    whole = len(members) == len(listing.labels)
-    images = listing.images if whole else SelectedImages(listing.images, tuple(members))
-    return Source(tuple(numbers), cases, images, names or (name,))
+    left_out = len(listing.labels) - len(members)
+    images = SelectedImages(listing.images, tuple(members)) if left_out else listing.images
+    others = Counter(listing.others) + Counter({OTHER_CLASS: left_out})
+    return Source(tuple(numbers), cases, images, names or (name,), others, listing.linked)
 
 
 def source_names(paths: Sequence[Path], flag: str) -> list[str]:

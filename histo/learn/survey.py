@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from histo.errors import ImageError, UsageError
+from histo.learn.bundle import TileInput
 from histo.learn.images import Content, Images
 from histo.learn.source import Source
 from histo.resample import Pixels
@@ -142,6 +143,37 @@ def tile_mpp(mpps: Sequence[float] | None, source: Source, found: Survey, size_p
                 "tiles of one resolution need one field"
             )
     return fields[first] / size_px
+
+
+def check_field(mpps: Sequence[float] | None, source: Source, found: Survey, seen: TileInput) -> str | None:
+    """Make sure that images show a field of the size that a bundle was trained on: they are resampled to its pixels.
+
+    Args:
+        mpps: As of `tile_mpp`.
+        source: The cases.
+        found: Their survey.
+        seen: What the bundle takes.
+
+    Returns:
+        A line for a person, where that cannot be told.
+
+    Raises:
+        UsageError: If they show another field.
+    """
+    mpp = tile_mpp(mpps, source, found, seen.size_px)
+    if seen.mpp is None:
+        return "resolution: the bundle does not say at which one it was trained, so that of the images is not compared"
+    field = seen.mpp * seen.size_px
+    trained = f"{field:.4g} µm ({seen.size_px} px at {seen.mpp:.4g} µm/px)"
+    if mpp is None:
+        return f"resolution: that of the images is not known; the bundle expects tiles of {trained}; --mpp checks it"
+    if abs(mpp / seen.mpp - 1) > _SAME_FIELD:
+        raise UsageError(
+            f"--mpp {_joined(mpps or [])}: images of {source.names[0] or 'the source'} show "
+            f"{mpp * seen.size_px:.4g} µm, the bundle was trained on tiles of {trained}; cut tiles of that "
+            "field, or train on this one"
+        )
+    return None
 
 
 def _edge(name: str, mpp: float, source: Source, found: Survey) -> int | None:

@@ -54,7 +54,7 @@ def crossval(spec: CrossvalSpec) -> int:
     print(
         "\n".join(
             [
-                f"{len(members)} images of {len(source.classes)} classes, {spec.folds} folds",
+                f"{source.describe()}: {len(members)} in {spec.folds} folds",
                 *data.notes,
             ]
         )
@@ -63,6 +63,7 @@ def crossval(spec: CrossvalSpec) -> int:
         placement, side_by_side = _place(spec, resources)
         check_shared(spec.out, *spec.data, *spec.weight_files)
         facts = describe(placement) | {"side_by_side": side_by_side, "data_fingerprint": data.found.fingerprint(source)}
+        facts |= source.facts()
         with RunRecord(spec.out, "crossval", spec, earlier, **facts) as record:
             write_folds(spec.out, source, data.found, data.folds)
             _train_folds(partial(_train_fold, spec, folds, network, placement), spec, side_by_side)

@@ -1,23 +1,26 @@
 """Evaluate: cases -> probabilities -> metrics and pictures, for a bundle that exists."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from histo.errors import UsageError
-from histo.learn.bundle import Bundle, check_layout, find_bundle, read_bundle
+from histo.learn.bundle import Bundle, TileInput, check_layout, find_bundle, read_bundle
 from histo.learn.converted import FOLDER, InferencePrecision, read_conversion, require_precision
 from histo.learn.evaluation import RESAMPLES
 from histo.learn.source import Source, read_sources
-from histo.learn.survey import check_broken, survey
+from histo.learn.survey import Survey, check_broken, check_field, survey
 from histo.pipelines.cluster import Device, check_shared, describe, place, session
 from histo.pipelines.colour_baseline import score_colours
 from histo.pipelines.past_run import PastRun, find_run
 from histo.pipelines.predict_cases import class_numbers, predict_cases
 from histo.pipelines.record import RunRecord, check_job, claim_output
+from histo.pipelines.train_data import check_mpp
+from histo.pipelines.train_spec import Resolutions
 from histo.report.evaluation import write_evaluation
 from histo.report.text import format_confusion, format_scores
 from histo.spec import AbsolutePath, AbsolutePaths, Spec
@@ -33,6 +36,9 @@ class EvaluateSpec(Spec):
     data: AbsolutePaths = Field([])
     """Labelled tiles: folders of class folders, .npz files, .csv or .parquet manifests, tile tables; one or several.
     Of a source with several parts, the test part. Default: what the training run held out, see --part."""
+    mpp: Resolutions | None = None
+    """Resolution of the images in --data (µm/px), one for all sources or one for each; they must show a field of the
+    size that the bundle was trained on, to whose pixels they are resampled."""
     part: Literal["test", "val"] = "test"
     """Without --data: which part of the training run's own images."""
     out: AbsolutePath
@@ -59,6 +65,8 @@ class EvaluateSpec(Spec):
     def _one_source_of_cases(self) -> Self:
         if self.data and self.part != "test":
             raise ValueError("--part names a part of the training run's own images; leave it out, or --data")
+        if self.mpp and not self.data:
+            raise ValueError("--mpp is of the images in --data, and the training run knows its own; leave it out")
         return self
 
 
@@ -71,12 +79,14 @@ class _Cases:
         inputs: Files and folders that they are read from.
         facts: What the record says of them.
         seen: How many of the images the bundle was trained on; None where that is not known.
+        notes: What a person should know of them, a line each.
     """
 
     source: Source
     inputs: Sequence[Path]
     facts: dict[str, Any]
     seen: int | None
+    notes: Sequence[str] = ()
 
 
 def evaluate(spec: EvaluateSpec) -> int:
@@ -98,12 +108,13 @@ def evaluate(spec: EvaluateSpec) -> int:
         flag = "--colour-baseline" if spec.colour_baseline else "without --data"
         raise UsageError(f"{flag}: needs the training run of --model {spec.model}; give the run's folder as --model")
     cases = _own_cases(spec, run) if run and not spec.data else _listed_cases(spec, bundle, run)
+    print("\n".join([cases.source.describe(), *cases.notes]), flush=True)
     if cases.seen:
         print(f"{cases.seen} of these images were trained on, or chose the epoch: the scores are too good", flush=True)
     with session(workers=spec.workers) as resources:
         placement = place(spec.workers, spec.device, resources, cpu_workers=1)
         check_shared(spec.out, *cases.inputs, model)
-        facts = describe(placement) | {"model": str(model)} | cases.facts
+        facts = describe(placement) | {"model": str(model)} | cases.facts | cases.source.facts()
         with RunRecord(spec.out, "evaluate", spec, **facts) as record:
             more: dict[str, Any] = {"seen_in_training": cases.seen}
             if spec.colour_baseline and run is not None:
@@ -133,17 +144,27 @@ def _listed_cases(spec: EvaluateSpec, bundle: Bundle, run: PastRun | None) -> _C
     class_numbers(listed, bundle)
     claim_output(spec.out)
     found = survey(listed)
-    for line in check_broken(found, spec.max_broken):
-        print(line)
+    notes = [*check_broken(found, spec.max_broken), *_resolution(spec, bundle, listed, found)]
     facts = {
         "data_fingerprint": found.fingerprint(listed),
         "broken": [error for error in found.errors if error is not None],
     }
     seen = run.count_seen(found.content_hashes) if run else None
-    return _Cases(listed.select(found.usable()), spec.data, facts, seen)
+    return _Cases(listed.select(found.usable()), spec.data, facts, seen, notes)
+
+
+def _resolution(spec: EvaluateSpec, bundle: Bundle, source: Source, found: Survey) -> list[str]:
+    """Compare the field of the images with the bundle's; returns what a person should know."""
+    if not isinstance(bundle.input, TileInput):
+        check_mpp(spec.mpp, source)
+        return []
+    line = check_field(spec.mpp, source, found, bundle.input)
+    return [] if line is None else [line]
 
 
 def _test_part(source: Source) -> Source:
     """Keep of each source the cases that it sets apart for testing, if it does."""
     with_test = {case.source for case in source.cases if case.split == "test"}
-    return source.select([i for i, c in enumerate(source.cases) if c.split == "test" or c.source not in with_test])
+    members = [i for i, c in enumerate(source.cases) if c.split == "test" or c.source not in with_test]
+    others = Counter(source.others) + Counter({"images of other parts": len(source.cases) - len(members)})
+    return replace(source.select(members), others=others)

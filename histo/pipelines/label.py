@@ -9,6 +9,7 @@ from typing import Any
 
 from histo import store
 from histo.errors import UsageError
+from histo.folders import UNREADABLE_FOLDER, beside
 from histo.learn.bundle import Bundle, TileInput, bundle_hash, find_bundle, read_bundle
 from histo.pipelines import parts
 from histo.pipelines.cluster import check_shared, describe, place, session
@@ -22,7 +23,7 @@ from histo.pipelines.lock import sole_run
 from histo.pipelines.record import RunRecord, check_job, claim_output, is_begun, past_record, versions
 from histo.pipelines.resume import Todo, find_work, is_transient
 from histo.pipelines.work import LabelJob
-from histo.slides.collection import UNREADABLE_FOLDER, Collection, find_slides
+from histo.slides.collection import Collection, find_slides
 
 __all__ = ["LabelSpec", "label"]
 
@@ -56,7 +57,8 @@ def label(spec: LabelSpec) -> int:
 
 def _label(spec: LabelSpec, job: LabelJob, collection: Collection, ledger: Ledger, todo: Todo, fresh: bool) -> int:
     earlier = None if fresh else past_record(spec.out)
-    facts = {"other_files": collection.others, "found": dict(todo.states), "earlier": earlier}
+    there = {"other_files": collection.others, "linked_folders": collection.linked}
+    facts: dict[str, Any] = there | {"found": dict(todo.states), "earlier": earlier}
     if not todo.slides:
         with RunRecord(spec.out, "label", spec, **facts) as run:
             return _finish(spec, collection, ledger, run)
@@ -104,8 +106,7 @@ def _check_classes(spec: LabelSpec, bundle: Bundle) -> None:
 
 
 def _found(collection: Collection) -> str:
-    others = ", ".join(f"{count} {extension}" for extension, count in collection.others.items())
-    return f"{len(collection.slides)} slides{f' (and other files: {others})' if others else ''}"
+    return f"{len(collection.slides)} slides{beside(collection.linked, collection.others)}"
 
 
 def _job(spec: LabelSpec, bundle: Bundle) -> LabelJob:
@@ -127,7 +128,7 @@ def _job(spec: LabelSpec, bundle: Bundle) -> LabelJob:
         stride_px=spec.tiling.stride_px or bundle.input.size_px,
         mpp=mpp,
         tiling=spec.tiling.model_dump(mode="json"),
-        tissue=spec.tissue.model_dump(mode="json"),
+        tissue=spec.tissue.settings(),
         mpp_if_missing=spec.mpp_if_missing,
         max_failed_fraction=spec.max_failed_fraction,
         reader=spec.reader,

@@ -121,7 +121,12 @@ def label_studies(spec: LabelSpec, bundle: Bundle) -> int:
         todo = find_study_work(job, found.studies, ledger, spec.retry_failed)
         print(f"{describe_found(found)}: {todo.describe('label')}", flush=True)
         earlier = None if fresh else past_record(spec.out)
-        facts = {"other_files": found.others, "found": dict(todo.states), "earlier": earlier}
+        facts: dict[str, Any] = {
+            "other_files": found.others,
+            "linked_folders": found.linked,
+            "found": dict(todo.states),
+            "earlier": earlier,
+        }
         with placed(todo, spec.workers, spec.device, spec.out, spec.studies, spec.model) as placement:
             where = {} if placement is None else describe(placement)
             if fresh:

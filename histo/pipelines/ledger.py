@@ -7,9 +7,10 @@ import pyarrow as pa
 
 from histo import tables
 from histo.errors import Cause
+from histo.folders import readable
 from histo.pipelines.rows import Rows, RowsFile
 from histo.pipelines.work import LabelJob, Row, Summary, one_line
-from histo.slides.collection import Collection, readable, table_path
+from histo.slides.collection import Collection, table_path
 
 FILE = "slides.parquet"
 _ORDER = ("ok", "partial", "empty", "failed", "pending")

@@ -51,10 +51,11 @@ def prepare_tiles(spec: PrepareTilesSpec) -> int:
             "histo train as they are"
         )
     claim_output(spec.out)
+    print(source.describe(), flush=True)
     with session(spec.workers) as resources:
         placement = place(spec.workers, "cpu", resources, cpu_workers=max(1, int(resources.cpus)))
         check_shared(spec.out, *spec.data)
-        with RunRecord(spec.out, "prepare tiles", spec, **describe(placement)) as record:
+        with RunRecord(spec.out, "prepare tiles", spec, **describe(placement), **source.facts()) as record:
             try:
                 found = _write_parts(source, spec.out, placement.workers)
                 broken = [error for error in found.errors if error is not None]

@@ -121,7 +121,12 @@ def prepare_volumes(spec: PrepareVolumesSpec) -> int:
         ledger = StudyLedger(job, prepared_layout(job), found.studies)
         todo = find_study_work(job, found.studies, ledger, spec.retry_failed)
         print(f"{describe_found(found)}: {todo.describe('prepare')}", flush=True)
-        facts = {"other_files": found.others, "found": dict(todo.states), "earlier": past_record(spec.out)}
+        facts: dict[str, Any] = {
+            "other_files": found.others,
+            "linked_folders": found.linked,
+            "found": dict(todo.states),
+            "earlier": past_record(spec.out),
+        }
         with placed(todo, spec.workers, "cpu", spec.out, spec.studies) as placement:
             where = {} if placement is None else describe(placement)
             with RunRecord(spec.out, _COMMAND, spec, **facts, **where) as run:

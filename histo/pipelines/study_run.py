@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from histo.errors import Cause, HistoError, UsageError
+from histo.folders import UNREADABLE_FOLDER, beside
 from histo.pipelines.cluster import Device, Placement, check_shared, place, session
 from histo.pipelines.continued import (
     break_offs,
@@ -21,7 +22,7 @@ from histo.pipelines.record import RunRecord, check_job, claim_output
 from histo.pipelines.study_ledger import FILE, StudyLedger, StudyTodo
 from histo.pipelines.study_work import JobT, StudyTask, StudyWorker
 from histo.pipelines.work import Row
-from histo.volumes.studies import UNREADABLE_FOLDER, Studies
+from histo.volumes.studies import Studies
 
 _WAIT_S = 0.2
 
@@ -143,8 +144,7 @@ def finish(run: RunRecord, found: Studies, ledger: StudyLedger, out: Path) -> in
 
 def describe_found(found: Studies) -> str:
     """Say in a few words what a collection holds."""
-    others = ", ".join(f"{count} {what}" for what, count in found.others.items())
-    return f"{len(found.studies)} studies{f' (and {others})' if others else ''}"
+    return f"{len(found.studies)} studies{beside(found.linked, found.others)}"
 
 
 def report(ledger: StudyLedger, out: Path, what: str) -> None:

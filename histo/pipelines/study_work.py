@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from histo.errors import Cause, InputError, StudyError
+from histo.folders import readable
 from histo.pipelines.isolation import Watchdog, guarded
 from histo.pipelines.work import Row, describe_failure, json_sha256
-from histo.slides.collection import all_blocks, digest, readable
+from histo.slides.collection import all_blocks, digest
 from histo.slides.files import readable_file
 from histo.tables import SCHEMA_VERSION
 from histo.volumes.preparation import ALGORITHM, PreparationSpec, Prepared, prepare

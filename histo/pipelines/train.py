@@ -41,7 +41,7 @@ def train(spec: TrainSpec) -> int:
     data = gather(spec, source, history)
     check_start(spec, data.content_hashes("val"), data.content_hashes("test"))
     bundle = describe_bundle(spec, data, network)
-    print(_summary(data), flush=True)
+    print(summary(data), flush=True)
     with session(spec.workers) as resources:
         placement = place(spec.workers, spec.device, resources, cpu_workers=1)
         check_shared(spec.out, *spec.data, *(spec.test or []), *spec.weight_files)
@@ -82,8 +82,8 @@ def _describe_input(spec: TrainingSpec, data: TrainingData, network: Network) ->
     return TileInput(mpp=data.mpp, **seen)
 
 
-def _summary(data: TrainingData) -> str:
+def summary(data: TrainingData) -> str:
+    """Say what a run learns from, what is beside it, and what a person should know."""
     names = ("train", "val", "test", None)
     counts = [f"{data.splits.count(name)} {name or 'not usable'}" for name in names if name in data.splits]
-    first = f"{len(data.source.cases)} images of {len(data.source.classes)} classes: {', '.join(counts)}"
-    return "\n".join([first, *data.notes])
+    return "\n".join([f"{data.source.describe()}: {', '.join(counts)}", *data.notes])

@@ -1,5 +1,6 @@
 """What a training run learns from: sources -> subset -> look at every image -> split, or folds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from histo.errors import UsageError
@@ -11,7 +12,7 @@ from histo.learn.split import assign_folds, assign_splits, fold_splits
 from histo.learn.subset import draw_subset
 from histo.learn.survey import Survey, check_broken, survey, tile_mpp
 from histo.pipelines.cases import check_unchanged, read_folds, read_splits
-from histo.pipelines.train_spec import CrossvalSpec, TrainingSpec, TrainSpec
+from histo.pipelines.train_spec import CrossvalSpec, TrainSpec
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def gather(spec: TrainSpec, source: Source, history: History) -> TrainingData:
     Raises:
         UsageError: If the data are bad, or not those that the run began with.
     """
-    _check_mpp(spec, source)
+    check_mpp(spec.mpp, source)
     kept = read_splits(spec.out, source) if history.last else None
     found = survey(source)
     broken = check_broken(found, spec.max_broken)
@@ -95,8 +96,13 @@ def gather(spec: TrainSpec, source: Source, history: History) -> TrainingData:
     return TrainingData(source, found, mpp, (*broken, *leaks), splits)
 
 
-def _check_mpp(spec: TrainingSpec, source: Source) -> None:
-    if spec.mpp and source.images.layout.task != "tiles":
+def check_mpp(mpps: Sequence[float] | None, source: Source) -> None:
+    """Make sure that a resolution is given for tiles only.
+
+    Raises:
+        UsageError: If it is given for volumes.
+    """
+    if mpps and source.images.layout.task != "tiles":
         raise UsageError(f"--mpp: {source.images.layout} have none, they keep their own spacing; leave it out")
 
 
@@ -106,7 +112,7 @@ def gather_folds(spec: CrossvalSpec, source: Source, *, has_begun: bool) -> Fold
     Raises:
         UsageError: If the data are bad, or not those that it began with.
     """
-    _check_mpp(spec, source)
+    check_mpp(spec.mpp, source)
     found = survey(source)
     broken = check_broken(found, spec.max_broken)
     mpp = tile_mpp(spec.mpp, source, found, spec.size_px)

@@ -71,7 +71,7 @@ def run_training(
         HistoError: If training failed.
     """
     history = History(spec.out)
-    facts = describe(placement) | {"data_fingerprint": bundle.origin["data_fingerprint"]}
+    facts = describe(placement) | {"data_fingerprint": bundle.origin["data_fingerprint"]} | data.source.facts()
     with storage_errors(spec.out, "--resume goes on"), RunRecord(spec.out, "train", spec, earlier, **facts) as record:
         write_cases(spec.out, data.source, data.found, data.splits)
         with _DRAWING:

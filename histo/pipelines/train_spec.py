@@ -32,7 +32,7 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, int | float | str) else value
 
 
-_Resolutions = Annotated[list[Annotated[float, Field(gt=0)]], BeforeValidator(_as_list)]
+Resolutions = Annotated[list[Annotated[float, Field(gt=0)]], BeforeValidator(_as_list)]
 
 
 class TrainingSpec(Spec):
@@ -51,7 +51,7 @@ class TrainingSpec(Spec):
     """Where to compute; auto takes GPUs where there are some."""
     classes: list[str] | None = None
     """Class names: of the labels 0, 1, ... where they are numbers, or the classes to use; in this order."""
-    mpp: _Resolutions | None = None
+    mpp: Resolutions | None = None
     """Resolution of the images (µm/px), one for all sources or one for each; a bundle without it labels slides only
     with --tiling.mpp."""
     size_px: int = Field(224, ge=16)

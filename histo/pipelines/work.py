@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from histo.errors import Cause, InputError
+from histo.folders import readable
 from histo.learn.converted import InferencePrecision
-from histo.slides.collection import readable
 from histo.slides.grid import Grid, Region
 from histo.slides.reader import Level
 from histo.slides.resolution import Sampling

@@ -2,28 +2,26 @@
 
 Rule: a file is a candidate if its extension is one of `SLIDE_EXTENSIONS`, or if it is DICOM by its magic number.
 `.mrxs` and `.vms` stand for their companion files. DICOM files of one series in one folder are one slide. Every other
-file is counted by extension. Symbolic links to folders are not followed.
+file is counted by extension. What is passed over, and how links are followed, is the rule of `histo.folders`.
 """
 
 import hashlib
 import os
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from configparser import ConfigParser
 from configparser import Error as ConfigParserError
 from dataclasses import dataclass
 from pathlib import Path
 
-import pydicom
-
+from histo.dicom_head import read_head
 from histo.errors import UsageError
+from histo.folders import Folder, Walk, count_kinds, counted, readable, walk
 from histo.slides.files import readable_file
 
 SLIDE_EXTENSIONS = frozenset(
     ".svs .tif .tiff .ndpi .mrxs .vms .vmu .scn .bif .svslide .czi .dcm".split()  # noqa: SIM905 -- reads as a list
 )
-UNREADABLE_FOLDER = "unreadable folder"
 _LONGEST_INDEX = 2**20
 _BLOCK = 64 * 1024
 _SAMPLES = 64
@@ -47,10 +45,11 @@ class FoundSlide:
 
 @dataclass(frozen=True)
 class Collection:
-    """What a folder holds: slides by `slide_id`, and the number of other files by extension."""
+    """What a folder holds: slides by `slide_id`, the number of other files by extension, and of links followed."""
 
     slides: tuple[FoundSlide, ...]
     others: dict[str, int]
+    linked: int = 0
 
 
 def find_slides(root: Path) -> Collection:
@@ -62,45 +61,34 @@ def find_slides(root: Path) -> Collection:
     if not root.exists():
         raise UsageError(f"--slides {root}: no such file or folder")
     base = root if root.is_dir() else root.parent
+    walked = Walk((Folder(base, (root,), leaf=True),), 0, Counter(), ()) if root.is_file() else walk(root)
     slides: list[FoundSlide] = []
-    others: Counter[str] = Counter()
-    for folder, names in _walk(root, unreadable=lambda _: others.update([UNREADABLE_FOLDER])):
-        found, rest = _group(base, folder, names)
+    rest: list[Path] = []
+    for folder in walked.folders:
+        found, other = _group(base, folder.files)
         slides += found
-        others.update(_kind(Path(name)) for name in rest)
+        rest += other
+    companions = {file for slide in slides for file in slide.files}
+    others = walked.others + count_kinds(path for path in rest if str(path) not in companions)
     if not slides:
-        counted = ", ".join(f"{count} {extension}" for extension, count in sorted(others.items())) or "nothing"
-        raise UsageError(f"--slides {root}: no slides in it; it holds {counted}")
-    companions = _companion_files(slides)
-    kept = {extension: count - companions[extension] for extension, count in others.items()}
-    return Collection(
-        tuple(sorted(slides, key=lambda slide: slide.slide_id)), {k: n for k, n in sorted(kept.items()) if n > 0}
-    )
+        raise UsageError(f"--slides {root}: no slides in it; it holds {counted(others) or 'nothing'}")
+    by_name = sorted(slides, key=lambda slide: slide.slide_id)
+    return Collection(tuple(by_name), dict(sorted(others.items())), walked.linked)
 
 
-def _walk(root: Path, unreadable: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str]]]:
-    if root.is_file():
-        yield root.parent, [root.name]
-        return
-    for folder, folders, names in os.walk(root, onerror=unreadable):
-        folders.sort()
-        yield Path(folder), sorted(names)
-
-
-def _group(base: Path, folder: Path, names: Iterable[str]) -> tuple[list[FoundSlide], list[str]]:
+def _group(base: Path, files: Iterable[Path]) -> tuple[list[FoundSlide], list[Path]]:
     """Split the files of one folder into slides and others."""
     series: dict[str, list[Path]] = {}
-    rest: list[str] = []
-    for name in names:
-        path = folder / name
+    rest: list[Path] = []
+    for path in files:
         if _is_special(path):
-            rest.append(name)
+            rest.append(path)
         elif is_dicom(path):
             series.setdefault(_series(path), []).append(path)
         elif path.suffix.lower() in SLIDE_EXTENSIONS:
-            series[f"file {name}"] = [path, *_companions(path)]
+            series[f"file {path.name}"] = [path, *_companions(path)]
         else:
-            rest.append(name)
+            rest.append(path)
     slides = [
         FoundSlide(_slide_id(paths[0].relative_to(base).as_posix()), str(paths[0]), tuple(map(str, paths)))
         for paths in series.values()
@@ -126,13 +114,8 @@ def is_dicom(path: Path) -> bool:
 
 
 def _series(path: Path) -> str:
-    """Name the series of a DICOM file; one without a series, or too damaged to name it, stands alone."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # pydicom warns of values that do not matter here
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-            series = str(header.SeriesInstanceUID)
-    except Exception:  # noqa: BLE001 -- pydicom raises what its parser runs into; opening the slide says what is wrong
-        series = ""
+    """Name the series of a DICOM file; one that does not name it near its beginning stands alone."""
+    (series,) = read_head(path, ["SeriesInstanceUID"])
     return f"series {series}" if series else f"file {path.name}"
 
 
@@ -165,30 +148,10 @@ def _named_values(path: Path) -> set[str]:
     return {value for section in parser.values() for value in section.values() if value} - {path.name, ".", ".."}
 
 
-def _companion_files(slides: Iterable[FoundSlide]) -> Counter[str]:
-    own = {slide.path for slide in slides}
-    extra = {file for slide in slides for file in slide.files if file not in own and not is_dicom(Path(file))}
-    return Counter(_kind(Path(file)) for file in extra)
-
-
-def _kind(path: Path) -> str:
-    return readable(path.suffix.lower()) or "no extension"
-
-
 def _slide_id(path: str) -> str:
     """Name a slide by its path; one that is not UTF-8 is made readable, and told from others by a hash."""
     name = readable(path)
     return name if name == path else f"{name}~{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
-
-
-def readable(path: str) -> str:
-    """Make a path valid UTF-8: bytes that are not become `%XX`.
-
-    Examples:
-        >>> readable(os.fsdecode(bytes([0x63, 0xE9])))
-        'c%E9'
-    """
-    return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in path)
 
 
 def table_path(slide_id: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,12 @@ class TissueSpec(Spec):
     """Resolution of the tissue mask (µm/px)."""
     exclude_ink: bool = True
     """Leave out pen marks; use the no- form for stains other than haematoxylin and eosin."""
+    any_image: bool = False
+    """Label slides that are no brightfield in colour (fluorescence, grey) all the same, all of each as tissue."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the fingerprint of a result names; `any_image` only where it is set."""
+        return self.model_dump(mode="json", exclude=None if self.any_image else {"any_image"})
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ def plan_slide(
     sampling = choose_sampling(slide, mpp, tiling.tolerance, tiling.allow_upsample)
     grid = _lay_grid(slide, sampling, size_px, tiling.stride_px or size_px)
     try:
-        mask = find_tissue(reader, slide, tissue.mpp, tissue.exclude_ink)
+        mask = find_tissue(reader, slide, tissue.mpp, tissue.exclude_ink, tissue.any_image)
     except ReadError as error:
         raise SlideError(
             Cause.UNREADABLE,

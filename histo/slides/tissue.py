@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from histo.errors import Cause, ReadError, SlideError
 from histo.resample import Pixels, Window
+from histo.slides.brightfield import is_brightfield
 from histo.slides.reader import Level, Reader
 from histo.slides.slide import Slide
 from histo.slides.window import read_window
@@ -128,17 +129,21 @@ class Thumbnail:
     cell_height: float
 
 
-def find_tissue(reader: Reader, slide: Slide, mpp: float = 8.0, exclude_ink: bool = True) -> TissueMask:
+def find_tissue(
+    reader: Reader, slide: Slide, mpp: float = 8.0, exclude_ink: bool = True, any_image: bool = False
+) -> TissueMask:
     """Find the tissue of a slide on a thumbnail of about `mpp` µm per pixel.
 
     What cannot be decoded counts as tissue, so that its tiles are tried; it is tissue for its neighbours too, whence
-    damage never makes the mask smaller.
+    damage never makes the mask smaller. If `any_image`, everything is tissue on a slide that is not brightfield.
 
     Raises:
-        SlideError: If the mask would have more than `MOST_CELLS` pixels.
+        SlideError: If the mask would have more than `MOST_CELLS` pixels, or the slide is not brightfield.
         ReadError: If the level under the thumbnail cannot be decoded anywhere, or in too many places.
     """
     thumbnail = read_thumbnail(reader, slide, mpp)
+    if not is_brightfield(slide.path, _sample(thumbnail), any_image):
+        return TissueMask(np.ones_like(thumbnail.unknown), thumbnail.cell_width, thumbnail.cell_height)
     cell_um = (thumbnail.cell_width * slide.mpp_x, thumbnail.cell_height * slide.mpp_y)
     mask, ink = stained(thumbnail)
     if exclude_ink:

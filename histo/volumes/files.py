@@ -9,6 +9,7 @@ from stat import S_ISREG
 from typing import Literal
 
 from histo.errors import Cause, StudyError
+from histo.folders import count_kinds
 
 Kind = Literal["nifti", "dicom", "other"]
 NIFTI_EXTENSIONS = (".nii", ".nii.gz")
@@ -41,8 +42,7 @@ def sort_files(study_id: str, files: Sequence[Path]) -> SortedFiles:
     by_kind: dict[Kind, list[Path]] = {"nifti": [], "dicom": [], "other": []}
     for file in files:
         by_kind[_checked_kind(study_id, file)].append(file)
-    others = Counter(kind_name(file.name) for file in by_kind["other"])
-    return SortedFiles(tuple(by_kind["nifti"]), tuple(by_kind["dicom"]), others)
+    return SortedFiles(tuple(by_kind["nifti"]), tuple(by_kind["dicom"]), count_kinds(by_kind["other"]))
 
 
 def _checked_kind(study_id: str, file: Path) -> Kind:
@@ -107,29 +107,3 @@ def stem(name: str) -> str:
     """
     ending = next((end for end in (".nii.gz", ".nii") if name.lower().endswith(end)), Path(name).suffix)
     return name[: len(name) - len(ending)] or name
-
-
-def kind_name(name: str) -> str:
-    """Say what extension a file has."""
-    return readable(Path(name).suffix.lower()) or "no extension"
-
-
-def readable(path: str) -> str:
-    """Make a path valid UTF-8: bytes that are not become `%XX`.
-
-    Examples:
-        >>> import os
-        >>> readable(os.fsdecode(bytes([0x63, 0xE9])))
-        'c%E9'
-    """
-    return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in path)
-
-
-def counted(counts: Counter[str]) -> str:
-    """Put counts in words.
-
-    Examples:
-        >>> counted(Counter({".txt": 2, ".json": 1}))
-        '1 .json, 2 .txt'
-    """
-    return ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))

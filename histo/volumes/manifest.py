@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from histo.class_names import check_names, whole_numbers
 from histo.errors import UsageError
 
 Split = Literal["train", "val", "test"]
@@ -41,6 +42,7 @@ def read_manifest(path: Path, flag: str) -> list[ManifestRow]:
     table = _read(where, path)
     _check_columns(where, table.column_names)
     columns = {name: _texts(where, table, name) for name in _COLUMNS}
+    columns["label"] = _labels(where, columns["label"])
     rows: dict[str, int] = {}
     found = []
     for number, values in enumerate(zip(*columns.values(), strict=True), start=1):
@@ -88,9 +90,18 @@ def _texts(where: str, table: pa.Table, name: str) -> list[str | None]:
         or pa.types.is_large_string(kind)
         or pa.types.is_integer(kind)
         or pa.types.is_null(kind)
+        or (pa.types.is_floating(kind) and name == "label")
     ):
         raise UsageError(f"{where}: {name} is {kind}; expected text")
     return [text or None for text in column.cast(pa.string()).to_pylist()]
+
+
+def _labels(where: str, labels: list[str | None]) -> list[str | None]:
+    """Read labels; those that pandas has written as floats are whole numbers again."""
+    given = [label for label in labels if label is not None]
+    check_names(where, given)
+    numbers = whole_numbers(given)
+    return labels if numbers is None else [None if label is None else str(int(float(label))) for label in labels]
 
 
 def _row(where: str, folder: Path, values: dict[str, str | None]) -> ManifestRow:

@@ -15,7 +15,8 @@ import pydicom
 from pydicom.uid import UID
 
 from histo.errors import Cause, StudyError
-from histo.volumes.files import accessible, kind_name
+from histo.folders import kind_name
+from histo.volumes.files import accessible
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _NO_IMAGES = {

@@ -10,10 +10,11 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from histo.errors import Cause, StudyError
+from histo.folders import counted
 from histo.spec import Spec
 from histo.volume_file import Volume
 from histo.volumes.dicom import list_dicom
-from histo.volumes.files import counted, sort_files
+from histo.volumes.files import sort_files
 from histo.volumes.framing import fit
 from histo.volumes.geometry import Oriented, orient
 from histo.volumes.intensity import IntensityWindow, Rule, check_values, percentile_window, zscore_window

@@ -2,7 +2,7 @@
 
 A folder that directly holds images is a study, and so is one that holds nothing else: it becomes a study whose reading
 fails, never one that is left out in silence. Sibling folders whose DICOM files bear one StudyInstanceUID are one study,
-named by their parent. Hidden files and folders are skipped; symbolic links to folders are not followed.
+named by their parent. What is passed over, and how links are followed, is the rule of `histo.folders`.
 
 Of the path above a study, `train`, `val` or `test` in the first place is its split; the next part is its class; the
 next, if there is one, its group (a patient). Where there is none, DICOM's PatientID is the group, else the study's own
@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from histo.class_names import check_names
 from histo.errors import UsageError
-from histo.volumes.files import NIFTI_EXTENSIONS, counted, kind_name, readable, stem
-from histo.volumes.folders import FirstImage, Folder, first_image, walk
+from histo.folders import Folder, Walk, count_kinds, counted, kind_name, readable, walk
+from histo.volumes.files import NIFTI_EXTENSIONS, stem
+from histo.volumes.first_image import FirstImage, first_image
 from histo.volumes.manifest import MANIFEST_EXTENSIONS, SPLITS, ManifestRow, Split, read_manifest
 
 StudyIs = Literal["folder", "file"]
-UNREADABLE_FOLDER = "unreadable folder"
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,11 @@ class FoundStudy:
 
 @dataclass(frozen=True)
 class Studies:
-    """What there is: studies by `study_id`, and the number of files outside of any study by extension."""
+    """What there is: studies by `study_id`, the number of files outside of any by extension, and of links followed."""
 
     studies: tuple[FoundStudy, ...]
     others: dict[str, int]
+    linked: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,27 +87,28 @@ def find_studies(
         rows = read_manifest(root, flag)
         if not rows:
             raise UsageError(f"{flag} {root}: lists no studies")
-        return _sorted([_listed(f"{flag} {root}", row, classes) for row in rows], Counter())
-    others: Counter[str] = Counter()
+        return _sorted([_listed(f"{flag} {root}", row, classes) for row in rows], Counter(), 0)
     base = root if root.is_dir() else root.parent
-    studies = [_located(base, place, classes) for place in _places(root, study_is, others)]
+    walked = walk(root) if root.is_dir() else Walk((Folder(base, (root,), leaf=True),), 0, Counter(), ())
+    others = walked.others.copy()
+    studies = [_located(base, place, classes) for place in _places(root, walked.folders, study_is, others)]
+    check_names(f"{flag} {root}", [study.label for study in studies if study.label is not None])
     if not studies:
         held = counted(others) or "nothing"
         way_out = "; give --study-is folder" if study_is == "file" else ""
         raise UsageError(f"{flag} {root}: no studies in it; it holds {held}{way_out}")
-    return _sorted(studies, others)
+    return _sorted(studies, others, walked.linked)
 
 
-def _sorted(studies: Iterable[FoundStudy], others: Counter[str]) -> Studies:
-    return Studies(tuple(sorted(studies, key=lambda study: study.study_id)), dict(sorted(others.items())))
+def _sorted(studies: Iterable[FoundStudy], others: Counter[str], linked: int) -> Studies:
+    return Studies(tuple(sorted(studies, key=lambda study: study.study_id)), dict(sorted(others.items())), linked)
 
 
-def _places(root: Path, study_is: StudyIs, others: Counter[str]) -> Iterator[_Place]:
+def _places(root: Path, folders: Sequence[Folder], study_is: StudyIs, others: Counter[str]) -> Iterator[_Place]:
     """Yield the studies of a folder, or of one file, and count the other files."""
     if root.is_file():
         yield _Place(root, (root,), first_image((root,)) or FirstImage())
         return
-    folders = list(walk(root, unreadable=lambda _: others.update([UNREADABLE_FOLDER])))
     if study_is == "file":
         for file in (file for folder in folders for file in folder.files):
             if file.name.lower().endswith(NIFTI_EXTENSIONS):
@@ -129,7 +132,7 @@ def _folder_places(root: Path, folders: Sequence[Folder], others: Counter[str]) 
         elif folder.path not in images and folder.leaf and folder.path != root and folder.path.parent not in merged:
             yield _Place(folder.path, folder.files, FirstImage())
         elif folder.path not in images:
-            others.update(kind_name(file.name) for file in folder.files)
+            others.update(count_kinds(folder.files))
 
 
 def _merged(images: dict[Path, FirstImage]) -> Iterator[tuple[Path, list[Path]]]:
@@ -176,7 +179,7 @@ def _files_below(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
-    unreadable: list[Path] = []
-    for folder in walk(path, unreadable=lambda error: unreadable.append(Path(error.filename))):
+    walked = walk(path)
+    for folder in walked.folders:
         yield from folder.files
-    yield from unreadable
+    yield from walked.unreadable

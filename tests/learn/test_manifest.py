@@ -79,7 +79,7 @@ def test_whole_numbers_are_numbers_of_classes(tmp_path: Path) -> None:
         assert read_sources([path]).classes == ("0", "1")
 
 
-@pytest.mark.parametrize("labels", ["001,002", "1,2a", "1.0,2.0", "-1,2"])
+@pytest.mark.parametrize("labels", ["001,002", "1,2a", "1.5,2.0", "01.0,2.0", "-1,2"])
 def test_other_text_stays_text(tmp_path: Path, labels: str) -> None:
     one, two = labels.split(",")
 

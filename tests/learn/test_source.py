@@ -1,13 +1,18 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from trees import There, links, plant, tie, trees
 
 from histo.errors import UsageError
+from histo.folders import walk
 from histo.learn.source import read_sources, read_test, with_test
 from histo.learn.survey import survey, tile_mpp
 
@@ -29,6 +34,209 @@ def test_class_folders_become_classes_in_alphabetical_order(tmp_path: Path) -> N
     assert [case.case_id for case in source.cases] == ["ADI/a.png", "ADI/b.tif", "TUM/a.png", "TUM/b.tif"]
     assert source.labels().tolist() == [0, 0, 1, 1]
     assert source.images.load(3)[0, 0].tolist() == [30, 30, 30]
+
+
+@pytest.mark.parametrize("ending", ["jpg", "JPEG", "jpe", "jfif", "png", "ppm", "pgm", "bmp", "tif", "TIFF", "webp"])
+def test_what_an_image_folder_takes_is_taken(tmp_path: Path, ending: str) -> None:
+    save(tmp_path / "A" / f"a.{ending}", 7, mode="L" if ending == "pgm" else "RGB")
+    save(tmp_path / "B" / "x" / "y" / f"b.{ending}", 7, mode="L" if ending == "pgm" else "RGB")
+
+    source = read_sources([tmp_path])
+
+    assert [case.case_id for case in source.cases] == [f"A/a.{ending}", f"B/x/y/b.{ending}"]
+    assert source.images.load(1).shape == (8, 8, 3)
+    assert source.others == {}
+
+
+def test_the_class_of_a_nested_image_is_the_first_folder(tmp_path: Path) -> None:
+    for place in ("TUM/p1/a.png", "TUM/p2/a.png", "STR/p1/x/a.png", "STR/b.png"):
+        save(tmp_path / place, 1)
+
+    source = read_sources([tmp_path])
+
+    named = {case.case_id: source.classes[case.label] for case in source.cases}
+    assert named == {"STR/b.png": "STR", "STR/p1/x/a.png": "STR", "TUM/p1/a.png": "TUM", "TUM/p2/a.png": "TUM"}
+
+
+def test_what_is_not_taken_of_class_folders_is_counted_by_kind(tmp_path: Path) -> None:
+    for place in ("A/a.png", "B/a.png", "A/.ipynb_checkpoints/a.png", "A/._a.png", "__MACOSX/A/a.png", "stray.png"):
+        save(tmp_path / place, 1)
+    for place in ("A/a.gif", "A/x/b.gif", "B/notes.txt", "README"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).touch()
+    (tmp_path / "A" / "gone.png").symlink_to("nowhere")
+
+    source = read_sources([tmp_path])
+
+    assert source.others == {
+        ".gif": 2,
+        ".png": 1,
+        ".txt": 1,
+        "__MACOSX": 1,
+        "hidden": 2,
+        "no extension": 1,
+        "no regular file": 1,
+    }
+    assert source.describe() == (
+        "2 images of 2 classes (and other files: 2 .gif, 1 .png, 1 .txt, 1 __MACOSX, 2 hidden, 1 no extension, "
+        "1 no regular file)"
+    )
+
+
+def test_linked_class_folders_are_followed_and_counted(tmp_path: Path) -> None:
+    for place in ("far/TUM/a.png", "far/deep/b.png", "data/STR/a.png"):
+        save(tmp_path / place, 1)
+    (tmp_path / "data" / "TUM").symlink_to(tmp_path / "far" / "TUM", target_is_directory=True)
+    (tmp_path / "data" / "STR" / "more").symlink_to(tmp_path / "far" / "deep", target_is_directory=True)
+
+    source = read_sources([tmp_path / "data"])
+
+    assert [case.case_id for case in source.cases] == ["STR/a.png", "STR/more/b.png", "TUM/a.png"]
+    assert source.describe() == "3 images of 2 classes (2 linked folders followed)"
+
+
+@settings(max_examples=50)
+@given(trees, trees, trees, links)
+def test_of_any_tree_of_class_folders_what_is_taken_and_what_is_counted_is_all_that_is_there(
+    one: dict[str, Any], two: dict[str, Any], beside: dict[str, Any], wanted: list[tuple[int, str, int]]
+) -> None:
+    with TemporaryDirectory() as place:
+        root = Path(place) / "root"
+        plant(root, {"one": without_volumes(one), "two": without_volumes(two)})
+        plant(Path(place) / "beside", without_volumes(beside))
+        tie(Path(place), wanted)
+        walked, there = walk(root), There().look(str(root))
+        tops = {top for folder in walked.folders if (top := folder.path.relative_to(root).parts[:1])}
+        for number, (top,) in enumerate(tops):
+            (root / top / f"always{number}.png").touch()
+            there.files.add(f"always{number}")
+
+        source = read_sources([root])
+
+        doors = there.doors - (len(there.folders) - 1)
+        assert len(source.cases) + sum(source.others.values()) == len(there.files) + there.passed_over + doors
+
+
+def without_volumes(tree: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: below and without_volumes(below)
+        for name, below in tree.items()
+        if below is not None or not name.endswith(".nii.gz")
+    }
+
+
+def written(path: Path, labels: list[str]) -> Path:
+    """Write a source of one image for each label, in the form that the path's ending names."""
+    pixels = np.zeros((len(labels), 8, 8, 3), np.uint8)
+    if path.suffix == ".npz":
+        np.savez(path, data=pixels, labels=np.array(labels))
+        return path
+    save(path.parent / "pictures" / "a.png", 1)
+    image = (path.parent / "pictures" / "a.png").read_bytes()
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({"image": [image] * len(labels), "label": labels}), path)
+    elif path.suffix == ".csv":
+        path.write_text("path,label\n" + "".join(f"{i}.png,{label}\n" for i, label in enumerate(labels)))
+    else:
+        for label in labels:
+            save(path / label / "a.png", 1)
+    return path
+
+
+@pytest.mark.parametrize("pair", [("TUM", "TUM "), ("TUM", "tum"), ("T UM", "TUM"), ("caf\u00e9", "cafe\u0301")])
+@pytest.mark.parametrize("name", ["t.npz", "t.csv", "t.parquet", "t"])
+def test_labels_that_differ_only_in_blanks_case_or_form_are_refused_by_both_names(
+    tmp_path: Path, name: str, pair: tuple[str, str]
+) -> None:
+    source = written(tmp_path / name, [*pair, "STR"])
+
+    with pytest.raises(UsageError, match=r"differ only in blanks or case") as caught:
+        read_sources([source])
+
+    assert all(repr(label) in str(caught.value) for label in pair)
+
+
+def test_labels_of_two_sources_or_of_the_settings_are_not_written_in_two_ways(tmp_path: Path) -> None:
+    one, two = written(tmp_path / "a.npz", ["TUM", "STR"]), written(tmp_path / "b.npz", ["tum", "STR"])
+
+    with pytest.raises(UsageError, match="'TUM' and 'tum' differ only in blanks or case"):
+        read_sources([one, two])
+    with pytest.raises(UsageError, match="'TUM' and 'tum' differ only in blanks or case"):
+        read_sources([two], ["TUM", "STR"])
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "npz"])
+def test_whole_numbers_that_pandas_wrote_as_floats_are_whole_numbers(tmp_path: Path, ending: str) -> None:
+    path, labels, pixels = tmp_path / f"t.{ending}", [1.0, 0.0, 11.0], np.zeros((3, 8, 8, 3), np.uint8)
+    if ending == "npz":
+        np.savez(path, data=pixels, labels=np.array(labels))
+    elif ending == "parquet":
+        pq.write_table(pa.table({"path": ["a.png", "b.png", "c.png"], "label": labels}), path)
+    else:
+        path.write_text("path,label\na.png,1.0\nb.png,0.0\nc.png,11.0\n")
+
+    source = read_sources([path])
+
+    assert source.classes == tuple(map(str, range(12)))
+    assert source.labels().tolist() == [1, 0, 11]
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_floats_of_any_precision_may_be_whole_numbers(tmp_path: Path, kind: type[np.floating[Any]]) -> None:
+    np.savez(tmp_path / "t.npz", data=np.zeros((2, 8, 8, 3), np.uint8), labels=np.array([0, 1], kind))
+
+    assert read_sources([tmp_path / "t.npz"]).labels().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("value", [0.5, float("nan"), float("inf"), -1.0])
+def test_floats_that_are_no_whole_numbers_from_0_are_no_labels(tmp_path: Path, value: float) -> None:
+    np.savez(tmp_path / "t.npz", data=np.zeros((2, 8, 8, 3), np.uint8), labels=np.array([0.0, value]))
+    pq.write_table(pa.table({"path": ["a.png", "b.png"], "label": [0.0, value]}), tmp_path / "t.parquet")
+
+    for name in ("t.npz", "t.parquet"):
+        with pytest.raises(UsageError, match="label"):
+            read_sources([tmp_path / name])
+
+
+def test_folders_of_splits_are_not_taken_for_classes(tmp_path: Path) -> None:
+    for place in ("train/TUM/a.png", "train/STR/a.png", "test/TUM/b.png", "test/STR/b.png"):
+        save(tmp_path / place, 1)
+
+    with pytest.raises(UsageError, match=r"its folders are splits \(test, train\), not classes; give --data .*/train"):
+        read_sources([tmp_path])
+
+
+def test_a_class_without_images_is_refused_with_what_the_source_holds(tmp_path: Path) -> None:
+    save(tmp_path / "A" / "a.png", 1)
+    (tmp_path / "B").mkdir()
+    (tmp_path / "B" / "b.gif").touch()
+
+    with pytest.raises(UsageError, match=r"no images for class B \(.*\); beside images the source holds 1 \.gif"):
+        read_sources([tmp_path])
+
+
+def test_images_of_classes_that_are_not_asked_for_are_counted(tmp_path: Path) -> None:
+    for place in ("A/a.png", "B/a.png", "C/a.png", "C/x/b.png"):
+        save(tmp_path / place, 1)
+    np.savez(tmp_path / "t.npz", data=np.zeros((3, 8, 8, 3), np.uint8), labels=np.array(["A", "B", "C"]))
+
+    folder, table = read_sources([tmp_path], ["A", "B"]), read_sources([tmp_path / "t.npz"], ["A", "B"])
+
+    assert (folder.others["images of other classes"], table.others) == (2, {"images of other classes": 1})
+
+
+def test_arrays_and_files_beside_a_table_are_counted(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "t.npz", train_images=pixels, train_labels=np.array([0, 1]), test_images=pixels)
+    table = tmp_path / "table"
+    save(table / "A" / "a.png", 1)
+    image = (table / "A" / "a.png").read_bytes()
+    pq.write_table(pa.table({"image": [image, image], "label": ["A", "B"]}), table / "part.parquet")
+    (table / "run.json").touch()
+    (table / "._part.parquet").write_bytes(b"macOS")
+
+    assert read_sources([tmp_path / "t.npz"]).others == {"array test_images": 1}
+    assert read_sources([table]).others == {"folder": 1, "hidden": 1}
 
 
 def test_named_classes_choose_folders_and_their_order(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from histo.errors import UsageError
+from histo.learn.bundle import TileInput
 from histo.learn.source import Source, read_sources
-from histo.learn.survey import check_broken, survey, tile_mpp
+from histo.learn.survey import check_broken, check_field, survey, tile_mpp
 
 
 def save(path: Path, level: int, size: tuple[int, int] = (8, 8)) -> None:
@@ -84,6 +85,33 @@ def test_the_content_hash_is_of_the_pixels(tmp_path: Path) -> None:
     first, second, third = survey(read_sources([tmp_path])).content_hashes
 
     assert first == second != third
+
+
+def seen(size_px: int, mpp: float | None) -> TileInput:
+    return TileInput(size_px=size_px, mpp=mpp, mean=(0.0,) * 3, std=(1.0,) * 3)
+
+
+def test_images_of_the_bundles_field_are_resampled_whatever_their_pixels(tmp_path: Path) -> None:
+    source = broken_source(tmp_path, bad=1, good=2)  # of 8 px
+    found = survey(source)
+
+    assert check_field([1.0], source, found, seen(16, 0.5)) is None
+    assert check_field([0.5], source, found, seen(8, 0.505)) is None
+
+
+def test_images_of_another_field_than_the_bundles_are_refused(tmp_path: Path) -> None:
+    source = broken_source(tmp_path, bad=0, good=2)
+
+    with pytest.raises(UsageError, match=r"--mpp 1\.18: images of .* show 9\.44 µm, the bundle .* 4 µm \(8 px at 0\.5"):
+        check_field([1.18], source, survey(source), seen(8, 0.5))
+
+
+def test_a_resolution_that_is_not_known_is_said(tmp_path: Path) -> None:
+    source = broken_source(tmp_path, bad=0, good=2)
+    found = survey(source)
+
+    assert "that of the images is not known" in str(check_field(None, source, found, seen(8, 0.5)))
+    assert "the bundle does not say" in str(check_field([0.5], source, found, seen(8, None)))
 
 
 def test_the_fingerprint_changes_with_pixels_and_labels(tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import tifffile
 from label_loop import label as label_slide
@@ -20,6 +21,7 @@ from histo.demo.textures import GLASS
 from histo.pipelines.work import LabelJob
 from histo.resample import Pixels
 from histo.slides.collection import Collection, find_slides
+from histo.slides.plan import TissueSpec
 
 CLASSES = ("MUS", "STR", "TUM")
 GLASS_ONLY = np.full((600, 700, 3), GLASS, np.uint8)
@@ -49,6 +51,26 @@ def pen_on_glass() -> Pixels:
     image = GLASS_ONLY.copy()
     image[100:400, 50:650] = (40, 80, 190)
     return image
+
+
+def glowing() -> Pixels:
+    """Return a specimen that is blue where it is dense, on black."""
+    dense = 255 - IMAGE.min(axis=2, keepdims=True)
+    dense[:, :400] = 0
+    return (dense * np.array((0.1, 0.15, 1.0))).astype(np.uint8)
+
+
+def grey() -> Pixels:
+    return IMAGE.mean(axis=2).astype(np.uint8)
+
+
+def write_raw(path: Path, pixels: npt.NDArray[np.integer[Any]]) -> None:
+    """Write a slide of one level without loss, of 0.25 µm per pixel: grey `(H, W)`, or of 16 bits."""
+    kind = "minisblack" if pixels.ndim == 2 else "rgb"
+    tifffile.imwrite(
+        path, pixels, tile=(64, 64), photometric=kind, compression="zlib", metadata=None,
+        resolution=(40_000, 40_000), resolutionunit="CENTIMETER",
+    )  # fmt: skip
 
 
 def write_uneven(path: Path) -> None:
@@ -92,6 +114,9 @@ CASES = (
     Case("one level.tif", lambda path: write(path, downsamples=(1,)), "ok"),
     Case("level missing.tif", lambda path: write(path, downsamples=(1, 16)), "ok"),
     Case("uneven.tif", write_uneven, "ok"),
+    Case("fluorescence.tif", lambda path: write(path, glowing()), "failed", "not_brightfield", "as in fluorescence"),
+    Case("grey.tif", lambda path: write_raw(path, grey()), "failed", "not_brightfield", "it is grey"),
+    Case("12 bits.tif", lambda path: write_raw(path, np.uint16(IMAGE) * 16), "failed", "not_brightfield", "black ("),
 )  # fmt: skip
 
 
@@ -105,6 +130,18 @@ def test_a_file_becomes_what_it_is_and_its_error_says_what_to_do(case: Case, job
     assert case.remedy in (row["error"] or "")
     assert case.status != "failed" or case.name in row["error"]
     assert (row["tiles_path"] is None) == (case.status == "failed")
+
+
+def test_a_slide_that_is_not_brightfield_is_labelled_where_it_is_asked_for(job: LabelJob, folder: Path) -> None:
+    write(folder / "fluorescence.tif", glowing())
+    asked = replace(job, tissue=TissueSpec(any_image=True).settings())
+
+    failed = label(job, find_slides(folder))["fluorescence.tif"]
+    labelled = label(asked, find_slides(folder))["fluorescence.tif"]
+
+    assert (failed["status"], failed["error_code"]) == ("failed", "not_brightfield")
+    assert labelled["status"] == "ok"
+    assert labelled["n_tiles"] == len(rows_of(asked.out / labelled["tiles_path"])) > 0
 
 
 def test_a_bad_file_does_not_touch_the_good_one_beside_it(job: LabelJob, folder: Path) -> None:
@@ -191,7 +228,7 @@ NAMES = (
     "x" * 251 + ".tif",
     "new\nline\ttab.tif",
     "%2F..%00\\.tif",
-    "_hidden/.from/~readers.tif",
+    "_hidden/_from/~readers.tif",
     "a/b/c/d/e/f/deep.tif",
 )
 

@@ -38,7 +38,9 @@ def test_metrics_and_predictions_are_those_of_the_bundle(bundle: Path, joined_ra
 
 
 @INLINE
-def test_only_the_test_part_of_a_file_with_parts_is_used(bundle: Path, tmp_path: Path) -> None:
+def test_only_the_test_part_of_a_file_with_parts_is_used_and_the_rest_is_said(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pixels = np.zeros((4, 32, 32, 3), np.uint8)
     np.savez(
         tmp_path / "t.npz",
@@ -51,6 +53,29 @@ def test_only_the_test_part_of_a_file_with_parts_is_used(bundle: Path, tmp_path:
     main(["evaluate", "--model", str(bundle), "--data", str(tmp_path / "t.npz"), "--out", str(tmp_path / "out")])
 
     assert [row["case_id"] for row in rows_of(tmp_path / "out" / "predictions.parquet")] == ["t.npz#test_images/0"]
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first == "1 images of 3 classes (and other files: 4 images of other parts)"
+
+
+@INLINE
+def test_the_resolution_of_the_images_is_compared_with_the_bundles(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), np.uint8)
+    np.savez(tmp_path / "t.npz", images=images, labels=np.arange(3))
+    given = read_bundle(bundle).input
+    flags = ["--model", str(bundle), "--data", str(tmp_path / "t.npz"), "--resamples", "0"]
+
+    unknown = evaluate(tmp_path / "unknown", *flags)
+    said = capsys.readouterr().out
+    refused = evaluate(tmp_path / "refused", *flags, "--mpp", str(2.36 * given.mpp))
+    error = capsys.readouterr().err
+    fitting = evaluate(tmp_path / "fitting", *flags, "--mpp", str(given.mpp * given.size_px / 224))
+
+    assert (unknown, refused, fitting) == (0, 2, 0)
+    assert "resolution: that of the images is not known; the bundle expects tiles of" in said
+    assert "the bundle was trained on tiles of" in error
+    assert "resolution:" not in capsys.readouterr().out
 
 
 @INLINE

@@ -66,22 +66,25 @@ def test_a_table_reads_as_the_sources_it_was_made_of(
     assert [part.name for part in parts] == [f"part-{i:05d}.parquet" for i in range(5)]
     assert pq.read_metadata(parts[0]).num_row_groups == 4
     assert (record["n_cases"], record["broken"], record["exit_code"]) == (66, [], 0)
+    assert (record["other_files"], record["linked_folders"]) == (dict(original.others), 0)
     assert record["data_fingerprint"] == survey(original).fingerprint(original)
 
 
 def test_broken_images_are_left_out_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = make_folder(tmp_path / "folder", 9, broken=2)
+    (data / "A" / "film.gif").touch()
     command = ["prepare", "tiles", "--data", str(data), "--out", str(tmp_path / "table")]
 
     refused = main(command)
-    said, left = capsys.readouterr().err, list((tmp_path / "table").glob("*.parquet"))
+    shown, left = capsys.readouterr(), list((tmp_path / "table").glob("*.parquet"))
     listed = json.loads((tmp_path / "table" / "run.json").read_text())
     code = main([*command, "--max-broken", "0.1"])
 
     record = json.loads((tmp_path / "table" / "run.json").read_text())
     original, table = read_sources([data]), read_sources([tmp_path / "table"])
     assert (refused, left, listed["exit_code"], len(listed["broken"])) == (2, [], 2, 2)
-    assert "2 of 20 images cannot be used, more than --max-broken 0.01 allows" in said
+    assert "2 of 20 images cannot be used, more than --max-broken 0.01 allows" in shown.err
+    assert shown.out.startswith("20 images of 2 classes (and other files: 1 .gif)\n")
     assert code == 0
     assert "broken1.png: not a readable image" in capsys.readouterr().out
     assert [Path(error.split(":")[0]).name for error in record["broken"]] == ["broken0.png", "broken1.png"]

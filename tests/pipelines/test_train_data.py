@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from histo.errors import UsageError
 from histo.learn.history import History
 from histo.pipelines.cases import check_unchanged, read_splits, write_cases
+from histo.pipelines.train import summary
 from histo.pipelines.train_data import TrainingData, gather, read_training_source
 from histo.pipelines.train_spec import TrainSpec
 from histo.spec import read_spec
@@ -37,6 +39,18 @@ def test_splits_have_the_shares_and_the_seed_that_were_asked_for(tiles: Path, tm
         "train": 9, "val": 9, "test": 18,
     }  # fmt: skip
     assert splits("--seed", "1") != splits() == splits("--seed", "0")
+
+
+def test_the_first_line_says_what_was_not_taken(tmp_path: Path) -> None:
+    for name in ("A", "B"):
+        (tmp_path / "tiles" / name).mkdir(parents=True)
+        (tmp_path / "tiles" / name / "film.gif").touch()
+        for number, pixels in enumerate(noise(8, seed=ord(name))):
+            Image.fromarray(pixels).save(tmp_path / "tiles" / name / f"{number}.png")
+
+    first, *_ = summary(gathered(tmp_path / "tiles", tmp_path / "run", "--split.val-fraction", "0.25")).splitlines()
+
+    assert first == "16 images of 2 classes (and other files: 2 .gif): 12 train, 4 val"
 
 
 def test_a_subset_is_drawn_before_the_split(tiles: Path, tmp_path: Path) -> None:
@@ -68,8 +82,6 @@ def test_an_image_in_training_and_in_the_test_set_is_an_error_unless_it_is_allow
 
 
 def test_few_broken_images_are_left_out_and_named(tmp_path: Path) -> None:
-    from PIL import Image  # noqa: PLC0415 -- only here
-
     for number, pixels in enumerate(noise(12)):
         folder = tmp_path / "tiles" / f"{'AB'[number % 2]}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,19 +1,22 @@
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, VLWholeSlideMicroscopyImageStorage, generate_uid
+from trees import There, links, plant, tie, trees
 
 from histo.errors import UsageError
+from histo.folders import readable
 from histo.slides.collection import (
     SLIDE_EXTENSIONS,
     FoundSlide,
     digest,
     find_slides,
-    readable,
     sampled_blocks,
     table_path,
 )
@@ -66,7 +69,7 @@ def test_other_files_are_counted_by_extension(tmp_path: Path) -> None:
     collection = find_slides(tmp_path)
 
     assert [slide.slide_id for slide in collection.slides] == ["s.svs"]
-    assert collection.others == {".jpg": 1, ".txt": 2, "no extension": 2}
+    assert collection.others == {".jpg": 1, ".txt": 2, "hidden": 1, "no extension": 1}
 
 
 def test_slides_are_named_by_their_path_and_sorted_by_name(tmp_path: Path) -> None:
@@ -96,12 +99,52 @@ def test_a_link_to_a_file_is_a_slide(tmp_path: Path) -> None:
     assert ids(tmp_path / "slides") == ["linked.svs"]
 
 
-def test_a_link_to_a_folder_is_not_followed(tmp_path: Path) -> None:
+def test_links_to_folders_are_followed_each_folder_once_and_counted(tmp_path: Path) -> None:
     touch(tmp_path, "elsewhere/s.svs", "slides/t.svs")
     (tmp_path / "slides" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (tmp_path / "slides" / "loop").symlink_to(tmp_path / "slides", target_is_directory=True)
 
-    assert ids(tmp_path / "slides") == ["t.svs"]
+    collection = find_slides(tmp_path / "slides")
+
+    assert [slide.slide_id for slide in collection.slides] == ["linked/s.svs", "t.svs"]
+    assert (collection.linked, collection.others) == (1, {"linked folder met before": 1})
+
+
+def test_a_folder_of_nothing_but_links_holds_slides(tmp_path: Path) -> None:
+    touch(tmp_path, "one/s.svs", "two/s.svs")
+    (tmp_path / "slides").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "slides" / name).symlink_to(tmp_path / name, target_is_directory=True)
+
+    assert ids(tmp_path / "slides") == ["one/s.svs", "two/s.svs"]
+
+
+def test_copies_that_systems_keep_of_a_slide_are_no_slides(tmp_path: Path) -> None:
+    touch(tmp_path, "s.tif", "._s.tif", ".snapshot/s.tif", ".Trash-1000/files/s.tif", "__MACOSX/._s.tif", "a/.c/s.svs")
+
+    collection = find_slides(tmp_path)
+
+    assert [slide.slide_id for slide in collection.slides] == ["s.tif"]
+    assert collection.others == {"hidden": 4, "__MACOSX": 1}
+
+
+@settings(max_examples=50)
+@given(trees, trees, links)
+def test_of_any_tree_what_is_taken_and_what_is_counted_is_all_that_is_there(
+    tree: dict[str, Any], beside: dict[str, Any], wanted: list[tuple[int, str, int]]
+) -> None:
+    with TemporaryDirectory() as place:
+        root = Path(place) / "root"
+        plant(root, tree | {"always.svs": None})
+        plant(Path(place) / "beside", beside)
+        tie(Path(place), wanted)
+
+        collection, there = find_slides(root), There().look(str(root))
+
+        taken = [file for slide in collection.slides for file in slide.files]
+        doors = there.doors - (len(there.folders) - 1)
+        assert len({os.path.realpath(file) for file in taken}) == len(taken)
+        assert len(taken) + sum(collection.others.values()) == len(there.files) + there.passed_over + doors
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@ import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from trees import There, links, plant, tie, trees
 from volumes import fake_dicom as fake
 
 from histo.errors import UsageError
@@ -118,23 +121,66 @@ def test_files_outside_of_studies_are_counted(tmp_path: Path) -> None:
     for name in ("labels.csv", "notes.TXT", "more.txt", "LICENSE", ".hidden"):
         (tmp_path / name).write_text("x")
 
-    assert find_studies(tmp_path).others == {".csv": 1, ".txt": 2, "no extension": 1}
+    assert find_studies(tmp_path).others == {".csv": 1, ".txt": 2, "hidden": 1, "no extension": 1}
 
 
-def test_hidden_things_and_linked_folders_are_left_alone(tmp_path: Path) -> None:
+def test_hidden_things_are_left_alone_and_linked_folders_followed(tmp_path: Path) -> None:
     root = tmp_path / "studies"
     nifti(
         root / "s1" / "a.nii",
         root / "s1" / "._a.nii",
         root / ".cache" / "s0" / "a.nii",
+        root / "__MACOSX" / "s1" / "a.nii",
         tmp_path / "far" / "s9" / "a.nii",
     )
+    (root / "again").symlink_to(root / "s1", target_is_directory=True)
     (root / "link").symlink_to(tmp_path / "far" / "s9", target_is_directory=True)
 
-    studies = found(root)
+    result = find_studies(root)
 
-    assert sorted(studies) == ["s1"]
-    assert studies["s1"].files == (root / "s1" / "a.nii",)
+    assert {study.study_id: study.files for study in result.studies} == {
+        "link": (root / "link" / "a.nii",),
+        "s1": (root / "s1" / "a.nii",),
+    }
+    assert (result.linked, result.others) == (1, {"__MACOSX": 1, "hidden": 2, "linked folder met before": 1})
+
+
+def test_labels_of_a_manifest_are_written_in_one_way_and_whole_numbers_as_such(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("study,label\ns1,TUM\ns2,tum\n")
+    (tmp_path / "b.csv").write_text("study,label\ns1,0.0\ns2,1.0\ns3,\n")
+    pq.write_table(pa.table({"study": ["s1", "s2"], "label": [0.0, 1.0]}), tmp_path / "c.parquet")
+
+    with pytest.raises(UsageError, match="'TUM' and 'tum' differ only in blanks or case"):
+        found(tmp_path / "a.csv")
+    labels = [[study.label for study in found(tmp_path / name).values()] for name in ("b.csv", "c.parquet")]
+
+    assert labels == [["0", "1", None], ["0", "1"]]
+
+
+def test_class_folders_of_studies_are_written_in_one_way(tmp_path: Path) -> None:
+    nifti(tmp_path / "MTS" / "s1" / "a.nii", tmp_path / "mts" / "s2" / "a.nii")
+
+    with pytest.raises(UsageError, match="'MTS' and 'mts' differ only in blanks or case"):
+        found(tmp_path)
+
+
+@settings(max_examples=50)
+@given(trees, trees, links)
+def test_of_any_tree_every_file_is_in_one_study_or_counted(
+    tree: dict[str, Any], beside: dict[str, Any], wanted: list[tuple[int, str, int]]
+) -> None:
+    with TemporaryDirectory() as place:
+        root = Path(place) / "root"
+        plant(root, tree | {"always": {"a.nii": None}})
+        plant(Path(place) / "beside", beside)
+        tie(Path(place), wanted)
+
+        result, there = find_studies(root), There().look(str(root))
+
+        taken = [file for study in result.studies for file in study.files]
+        doors = there.doors - (len(there.folders) - 1)
+        assert len({os.path.realpath(file) for file in taken}) == len(taken)
+        assert len(taken) + sum(result.others.values()) == len(there.files) + there.passed_over + doors
 
 
 def test_every_nifti_file_may_be_a_study(tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""Names of classes, as people and programs write them."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from histo.errors import UsageError
+
+_WHOLE = re.compile(r"(0|[1-9][0-9]{0,8})(\.0+)?")
+
+
+def written_alike(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return two names that differ only in blanks, in case, or in how Unicode writes them; None if there are none.
+
+    Examples:
+        >>> written_alike(["TUM", "STR", "TUM "])
+        ('TUM', 'TUM ')
+    """
+    first: dict[str, str] = {}
+    for name in names:
+        plain = "".join(unicodedata.normalize("NFKC", name).casefold().split())
+        if first.setdefault(plain, name) != name:
+            return first[plain], name
+    return None
+
+
+def check_names(where: str, names: Iterable[str]) -> None:
+    """Make sure that no class is written in two ways.
+
+    Raises:
+        UsageError: If one is; `where` begins its message.
+    """
+    pair = written_alike(sorted(set(names)))
+    if pair is not None:
+        raise UsageError(
+            f"{where}: labels {pair[0]!r} and {pair[1]!r} differ only in blanks or case, and would be two classes; "
+            "write them alike"
+        )
+
+
+def whole_numbers(texts: Sequence[str]) -> list[int] | None:
+    """Read labels that are numbers: all of them whole, without leading zeros; pandas may have written `1` as `1.0`.
+
+    Examples:
+        >>> whole_numbers(["0", "12"]), whole_numbers(["0.0", "1.0"])
+        ([0, 12], [0, 1])
+        >>> whole_numbers(["0", "01"]) is whole_numbers(["0.5", "1.0"]) is None
+        True
+    """
+    matches = [_WHOLE.fullmatch(text) for text in texts]
+    return [int(match[1]) for match in matches if match] if all(matches) else None
