@@ -19,5 +19,5 @@ Read the modules in the order of the data:
   `label` (with `label_spec`, `lock`, `resume`, `label_run`, `plans`, `planning`, `pool`, `region`, `isolation`, `work`,
   `parts`, `ledger`), `evaluate` (with `predict_cases`, `past_run`), `prepare_tiles`,
   `prepare_volumes` and `label_studies` (with `study_work`, `study_ledger`, `study_run`); only these import ray
-- beneath them: `resample`, `tables`, `volume_file`, `store`, `spec`, `errors`
+- beneath them: `resample`, `tables`, `volume_file`, `store`, `spec`, `regular_file`, `errors`
 """
