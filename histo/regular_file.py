@@ -11,6 +11,8 @@ from typing import BinaryIO
 
 DOCUMENT_BYTES = 64 * 2**20
 """More than any document has that a person or histo writes: JSON, YAML."""
+WEIGHTS_BYTES = 64 * 2**30
+"""More than the weights of any network have that is trained here."""
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",

@@ -18,6 +18,8 @@ from histo.learn.layout import TILES, Layout, Task, TileLayout, VolumeLayout
 MODEL_JSON = "model.json"
 WEIGHTS = "model.safetensors"
 HEAD_WEIGHT = "head.linear.weight"
+BACKBONE_NAME = r"[A-Za-z0-9_]{1,100}(\.[A-Za-z0-9_.\-]{1,100})?"
+"""A plain name, with the tag of its weights or without; others lead timm to a hub, or to a folder."""
 
 
 class _Record(BaseModel):

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,30 @@ def copy(bundle: Path, tmp_path: Path) -> Path:
 def edit(folder: Path, **changes: Any) -> None:
     path = folder / MODEL_JSON
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "missing", "code", "pipe", "other"])
+def test_a_damaged_state_is_one_line_that_never_recommends_to_run_it(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    torch.save({"position": {}, "optimizer": {}}, path)
+    content = path.read_bytes()
+    path.unlink()
+    match damage:
+        case "cut":
+            path.write_bytes(content[: len(content) // 2])
+        case "empty":
+            path.touch()
+        case "code":
+            torch.save({"position": print}, path)
+        case "pipe":
+            os.mkfifo(path)
+        case "other":
+            path.write_bytes(content)
+
+    with pytest.raises(UsageError, match=r"state\.pt: missing or damaged") as caught:
+        read_state(tmp_path)
+
+    assert "weights_only" not in str(caught.value)
 
 
 def test_a_bundle_reads_back_as_the_same_network(bundle: Path, tmp_path: Path) -> None:
