@@ -6,8 +6,8 @@ A pipe, a socket or a device may keep a reader waiting for ever, or never end.
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 DOCUMENT_BYTES = 64 * 2**20
 """More than any document has that a person or histo writes: JSON, YAML."""
@@ -22,7 +22,7 @@ _KINDS = {
 }
 
 
-def open_regular(path: Path, most_bytes: int | None = None) -> BinaryIO:
+def open_regular(path: Path, most_bytes: int | None = None) -> BufferedReader:
     """Open a file for reading, without ever waiting for what it is.
 
     Args:

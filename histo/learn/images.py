@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from histo.errors import ImageError, UsageError
 from histo.learn.layout import TILES, Layout
@@ -112,7 +112,7 @@ def _limit() -> str:
     return f"{MOST_PIXELS:,} pixels, {math.isqrt(MOST_PIXELS)} x {math.isqrt(MOST_PIXELS)}"
 
 
-def _check_size(name: str, image: Image.Image) -> None:
+def _check_size(name: str, image: ImageFile.ImageFile) -> None:
     """Refuse by its header, before anything is decoded, what has no pixels, or too many to be held."""
     width, height = image.size
     if width < 1 or height < 1:
@@ -124,7 +124,7 @@ def _check_size(name: str, image: Image.Image) -> None:
         raise ImageError(f"{name}: {width} x {height} px, more than {_limit()}; cut it into tiles, or shrink it")
 
 
-def _check_single(name: str, image: Image.Image, data: bytes) -> None:
+def _check_single(name: str, image: ImageFile.ImageFile, data: bytes) -> None:
     """Refuse a file of several images, of which all but the first would be left out."""
     if getattr(image, "is_animated", False) or (image.format == "PPM" and _has_second(image, data)):
         raise ImageError(
@@ -133,7 +133,7 @@ def _check_single(name: str, image: Image.Image, data: bytes) -> None:
         )
 
 
-def _has_second(image: Image.Image, data: bytes) -> bool:
+def _has_second(image: ImageFile.ImageFile, data: bytes) -> bool:
     """Whether an image of binary PPM, which says nothing of its number, is followed by another."""
     width, height = image.size
     row = (width + 7) // 8 if image.mode == "1" else width * len(image.getbands())
@@ -142,7 +142,7 @@ def _has_second(image: Image.Image, data: bytes) -> bool:
     return data[1:2] in b"456" and rest[:1] == b"P" and rest[1:2].isdigit()
 
 
-def _check_depth(name: str, image: Image.Image) -> None:
+def _check_depth(name: str, image: ImageFile.ImageFile) -> None:
     """Refuse other than 8 bits per channel: by the mode, and by the header, of which the mode of colours hides it."""
     found = f"{_depth(image)} bits per channel" if image.mode in _EIGHT_BITS else f"pixels of mode {image.mode}"
     if image.mode not in _EIGHT_BITS or _depth(image) > 8:
@@ -153,7 +153,7 @@ def _check_depth(name: str, image: Image.Image) -> None:
             raise ImageError(f"{name}: signed numbers; expected 8 bits per channel, from 0 to 255, convert the image")
 
 
-def _depth(image: Image.Image) -> int:
+def _depth(image: ImageFile.ImageFile) -> int:
     """Return the bits of the deepest channel, as the file's header says."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return int(max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))))

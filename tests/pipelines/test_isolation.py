@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from isolated import end, fail, pid
+from isolated import end, fail, fall_short, pid
 
 from histo.errors import Cause, InputError, SlideError
 from histo.pipelines.isolation import Watchdog, guarded
-from histo.pipelines.work import LabelJob
+from histo.pipelines.work import LabelJob, describe_failure
 
 pytestmark = pytest.mark.alone
 
@@ -66,6 +66,40 @@ def test_what_dies_three_times_alone_is_blamed(
     assert str(caught.value).startswith("s.svs (r0): ")
     assert words in str(caught.value)
     assert log.read_text().splitlines() == [str(os.getpid())] * 3
+
+
+def short(*_: object) -> int:
+    raise MemoryError
+
+
+def test_work_that_is_short_of_memory_is_done_again_alone(job: LabelJob, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    answer = guarded(job, "s.svs", "r0", short, fall_short, str(log), 1)
+
+    assert [*map(int, log.read_text().split())][-1] == answer
+    assert len(log.read_text().split()) == 2
+    assert not (job.out / "staging" / "attempts" / "s.svs" / "r0").exists()
+
+
+def test_work_that_is_short_of_memory_alone_too_is_not_tried_for_ever(job: LabelJob, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    with pytest.raises(
+        InputError, match=r"s\.svs \(r0\): needs more memory than there is, also in 3 attempts"
+    ) as caught:
+        guarded(job, "s.svs", "r0", short, fall_short, str(log), 99)
+
+    assert caught.value.cause is Cause.TOO_LARGE
+    assert not caught.value.cause.transient
+    assert len(log.read_text().split()) == 3
+
+
+def test_memory_that_is_short_elsewhere_is_no_internal_error() -> None:
+    failure = describe_failure(MemoryError(), "s.svs")
+
+    assert failure["error_code"] == "out_of_memory"
+    assert failure["error"].startswith("s.svs: memory is short; use fewer --workers")
 
 
 @pytest.mark.parametrize("error", [ValueError("odd"), SlideError(Cause.NO_MPP, "s.svs: no"), OSError(28, "full")])
