@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import TextIO
 
 from histo.errors import UsageError
@@ -60,6 +61,10 @@ def _acquire(path: Path) -> TextIO:
 
 
 def _open(path: Path) -> TextIO:
+    with suppress(FileNotFoundError):
+        kind = path.stat().st_mode
+        if not (S_ISREG(kind) or S_ISDIR(kind)):  # opening a pipe, or reading a device, may never end
+            raise UsageError(f"--out {path.parent}: {path.name} is a pipe, a socket or a device; remove it")
     try:
         return path.open("a+", encoding="utf-8")
     except PermissionError:

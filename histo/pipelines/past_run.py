@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from histo.errors import UsageError
@@ -98,6 +99,9 @@ def find_run(model: Path, bundle: Bundle) -> PastRun | None:
 def _is_run_of(place: Path, bundle: Bundle) -> bool:
     if not (place / FILE).is_file():
         return False
-    table = pq.read_table(place / FILE).to_pydict()
+    try:
+        table = pq.read_table(place / FILE, columns=["case_id", "split"]).to_pydict()
+    except (OSError, pa.ArrowException):  # of another job, or damaged; and what a bundle names may be anything
+        return False
     expected = bundle.origin.get("split_sha256")
-    return "split" in table and split_hash(table["case_id"], table["split"]) == expected
+    return split_hash(table["case_id"], table["split"]) == expected

@@ -64,3 +64,14 @@ def test_a_dead_lock_of_another_user_does_not_block(tmp_path: Path, monkeypatch:
         pass
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_lock_that_is_no_file_is_one_line(tmp_path: Path, kind: str) -> None:
+    if kind == "pipe":
+        os.mkfifo(tmp_path / ".lock")
+    else:
+        (tmp_path / ".lock").symlink_to("/dev/full")
+
+    with pytest.raises(UsageError, match=r"\.lock is a pipe, a socket or a device; remove it"), sole_run(tmp_path):
+        pass
