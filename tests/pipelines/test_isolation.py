@@ -1,5 +1,6 @@
 """Work that ends its process: counted on disk, proven alone. The processes are real, the work is a stand-in."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,8 +10,12 @@ from pathlib import Path
 
 import pytest
 from isolated import end, fail, fall_short, pid
+from label_loop import found, plan
+from slides.mutations import tissue
 
+from histo.demo.fabricate import write_pyramid
 from histo.errors import Cause, InputError, SlideError
+from histo.pipelines import planning
 from histo.pipelines.isolation import Watchdog, guarded
 from histo.pipelines.work import LabelJob, describe_failure
 
@@ -95,6 +100,18 @@ def test_work_that_is_short_of_memory_alone_too_is_not_tried_for_ever(job: Label
     assert len(log.read_text().split()) == 3
 
 
+def test_a_plan_that_is_short_of_memory_is_made_alone(
+    job: LabelJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pyramid(tmp_path / "s.svs", tissue(1024, 768), 0.25, (1, 4))
+    monkeypatch.setattr(planning, "_look", short)
+
+    row = plan(replace(job, read_timeout_s=60), found(tmp_path / "s.svs"))
+
+    assert "error_code" not in json.loads(row["columns"])
+    assert len(row["tile_index"]) > 0
+
+
 def test_memory_that_is_short_elsewhere_is_no_internal_error() -> None:
     failure = describe_failure(MemoryError(), "s.svs")
 
@@ -137,6 +154,7 @@ def test_an_isolated_process_ends_with_its_worker(tmp_path: Path) -> None:
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from isolated import wait
+from histo.pipelines import planning
 from histo.pipelines.isolation import _disposable_process
 _disposable_process((wait, {str(child)!r}))
 """
@@ -156,6 +174,7 @@ _disposable_process((wait, {str(child)!r}))
 def test_a_watchdog_notices_a_thread_that_hangs_while_others_come_in_time() -> None:
     code = """
 import threading, time
+from histo.pipelines import planning
 from histo.pipelines.isolation import Watchdog
 dog = Watchdog(1)
 def hang():
