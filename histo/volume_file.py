@@ -139,10 +139,10 @@ def _facts(image: Any) -> dict[str, Any]:
         if extension.get_code() == _COMMENT:
             try:
                 document = json.loads(extension.get_content())
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(document, dict) and "histo" in document:
-                facts: dict[str, Any] = document["histo"]
+            facts = document.get("histo") if isinstance(document, dict) else None
+            if isinstance(facts, dict):
                 return facts
     return {}
 

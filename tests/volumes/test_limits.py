@@ -278,3 +278,11 @@ def test_any_header_is_an_error_of_its_study_or_a_list_of_series(
 
     with suppress(StudyError):
         assert len(list_nifti("s", path, allow_no_orientation=True)) <= limits.MOST_SERIES
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"histo": [1]}', '{"histo": null}', "[]", "\xff"])
+def test_an_extension_of_another_shape_says_nothing(tmp_path: Path, text: str) -> None:
+    image = nib.Nifti1Image(np.ones((6, 7, 5), np.uint8), np.eye(4))
+    image.header.extensions.append(nib.nifti1.Nifti1Extension(6, text.encode("latin-1")))
+
+    assert read_header(volume(tmp_path / "v.nii.gz", image.to_bytes()))[1] == {}
