@@ -36,12 +36,13 @@ RANDOM_START = Normalisation((127.0,) * 3, (128.0,) * 3)
 """Of a network without pretrained weights."""
 
 
-def create_backbone(name: str, layout: Layout = TILES) -> nn.Module:
+def create_backbone(name: str, layout: Layout = TILES, where: str = "--network.backbone") -> nn.Module:
     """Build a network without a classifier, its weights not yet loaded.
 
     Args:
         name: timm's, or one of `volume_networks.NETWORKS`.
         layout: What it is to see.
+        where: Where the name is from, for messages.
 
     Raises:
         UsageError: If there is no such network, or it cannot see that.
@@ -49,29 +50,27 @@ def create_backbone(name: str, layout: Layout = TILES) -> nn.Module:
     dimensions = dimensions_of(name)
     channels = layout.channels(dimensions)
     if channels is None:
-        raise UsageError(
-            f"--network.backbone {name}: convolves along three axes, {layout} have two; give one of timm's"
-        )
+        raise UsageError(f"{where} {name}: convolves along three axes, {layout} have two; give one of timm's")
     if name in NETWORKS:
         return create_volume_network(name, channels)
-    _check_name(name)
+    _check_name(name, where)
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels)
     except Exception as error:  # each network has its own way to say that it cannot be built so
-        raise UsageError(f"--network.backbone {name}: {first_line(error)}") from error
+        raise UsageError(f"{where} {name}: {first_line(error)}") from error
 
 
-def _check_name(name: str) -> None:
+def _check_name(name: str, where: str) -> None:
     """Refuse what is no plain name of timm's: by others, it goes to the network, or reads a folder."""
     if not re.fullmatch(BACKBONE_NAME, name):
         raise UsageError(
-            f"--network.backbone {name!r}: not a name of timm's; give a plain one, such as resnet50, and a file with "
+            f"{where} {name!r}: not a name of timm's; give a plain one, such as resnet50, and a file with "
             "--network.weights"
         )
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name[:8]}*")[:6]) or "see timm.list_models()"
         raise UsageError(
-            f"--network.backbone {name}: timm has no such model; near ones: {near}; for volumes: {', '.join(NETWORKS)}"
+            f"{where} {name}: timm has no such model; near ones: {near}; for volumes: {', '.join(NETWORKS)}"
         )
 
 

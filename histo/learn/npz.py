@@ -6,6 +6,7 @@ Those are `train_images`, `train_labels`, `val_images` and so on. The file is re
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile, ZipInfo
 
 import numpy as np
@@ -46,7 +47,7 @@ def list_npz(path: Path, flag: str) -> Listing:
     )
 
 
-def _read_arrays(path: Path, flag: str) -> dict[str, npt.NDArray[np.generic]]:
+def _read_arrays(path: Path, flag: str) -> dict[str, npt.NDArray[Any]]:
     """Read all arrays by name, each only after its size has been looked up; members that are no arrays are left."""
     where = f"{flag} {path}: not a readable npz file"
     try:

@@ -204,6 +204,14 @@ def test_a_tensor_that_the_network_does_not_know_is_refused(copy: Path, name: st
         load_network(copy, read_bundle(copy))
 
 
+@pytest.mark.parametrize("name", ["resnet19", "resnet18.nobodys", "r3d_18"])
+def test_a_network_that_is_not_there_is_told_by_its_document(copy: Path, name: str) -> None:
+    edit(copy, architecture={"backbone": name})
+
+    with pytest.raises(UsageError, match=rf"model\.json: architecture\.backbone {name}: "):
+        load_network(copy, read_bundle(copy))
+
+
 @pytest.mark.parametrize("shape", [(), (3,), (3, 4, 1)])
 def test_a_head_of_another_shape_is_refused(copy: Path, shape: tuple[int, ...]) -> None:
     save_file({"head.linear.weight": torch.zeros(shape)}, copy / WEIGHTS)
