@@ -32,7 +32,10 @@ from histo.volumes.series import FoundSeries, Series
 _DAMAGE = (OSError, EOFError, ValueError, OverflowError, KeyError, ImageFileError, HeaderDataError, zlib.error)
 _MOST_RATIO = 1032
 """By which gzip can shrink anything."""
-_MM_PER_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
+_SPACE_UNIT = 0b111
+"""The bits of NIfTI's units that are those of space; the others are of time."""
+_MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+"""By NIfTI's code: unknown, metre, mm, micron."""
 _BLOCK = 2**20
 
 
@@ -162,7 +165,10 @@ def _affine(header: Any, allow_no_orientation: bool, where: str) -> tuple[Affine
             f"{where}: neither sform nor qform, so left and right are not known; repair the header, or give"
             " --preparation.allow-no-orientation where you know its axes to be those of RAS",
         )
-    scale = _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
+    unit = int(header["xyzt_units"]) & _SPACE_UNIT
+    if unit not in _MM_PER_UNIT:
+        raise StudyError(Cause.BAD_GEOMETRY, f"{where}: lengths in an unknown unit (code {unit}); repair the header")
+    scale = _MM_PER_UNIT[unit]
     return np.diag([scale, scale, scale, 1.0]) @ np.asarray(affine, np.float64), notes
 
 

@@ -87,8 +87,8 @@ def _decoder(dataset: Any, file: Path, where: str) -> Any:
     if decoder is None or not decoder.is_available:
         raise StudyError(
             Cause.NO_DECODER,
-            f"{where}: {file} is compressed as {syntax.name}, which nothing here decodes; decompress it, as"
-            " gdcmconv --raw does",
+            f"{where}: {file} is compressed as {' '.join(syntax.name.split())}, which nothing here decodes; decompress"
+            " it, as gdcmconv --raw does",
         )
     return decoder
 

@@ -286,3 +286,18 @@ def test_an_extension_of_another_shape_says_nothing(tmp_path: Path, text: str) -
     image.header.extensions.append(nib.nifti1.Nifti1Extension(6, text.encode("latin-1")))
 
     assert read_header(volume(tmp_path / "v.nii.gz", image.to_bytes()))[1] == {}
+
+
+@pytest.mark.parametrize(("units", "cause"), [(7, Cause.BAD_GEOMETRY), (2 | 96, None), (2 | 255 & ~7, None)])
+def test_unknown_units_of_space_are_an_error_and_those_of_time_say_nothing(
+    tmp_path: Path, units: int, cause: Cause | None
+) -> None:
+    path = nifti(tmp_path / "t.nii")
+    content = bytearray(path.read_bytes())
+    content[123] = units
+    path.write_bytes(content)
+
+    if cause is None:
+        assert prepare("s", [path], SPEC).spacing_mm
+    else:
+        assert fault([path]).cause is cause
