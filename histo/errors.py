@@ -44,6 +44,7 @@ class Cause(StrEnum):
     NOT_FINITE = "not_finite"
     OVERFLOW = "overflow"
     NO_DECODER = "no_decoder"
+    TOO_LARGE = "too_large"
     CRASH = "crash"
     NO_ACCESS = "no_access"
     CHANGED = "changed"

@@ -6,11 +6,13 @@ A pipe, a socket or a device may keep a reader waiting for ever, or never end.
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 DOCUMENT_BYTES = 64 * 2**20
 """More than any document has that a person or histo writes: JSON, YAML."""
+WEIGHTS_BYTES = 64 * 2**30
+"""More than the weights of any network have that is trained here."""
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -20,7 +22,7 @@ _KINDS = {
 }
 
 
-def open_regular(path: Path, most_bytes: int | None = None) -> BinaryIO:
+def open_regular(path: Path, most_bytes: int | None = None) -> BufferedReader:
     """Open a file for reading, without ever waiting for what it is.
 
     Args:

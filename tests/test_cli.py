@@ -257,3 +257,41 @@ def processor_seconds() -> float:
     """What all processes took that this one has started and that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        LABEL,
+        "label --studies slides --model model --out out",
+        "evaluate --model model --data tiles.npz --out out",
+        "convert --model model",
+        f"{TRAIN} --start-from model",
+        "crossval --data tiles.npz --out out --start-from model",
+    ],
+)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperature": float("inf")},
+        {"classes": ["MUS", "a\x1b[2Jb", "TUM"]},
+        {"architecture": {"backbone": "local-dir:/tmp"}},
+    ],
+    ids=["temperature", "classes", "backbone"],
+)
+def test_a_bundle_out_of_bounds_is_one_line_whatever_job_reads_it(
+    place: Path,
+    command: str,
+    change: dict[str, object],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    document = place / "model" / "model.json"
+    document.write_text(json.dumps(json.loads(document.read_text()) | change))
+    monkeypatch.chdir(place)
+
+    assert main(command.split()) == 2
+
+    told = capsys.readouterr().err.strip()
+    assert "model.json: " in told
+    assert told.isprintable()

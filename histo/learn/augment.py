@@ -376,5 +376,5 @@ def _through_jpeg(image_CHW: torch.Tensor, quality: int) -> torch.Tensor:
     """Encode and decode with Pillow, since torchvision (0.29) has deprecated its own codec."""
     file = BytesIO()
     Image.fromarray(image_CHW.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=quality)
-    with Image.open(file) as decoded:
+    with Image.open(file, formats=["JPEG"]) as decoded:
         return torch.from_numpy(np.array(decoded)).permute(2, 0, 1)

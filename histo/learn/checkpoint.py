@@ -1,6 +1,7 @@
 """Write what was learned: a bundle, or a checkpoint, which is a bundle and the state to continue from."""
 
 import shutil
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import safetensors.numpy
 import torch
 from safetensors.torch import save
 
+from histo.errors import UsageError
 from histo.learn.bundle import MODEL_JSON, WEIGHTS, Bundle, hash_file
 from histo.learn.model import Network
+from histo.regular_file import WEIGHTS_BYTES, open_regular
 from histo.store import TEMPORARY_SUFFIX, put_atomic, put_json, replace_folder
 
 STATE = "state.pt"
@@ -73,9 +76,21 @@ def write_checkpoint(
 
 
 def read_state(folder: Path) -> tuple[Position, dict[str, Any]]:
-    """Return where a checkpoint stands, and the state of its optimiser."""
-    state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    return Position(**state["position"]), state["optimizer"]
+    """Return where a checkpoint stands, and the state of its optimiser.
+
+    Raises:
+        UsageError: If it is missing or damaged; no code in it is ever run.
+    """
+    path = folder / STATE
+    try:
+        with open_regular(path, WEIGHTS_BYTES) as file, warnings.catch_warnings(action="ignore"):
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        return Position(**state["position"]), dict(state["optimizer"])
+    except Exception:  # noqa: BLE001 -- the unpickler raises what it runs into, and torch's words advise to run its code
+        raise UsageError(
+            f"{path}: missing or damaged, so that the run cannot go on from this epoch; copy it again, or begin anew "
+            f"with --start-from {folder}"
+        ) from None
 
 
 def read_validation(folder: Path) -> npt.NDArray[np.floating]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from histo.learn.bundle import Bundle, bundle_hash, hash_file, read_bundle
 from histo.learn.converted import (
+    BINDING,
     CONSTANTS,
     CONVERTER,
     FOLDER,
@@ -20,6 +21,7 @@ from histo.learn.converted import (
     RECORD,
     Agreement,
     Conversion,
+    binding,
     read_conversion,
 )
 from histo.learn.engine import ov
@@ -107,7 +109,7 @@ def convert(folder: Path, into: Path | None = None, tiles: Pixels | None = None,
     draft = into.with_name(f".{uuid4().hex}{TEMPORARY_SUFFIX}")
     draft.mkdir(parents=True)
     try:
-        save_graph(_graph(folder, bundle), draft / GRAPH)
+        _save_bound(_graph(folder, bundle), draft, folder)
         if not compiles(draft / GRAPH, draft / CONSTANTS, (batch_on_cpu(bundle), *bundle.array_shape)):
             raise NotConvertibleError(f"{folder}: OpenVINO fails to compile {bundle.architecture.backbone}")
         conversion = Conversion(
@@ -145,6 +147,21 @@ def _graph(folder: Path, bundle: Bundle) -> ov.Model:
         return trace(_FromArrays(load_network(folder, bundle), bundle.input.layout), bundle.array_shape)
     except NotConvertibleError as error:
         raise NotConvertibleError(f"{folder}: {bundle.architecture.backbone} {error}") from error
+
+
+def _save_bound(graph: ov.Model, draft: Path, bundle: Path) -> None:
+    """Write a graph that bears what it was made of, and its constants.
+
+    Raises:
+        NotConvertibleError: If OpenVINO writes other constants the second time.
+        OSError: If it cannot be written.
+    """
+    save_graph(graph, draft / GRAPH)
+    constants = hash_file(draft / CONSTANTS)
+    graph.set_rt_info(binding(bundle, constants), list(BINDING))
+    save_graph(graph, draft / GRAPH)
+    if hash_file(draft / CONSTANTS) != constants:
+        raise NotConvertibleError(f"{bundle}: OpenVINO does not write it twice alike")
 
 
 def _compare_with_torch(folder: Path, bundle: Bundle, form: Path, tiles: Pixels | None, threads: int) -> float:

@@ -1,10 +1,13 @@
 """The converted form of a bundle: the same network for OpenVINO, which runs it faster on CPUs. Loads no torch.
 
 A folder with `model.xml`, `model.bin` and `conversion.json`, usually `openvino/` in the bundle. The network takes uint8
-tiles `(n, size_px, size_px, 3)` and gives float32 logits `(n, classes)`. A form that is damaged, of another bundle,
-or of another version of the converter or of OpenVINO, counts as not there.
+tiles `(n, size_px, size_px, 3)` and gives float32 logits `(n, classes)`. The graph bears the hash of the weights, of
+their description and of its constants, so that no record beside it can give it to others. A form that is damaged, of
+another bundle, or of another version of the converter or of OpenVINO, counts as not there.
 """
 
+import hashlib
+import json
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -13,13 +16,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from histo.errors import UsageError
 from histo.learn.bundle import bundle_hash, hash_file
+from histo.regular_file import read_regular
 
 FOLDER = "openvino"
 GRAPH = "model.xml"
 CONSTANTS = "model.bin"
 RECORD = "conversion.json"
-CONVERTER = 1
+CONVERTER = 2
 """To be raised whenever the same bundle would become another form."""
+BINDING = ("histo", "made_of")
+"""Where the graph bears it, see `binding`."""
 LEAST_TILES = 100
 """Of fewer, agreement says too little: 100 tiles without a changed class still allow for 3 in 100 (95 %)."""
 LEAST_SAME_CLASS = 0.99
@@ -98,13 +104,23 @@ def read_conversion(folder: Path, bundle: Path) -> Conversion | None:
         Its record; None if it is not there, damaged, or of another bundle, converter or OpenVINO than the one here.
     """
     try:
-        record = Conversion.model_validate_json((folder / RECORD).read_bytes())
+        record = Conversion.model_validate_json(read_regular(folder / RECORD))
+        constants, graph = hash_file(folder / CONSTANTS), read_regular(folder / GRAPH)
         found = [CONVERTER, metadata.version("openvino"), bundle_hash(bundle)]
-        found += [hash_file(folder / name) for name in (GRAPH, CONSTANTS)]
+        found += [hashlib.sha256(graph).hexdigest(), constants]
     except (OSError, ValidationError):
         return None
     expected = [record.converter, record.openvino, record.bundle_sha256, record.graph_sha256, record.constants_sha256]
-    return record if found == expected else None
+    return record if found == expected and binding(bundle, constants).encode() in graph else None
+
+
+def binding(bundle: Path, constants_sha256: str) -> str:
+    """Return what the graph of a form bears: the sha256 of its bundle's bytes and of its constants.
+
+    Raises:
+        OSError: If the bundle cannot be read.
+    """
+    return hashlib.sha256(json.dumps([bundle_hash(bundle), constants_sha256]).encode()).hexdigest()
 
 
 def require_precision(precision: InferencePrecision, conversion: Conversion | None, bundle: Path) -> None:

@@ -4,6 +4,7 @@ Volumes are images as well here: `volume_images.py`.
 """
 
 import io
+import math
 import struct
 import zlib
 from bisect import bisect_right
@@ -13,12 +14,22 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from histo.errors import ImageError, UsageError
 from histo.learn.layout import TILES, Layout
+from histo.regular_file import read_regular
 from histo.resample import Pixels
 
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM")
+"""That are read, by Pillow's names, whatever a file's name ends with; others start programs, such as Ghostscript."""
+MOST_PIXELS = 2**25
+"""Of an image; 5792 x 5792. A process decodes several at a time, each in some 12 bytes per pixel."""
+MOST_BYTES = 2**29
+"""Of an image file; more than so many pixels need."""
+_BITS_PER_SAMPLE, _TILE_WIDTH, _TILE_LENGTH, _SAMPLE_FORMAT = 258, 322, 323, 339
+_UNSIGNED = frozenset((1, 4))
+"""TIFF's sample formats of whole numbers from 0; 4 stands for one that is not said."""
 _EIGHT_BITS = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"))
 _DAMAGE = (  # what Pillow raises for damaged files of its many formats
     OSError,
@@ -30,7 +41,6 @@ _DAMAGE = (  # what Pillow raises for damaged files of its many formats
     OverflowError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
 )
 
 
@@ -80,18 +90,78 @@ def decode(name: str, data: bytes) -> Pixels:
         data: The whole file.
 
     Raises:
-        ImageError: If it is no image, or has other pixels, which would have to be clipped or scaled by guess.
+        ImageError: If it is no image of `FORMATS`, has more than `MOST_PIXELS`, more than one page or frame, or other
+            pixels, which would have to be clipped or scaled by guess.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.mode in _EIGHT_BITS:
-                return _as_rgb(image)
-            mode = image.mode
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(name, image)
+            _check_single(name, image, data)
+            _check_depth(name, image)
+            return _as_rgb(image)
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a readable image (no known format); replace or remove it") from None
+        known = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        raise ImageError(f"{name}: not a readable image (no {known}); convert, replace or remove it") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own limits are higher
+        raise ImageError(f"{name}: not a readable image (more than {_limit()}); cut it into tiles") from None
     except _DAMAGE as error:
         raise ImageError(f"{name}: not a readable image ({error}); replace or remove it") from None
-    raise ImageError(f"{name}: pixels of mode {mode}; expected 8 bits per channel, convert the image")
+
+
+def _limit() -> str:
+    return f"{MOST_PIXELS:,} pixels, {math.isqrt(MOST_PIXELS)} x {math.isqrt(MOST_PIXELS)}"
+
+
+def _check_size(name: str, image: ImageFile.ImageFile) -> None:
+    """Refuse by its header, before anything is decoded, what has no pixels, or too many to be held."""
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise ImageError(f"{name}: {width} x {height} px, an image without pixels; replace or remove it")
+    block = 1
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        block = image.tag_v2.get(_TILE_WIDTH, 1) * image.tag_v2.get(_TILE_LENGTH, 1)
+    if max(width * height, block) > MOST_PIXELS:
+        raise ImageError(f"{name}: {width} x {height} px, more than {_limit()}; cut it into tiles, or shrink it")
+
+
+def _check_single(name: str, image: ImageFile.ImageFile, data: bytes) -> None:
+    """Refuse a file of several images, of which all but the first would be left out."""
+    if getattr(image, "is_animated", False) or (image.format == "PPM" and _has_second(image, data)):
+        raise ImageError(
+            f"{name}: more than one page or frame; write each into a file of its own, and list these in a manifest "
+            "(CSV with the columns path and label)"
+        )
+
+
+def _has_second(image: ImageFile.ImageFile, data: bytes) -> bool:
+    """Whether an image of binary PPM, which says nothing of its number, is followed by another."""
+    width, height = image.size
+    row = (width + 7) // 8 if image.mode == "1" else width * len(image.getbands())
+    end = image.tile[0].offset + height * row * (2 if _depth(image) > 8 else 1)
+    rest = data[end : end + 32].lstrip()
+    return data[1:2] in b"456" and rest[:1] == b"P" and rest[1:2].isdigit()
+
+
+def _check_depth(name: str, image: ImageFile.ImageFile) -> None:
+    """Refuse other than 8 bits per channel: by the mode, and by the header, of which the mode of colours hides it."""
+    found = f"{_depth(image)} bits per channel" if image.mode in _EIGHT_BITS else f"pixels of mode {image.mode}"
+    if image.mode not in _EIGHT_BITS or _depth(image) > 8:
+        raise ImageError(f"{name}: {found}; expected 8 bits per channel, convert the image")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        kinds = set(image.tag_v2.get(_SAMPLE_FORMAT, ()))
+        if kinds - _UNSIGNED:
+            raise ImageError(f"{name}: signed numbers; expected 8 bits per channel, from 0 to 255, convert the image")
+
+
+def _depth(image: ImageFile.ImageFile) -> int:
+    """Return the bits of the deepest channel, as the file's header says."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return int(max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))))
+    how = image.tile[0].args if image.tile else ()  # what its decoder is told: the order of bits, and PPM's maximum
+    order, *numbers = (how,) if isinstance(how, str) else how or ("",)
+    if image.format == "PPM" and numbers:
+        return int(numbers[0]).bit_length()
+    return 16 if ";16" in str(order) else 8
 
 
 def _as_rgb(image: Image.Image) -> Pixels:
@@ -116,7 +186,9 @@ class FileImages:
         """Return the file's bytes."""
         path = self.paths[index]
         try:
-            return path.read_bytes()
+            return read_regular(path, MOST_BYTES)
+        except ValueError as error:
+            raise ImageError(f"{path}: no path ({error}); correct it") from None
         except OSError as error:
             raise ImageError(f"{path}: not readable ({error.strerror or error}); replace or remove it") from None
 

@@ -23,9 +23,12 @@ from histo.learn.images import Content
 from histo.learn.listing import SPLITS, Listing, Split
 from histo.learn.tile_table import TableFooter, TableImages, read_footer
 from histo.learn.volume_images import images_of
+from histo.regular_file import require_regular
 
 _READ = ("path", "label", "group", "split")
 _TILES_READ = ("case_id", "label", "group", "split", "source", "content_hash", "size_px")
+_MOST_CSV_BYTES = 2**32
+"""Of a CSV file, which is read whole."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,9 @@ def _read_csv(where: str, path: Path) -> _Table:
     )
     parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
     try:
+        require_regular(path, _MOST_CSV_BYTES)
         columns = pyarrow.csv.read_csv(path, convert_options=options, parse_options=parsing)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise UsageError(f"{where}: not a readable CSV file ({_one_line(error)})") from None
     return _Table(where, path, (path,), (len(columns),), tuple(columns.column_names), columns, None)
 
@@ -103,13 +107,15 @@ def _read_csv(where: str, path: Path) -> _Table:
 def _read_parquet(where: str, path: Path, files: tuple[Path, ...]) -> _Table:
     """Read all columns that matter but the images."""
     try:
+        for file in files:
+            require_regular(file)
         schemas = [pq.read_schema(file) for file in files]
         footers = [read_footer(schema) for schema in schemas]
         wanted = _TILES_READ if footers[0] else _READ
         columns = [name for name in wanted if name in schemas[0].names]
         tables = [pq.ParquetFile(file, page_checksum_verification=True).read(columns) for file in files]
         joined = pa.concat_tables(tables)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise UsageError(f"{where}: not a readable Parquet table ({_one_line(error)})") from None
     footer, *others = footers
     if set(others) - {footer}:
@@ -222,4 +228,5 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    reason = error.strerror if isinstance(error, OSError) else None
+    return " ".join((reason or str(error)).split())

@@ -14,17 +14,16 @@ from torch import nn
 from histo.errors import UsageError
 from histo.learn.backbones import (
     RANDOM_START,
-    Normalisation,
     check_random_start,
     create_backbone,
     feature_count,
-    first_line,
     load_pretrained,
     load_tensors,
 )
-from histo.learn.bundle import WEIGHTS, Architecture, Bundle, check_layout
+from histo.learn.bundle import MODEL_JSON, WEIGHTS, Architecture, Bundle, check_layout
 from histo.learn.collective import rank, sum_over_workers, world_size
 from histo.learn.layout import TILES, Layout, planes_shape
+from histo.learn.weights import Normalisation, first_line
 
 Precision = Literal["float32", "bf16", "float64"]
 
@@ -207,10 +206,11 @@ def load_network(folder: Path, bundle: Bundle) -> Network:
     """Build a bundle's network on the CPU, in evaluation mode.
 
     Raises:
-        UsageError: If a tensor is missing or of another shape.
+        UsageError: If there is no such network, or a tensor is missing, of another shape, or unknown.
     """
     architecture = bundle.architecture
-    backbone = create_backbone(architecture.backbone, bundle.input.layout)
+    where = f"{folder / MODEL_JSON}: architecture.backbone"
+    backbone = create_backbone(architecture.backbone, bundle.input.layout, where)
     normalisation = Normalisation(bundle.input.mean, bundle.input.std)
     network = Network(backbone, normalisation, len(bundle.classes), architecture.dropout)
     load_tensors(network, load_file(folder / WEIGHTS), str(folder / WEIGHTS))

@@ -3,8 +3,11 @@
 Those are `train_images`, `train_labels`, `val_images` and so on. The file is read into memory as a whole.
 """
 
+from collections.abc import Sequence
+from math import prod
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any
+from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +15,11 @@ import numpy.typing as npt
 from histo.errors import UsageError
 from histo.learn.images import ArrayImages
 from histo.learn.listing import SPLITS, Listing, Split
+from histo.regular_file import require_regular
 
+MOST_BYTES = 2**36
+"""Of all arrays of a file, unpacked."""
+_ARRAY = ".npy"
 _Part = tuple[str, str, Split | None]
 
 
@@ -26,11 +33,7 @@ def list_npz(path: Path, flag: str) -> Listing:
     Raises:
         UsageError: If it is not of a known form.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, BadZipFile) as error:
-        raise UsageError(f"{flag} {path}: not a readable npz file ({error})") from None
+    arrays = _read_arrays(path, flag)
     parts = _find_parts(path, arrays, flag)
     rows = [(key, row, split) for key, _, split in parts for row in range(len(arrays[key]))]
     labels, classes = _read_labels(path, [arrays[label_key].reshape(-1) for _, label_key, _ in parts], flag)
@@ -45,6 +48,39 @@ def list_npz(path: Path, flag: str) -> Listing:
     )
 
 
+def _read_arrays(path: Path, flag: str) -> dict[str, npt.NDArray[Any]]:
+    """Read all arrays by name, each only after its size has been looked up; members that are no arrays are left."""
+    where = f"{flag} {path}: not a readable npz file"
+    try:
+        require_regular(path)
+        with ZipFile(path) as members:
+            found = [member for member in members.infolist() if member.filename.endswith(_ARRAY)]
+            _check_sizes(members, found)
+        with np.load(path, allow_pickle=False) as file:
+            return {member.filename.removesuffix(_ARRAY): file[member.filename] for member in found}
+    except MemoryError:
+        raise UsageError(f"{where} (memory is short); write a tile table, which is read in parts") from None
+    except OSError as error:
+        raise UsageError(f"{where} ({error.strerror or error})") from None
+    except Exception as error:  # noqa: BLE001 -- zipfile, its decoders and numpy raise what they run into
+        raise UsageError(f"{where} ({' '.join(str(error).split()) or type(error).__name__})") from None
+
+
+def _check_sizes(members: ZipFile, arrays: Sequence[ZipInfo]) -> None:
+    """Refuse arrays of too many bytes, or of another size than their member has, before memory is taken for them."""
+    total = sum(member.file_size for member in arrays)
+    if total > MOST_BYTES:
+        raise ValueError(f"{total:,} bytes, more than {MOST_BYTES:,}; write a tile table with `prepare tiles`")
+    for member in arrays:
+        with members.open(member) as opened:
+            version = np.lib.format.read_magic(opened)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, kind = read(opened)
+            needed = opened.tell() + prod(shape) * kind.itemsize
+        if not kind.hasobject and needed != member.file_size:
+            raise ValueError(f"{member.filename}: {shape} needs {needed:,} bytes, it has {member.file_size:,}")
+
+
 def _find_parts(path: Path, arrays: dict[str, npt.NDArray[np.generic]], flag: str) -> list[_Part]:
     """Find the pairs of image and label arrays; a file of a single part says nothing about a split."""
     known: list[_Part] = [(f"{split}_images", f"{split}_labels", split) for split in SPLITS]
@@ -57,7 +93,8 @@ def _find_parts(path: Path, arrays: dict[str, npt.NDArray[np.generic]], flag: st
         )
     for key, label_key, _ in parts:
         images, labels = arrays[key], arrays[label_key]
-        if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)):
+        extents = images.shape[1:3]
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)) or 0 in extents:
             raise UsageError(
                 f"{flag} {path}: {key} is {images.dtype} {images.shape}; expected uint8 (n, height, width, 3)"
             )

@@ -218,7 +218,8 @@ def fetch_video_weights(name: str) -> dict[str, torch.Tensor]:
         tensors: dict[str, torch.Tensor] = VIDEO[name].get_state_dict(progress=False, check_hash=True)
     except Exception as error:  # the hub raises many kinds
         raise UsageError(
-            f"--network.backbone {name}: its weights cannot be had from torchvision's hub or its cache ({error}); give "
-            "the file with --network.weights, or train resnet3d_18 with --network.initial random"
+            f"--network.backbone {name}: its weights cannot be had from torchvision's hub or its cache "
+            f"({' '.join(str(error).split())}); give the file with --network.weights, or train resnet3d_18 with "
+            "--network.initial random"
         ) from error
     return tensors

@@ -50,7 +50,7 @@ class Job(Protocol):
 
 
 def guarded(job: Job, unit: str, name: str, here: Callable[[], T], alone: Callable[..., T], *arguments: Any) -> T:
-    """Do a piece of work here, or in a process of its own if it was lost with its worker before.
+    """Do a piece of work here, or in a process of its own if memory is short, or it was lost with its worker before.
 
     Args:
         job: The run.
@@ -61,12 +61,13 @@ def guarded(job: Job, unit: str, name: str, here: Callable[[], T], alone: Callab
         arguments: What is picklable.
 
     Raises:
-        InputError: If the work ends a process that does nothing else, every time.
+        InputError: If the work ends a process that does nothing else, or is short of memory there, every time.
     """
     with _attempt(job, unit, name) as lost:
         if lost < LOST_BEFORE_ISOLATION:
-            return here()
-        if lost >= _LOST_AT_MOST:
+            with suppress(MemoryError):  # what was short may have been taken by others: alone, it is tried again
+                return here()
+        elif lost >= _LOST_AT_MOST:
             raise InputError(
                 Cause.WORKER_LOST,
                 f"{unit}: {lost} workers were lost while they read it ({name}); give workers more memory, or use "
@@ -95,13 +96,17 @@ def _alone(job: Job, unit: str, name: str, work: Callable[..., T], *arguments: A
         with _ONE_AT_A_TIME:
             code, answer, log = _disposable_process((work, job, *arguments))
         if code == 0:
-            result: T = _unpack(answer)
+            try:
+                result: T = _unpack(answer)
+            except MemoryError:
+                causes.append(Cause.TOO_LARGE)
+                continue
             return result
         if code > 0 and _TIMED_OUT not in log:
             raise RuntimeError(f"an isolated process failed: {log[-2000:]}")
         causes.append(_cause(code))
     mendable = [cause for cause in causes if cause.transient]
-    raise _blame(mendable[0] if mendable else Cause.CRASH, f"{unit} ({name})", code, job.read_timeout_s)
+    raise _blame(mendable[0] if mendable else causes[-1], f"{unit} ({name})", code, job.read_timeout_s)
 
 
 def _cause(code: int) -> Cause:
@@ -149,6 +154,11 @@ def _blame(cause: Cause, where: str, code: int, timeout_s: float) -> InputError:
         message = (
             f"the process that reads it was killed, also in {DEATHS} attempts alone, most likely for want of memory; "
             "use fewer --workers or a smaller --batch-size, and run it again"
+        )
+    elif cause is Cause.TOO_LARGE:
+        message = (
+            f"needs more memory than there is, also in {DEATHS} attempts alone; leave it out, or run it again where "
+            "there is more, with --retry-failed"
         )
     else:
         message = (

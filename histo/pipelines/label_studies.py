@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from histo import store, tables
 from histo.errors import HistoError, UsageError
-from histo.learn.bundle import MODEL_JSON, Bundle, VolumeInput, bundle_hash
+from histo.learn.bundle import MODEL_JSON, Bundle, VolumeInput, bundle_hash, described
 from histo.learn.converted import InferencePrecision
 from histo.learn.predictor import load_predictor
 from histo.pipelines.cluster import describe
@@ -158,10 +158,17 @@ def _job(spec: LabelSpec, bundle: Bundle) -> LabelStudiesJob:
             f"{ALGORITHM}; prepare and train again, or use the version that {MODEL_JSON} names"
         )
     chosen = {name: value for name, value in preparation.items() if name != "algorithm"}
+    with described(f"{where}: {MODEL_JSON}: preparation", "the bundle is damaged or was edited, copy it again"):
+        prepared = PreparationSpec.model_validate(chosen)
+    if (prepared.channels, prepared.slices) != (bundle.input.series, bundle.input.slices):
+        raise UsageError(
+            f"{where}: {MODEL_JSON}: preparation makes {prepared.channels} series of {prepared.slices} slices, and "
+            f"the network sees {bundle.input.layout}; the bundle is damaged or was edited, copy it again"
+        )
     return LabelStudiesJob(
         out=spec.out,
         read_timeout_s=spec.read_timeout_s,
-        preparation=PreparationSpec.model_validate(chosen),
+        preparation=prepared,
         model=spec.model,
         model_hash=bundle_hash(spec.model),
         classes=bundle.classes,

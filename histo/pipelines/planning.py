@@ -37,6 +37,8 @@ def _plan(job: LabelJob, row: Row, columns: Row) -> Row:
     columns, start = dict(columns), time.perf_counter()
     try:
         plan = _look(job, row, columns)
+    except MemoryError:  # tried again alone
+        raise
     except Exception as error:  # noqa: BLE001 -- likewise; the row keeps what is known of the slide
         plan = None
         columns |= describe_failure(error, row["slide_id"])

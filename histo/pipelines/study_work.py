@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from histo.errors import Cause, InputError, StudyError
@@ -95,11 +96,14 @@ def file_columns(files: Sequence[Path]) -> Row:
 
     Raises:
         SlideError: If one is not there, or may not be looked at.
+        StudyError: If one may keep its reader waiting for ever.
     """
     looks = []
     for name, file in zip(_names(files), files, strict=True):
         with readable_file(str(file)):
             stat = file.stat()
+        if not (S_ISREG(stat.st_mode) or S_ISDIR(stat.st_mode)):  # nor is it read for its content
+            raise StudyError(Cause.UNREADABLE, f"{file}: is a pipe, a socket or a device; give a file, or remove it")
         looks.append((name, stat.st_size, stat.st_mtime_ns))
     return {
         "n_files": len(looks),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from histo.learn.bundle import Bundle, TileInput, VolumeInput
+from histo.learn.bundle import Bundle, TileInput, VolumeInput, described
 from histo.learn.history import History
 from histo.learn.layout import VolumeLayout
 from histo.learn.model import Network
@@ -56,22 +56,27 @@ def train(spec: TrainSpec) -> int:
 
 
 def describe_bundle(spec: TrainingSpec, data: TrainingData, network: Network) -> Bundle:
-    """Describe the bundle that is to be trained; its weights, and the metrics of its epoch, are yet to come."""
+    """Describe the bundle that is to be trained; its weights, and the metrics of its epoch, are yet to come.
+
+    Raises:
+        UsageError: If a class has no name that can be shown, or a number is out of its bounds.
+    """
     layout = data.source.images.layout
-    return Bundle(
-        task=layout.task,
-        architecture=describe_network(spec, layout),
-        classes=data.source.classes,
-        input=_describe_input(spec, data, network),
-        origin={
-            "data_fingerprint": data.found.fingerprint(data.source),
-            "split_sha256": split_hash([case.case_id for case in data.source.cases], data.splits),
-            "run": str(spec.out),
-            "start_from": spec.start_from and str(spec.start_from),
-            "versions": versions(),
-        },
-        weights_sha256="",
-    )
+    with described("the model to be trained", "change the settings or the data"):
+        return Bundle(
+            task=layout.task,
+            architecture=describe_network(spec, layout),
+            classes=data.source.classes,
+            input=_describe_input(spec, data, network),
+            origin={
+                "data_fingerprint": data.found.fingerprint(data.source),
+                "split_sha256": split_hash([case.case_id for case in data.source.cases], data.splits),
+                "run": str(spec.out),
+                "start_from": spec.start_from and str(spec.start_from),
+                "versions": versions(),
+            },
+            weights_sha256="",
+        )
 
 
 def _describe_input(spec: TrainingSpec, data: TrainingData, network: Network) -> TileInput | VolumeInput:

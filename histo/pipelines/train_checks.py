@@ -8,6 +8,7 @@ from typing import Any
 from histo.errors import HistoError, UsageError
 from histo.learn.augment import check_augmentation
 from histo.learn.bundle import find_bundle, read_bundle
+from histo.learn.checkpoint import read_state
 from histo.learn.history import History
 from histo.learn.layout import Layout
 from histo.learn.model import Network, check_size
@@ -50,6 +51,7 @@ def check_history(out: Path, history: History) -> None:
     if history.last:
         check_finite(out, history)
         read_bundle(history.checkpoint(history.last), "--resume")
+        read_state(history.checkpoint(history.last))
 
 
 def check_place(spec: TrainingSpec, inputs: Sequence[Path]) -> None:

@@ -54,7 +54,7 @@ class TrainingSpec(Spec):
     mpp: Resolutions | None = None
     """Resolution of the images (µm/px), one for all sources or one for each; a bundle without it labels slides only
     with --tiling.mpp."""
-    size_px: int = Field(224, ge=16)
+    size_px: int = Field(224, ge=16, le=2**14)
     """Edge of the images that the network sees (px); others are resampled."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Fixes subset, split, order, augmentation and initial weights."""

@@ -202,6 +202,9 @@ def describe_failure(error: BaseException, where: str) -> Row:
     if isinstance(error, OSError):
         message = f"{where}: {error.strerror or error}; mend the storage, or make room on it, and run it again"
         return {"error_code": Cause.STORAGE.value, "error": one_line(message), "traceback": trace}
+    if isinstance(error, MemoryError):
+        message = f"{where}: memory is short; use fewer --workers or a smaller --batch-size, and run it again"
+        return {"error_code": Cause.OUT_OF_MEMORY.value, "error": one_line(message), "traceback": trace}
     message = f"{where}: {type(error).__name__}: {error}; please report this with the traceback"
     return {"error_code": Cause.INTERNAL.value, "error": one_line(message), "traceback": trace}
 

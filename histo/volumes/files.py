@@ -10,6 +10,7 @@ from typing import Literal
 
 from histo.errors import Cause, StudyError
 from histo.folders import count_kinds
+from histo.regular_file import open_regular
 
 Kind = Literal["nifti", "dicom", "other"]
 NIFTI_EXTENSIONS = (".nii", ".nii.gz")
@@ -70,7 +71,7 @@ def kind_of(file: Path) -> Kind:
     """
     if file.name.lower().endswith(NIFTI_EXTENSIONS):
         return "nifti"
-    with file.open("rb") as opened:
+    with open_regular(file) as opened:
         head = opened.read(_HEAD)
     return "dicom" if head[128:] == b"DICM" or _begins_without_preamble(head) else "other"
 

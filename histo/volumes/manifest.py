@@ -14,10 +14,13 @@ import pyarrow.parquet as pq
 
 from histo.class_names import check_names, whole_numbers
 from histo.errors import UsageError
+from histo.regular_file import require_regular
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 MANIFEST_EXTENSIONS = (".csv", ".parquet")
+_MOST_BYTES = 2**32
+"""Of a table, which is read whole."""
 _COLUMNS = ("study", "study_id", "label", "group", "split")
 
 
@@ -56,6 +59,7 @@ def read_manifest(path: Path, flag: str) -> list[ManifestRow]:
 
 def _read(where: str, path: Path) -> pa.Table:
     try:
+        require_regular(path, _MOST_BYTES)
         if path.suffix.lower() == ".parquet":
             return pq.read_table(path, columns=[name for name in pq.read_schema(path).names if name in _COLUMNS])
         options = pyarrow.csv.ConvertOptions(
@@ -63,8 +67,11 @@ def _read(where: str, path: Path) -> pa.Table:
         )
         parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
         return pyarrow.csv.read_csv(path, convert_options=options, parse_options=parsing)
-    except (OSError, pa.ArrowException) as error:
-        raise UsageError(f"{where}: not a readable table of studies ({' '.join(str(error).split())})") from None
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise UsageError(
+            f"{where}: not a readable table of studies ({' '.join((reason or str(error)).split())})"
+        ) from None
 
 
 def _check_columns(where: str, names: list[str]) -> None:

@@ -4,14 +4,15 @@ Voxels are read and scaled here rather than by nibabel's array proxy, since a gz
 where its checksum stands, and one volume of four dimensions without the others.
 """
 
-import gzip
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from io import BytesIO
+from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -20,14 +21,21 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from histo.errors import Cause, ImageError, StudyError
+from histo.regular_file import open_regular
+from histo.volume_file import GZIP, MOST_HEADER_BYTES, unpacked
 from histo.volume_file import read_header as read_volume_header
 from histo.volumes.files import accessible, stem
 from histo.volumes.geometry import Affine, Values
+from histo.volumes.limits import MOST_SERIES, check_count, check_voxels
 from histo.volumes.series import FoundSeries, Series
 
-_DAMAGE = (OSError, EOFError, ValueError, KeyError, ImageFileError, HeaderDataError, zlib.error)
-_GZIP = b"\x1f\x8b"
-_MM_PER_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
+_DAMAGE = (OSError, EOFError, ValueError, OverflowError, KeyError, ImageFileError, HeaderDataError, zlib.error)
+_MOST_RATIO = 1032
+"""By which gzip can shrink anything."""
+_SPACE_UNIT = 0b111
+"""The bits of NIfTI's units that are those of space; the others are of time."""
+_MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+"""By NIfTI's code: unknown, metre, mm, micron."""
 _BLOCK = 2**20
 
 
@@ -41,7 +49,7 @@ def list_nifti(study_id: str, file: Path, allow_no_orientation: bool) -> list[Fo
             anterior, inferior to superior.
 
     Raises:
-        StudyError: `unreadable` or `no_access`.
+        StudyError: `unreadable`, `too_large` or `no_access`.
     """
     header = _read_header(study_id, file)
     shape = _shape(study_id, file, header)
@@ -53,7 +61,7 @@ def list_nifti(study_id: str, file: Path, allow_no_orientation: bool) -> list[Fo
 
 
 def _read_header(study_id: str, file: Path) -> Any:
-    with _damage(study_id, file), _open(file) as opened:
+    with _damage(study_id, file), unpacked(file) as opened:
         head = opened.read(540)
         kind: Any = nib.Nifti2Header if int.from_bytes(head[:4], "little") in (540, 0x1C020000) else nib.Nifti1Header
         size = kind.template_dtype.itemsize
@@ -76,6 +84,8 @@ def _shape(study_id: str, file: Path, header: Any) -> tuple[int, ...]:
             Cause.UNREADABLE,
             f"{study_id}: {file} has the extents {shape}; expected three, or four where it holds several series",
         )
+    check_voxels(shape[:3], f"{study_id}: {file}")
+    check_count(shape[3] if len(shape) == 4 else 1, MOST_SERIES, "series", f"{study_id}: {file}")
     return shape
 
 
@@ -104,16 +114,31 @@ def _read(study_id: str, file: Path, allow_no_orientation: bool, index: int, whe
 
 def _read_voxels(file: Path, header: Any, shape: tuple[int, ...], index: int) -> npt.NDArray[Any]:
     """Return one volume as stored, `(k, j, i)`, and read the file to its end."""
-    kind = header.get_data_dtype()
-    size = int(np.prod(shape)) * kind.itemsize
-    with _open(file) as opened:
-        opened.seek(int(header.get_data_offset()) + index * size)
+    kind, count = header.get_data_dtype(), prod(header.get_data_shape()[3:])
+    size = prod(shape) * kind.itemsize
+    offset = int(header.get_data_offset())
+    if offset > MOST_HEADER_BYTES:
+        raise EOFError(f"a header of {offset} bytes")
+    _require_bytes(file, offset + (index + 1) * size)
+    with unpacked(file) as opened:
+        opened.seek(offset + index * size)
         content = opened.read(size)
         if len(content) < size:
             raise EOFError(f"{len(content)} of {size} bytes of voxels")
-        while opened.read(_BLOCK):
-            pass
+        rest = (count - index - 1) * size + MOST_HEADER_BYTES  # others write notes behind the voxels
+        while block := opened.read(_BLOCK):
+            rest -= len(block)
+            if rest < 0:
+                raise EOFError("it does not end behind its voxels")
     return np.frombuffer(content, kind).reshape(shape[::-1])
+
+
+def _require_bytes(file: Path, needed: int) -> None:
+    """Refuse a file that cannot hold what it declares, before memory is taken for it."""
+    with open_regular(file) as raw:
+        packed, size = raw.read(2) == GZIP, os.fstat(raw.fileno()).st_size
+    if size * (_MOST_RATIO if packed else 1) < needed:
+        raise EOFError(f"{size} bytes cannot hold {needed} of header and voxels")
 
 
 def _scaled(stored_DHW: npt.NDArray[Any], slope: float | None, intercept: float | None) -> Values:
@@ -140,7 +165,10 @@ def _affine(header: Any, allow_no_orientation: bool, where: str) -> tuple[Affine
             f"{where}: neither sform nor qform, so left and right are not known; repair the header, or give"
             " --preparation.allow-no-orientation where you know its axes to be those of RAS",
         )
-    scale = _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
+    unit = int(header["xyzt_units"]) & _SPACE_UNIT
+    if unit not in _MM_PER_UNIT:
+        raise StudyError(Cause.BAD_GEOMETRY, f"{where}: lengths in an unknown unit (code {unit}); repair the header")
+    scale = _MM_PER_UNIT[unit]
     return np.diag([scale, scale, scale, 1.0]) @ np.asarray(affine, np.float64), notes
 
 
@@ -152,18 +180,6 @@ def _qform(header: Any, where: str) -> Affine:
             Cause.BAD_GEOMETRY, f"{where}: no valid qform ({' '.join(str(error).split())}); repair the header"
         ) from None
     return affine
-
-
-@contextmanager
-def _open(file: Path) -> Iterator[BinaryIO | gzip.GzipFile]:
-    with file.open("rb") as raw:
-        packed = raw.read(2) == _GZIP
-        raw.seek(0)
-        if packed:
-            with gzip.GzipFile(fileobj=raw) as unpacked:
-                yield unpacked
-        else:
-            yield raw
 
 
 @contextmanager

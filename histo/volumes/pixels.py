@@ -4,6 +4,7 @@ MONOCHROME1 says how to show values, not what they are, so they stay. Nothing is
 header declares are a sign that a value did not fit.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,18 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from histo.errors import Cause, StudyError
+from histo.regular_file import open_regular
 from histo.volumes.files import accessible
 from histo.volumes.geometry import Values
+from histo.volumes.limits import check_deflated, check_size, check_voxels
 from histo.volumes.planes import Plane
+
+_JPEG_SIZE = re.compile(
+    rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf\xf7]\x00.[\x02-\x10](..)(..)[\x01-\x04]", re.DOTALL
+)
+"""What a frame of JPEG or JPEG-LS says of its height and width."""
+_JPEG_2000_SIZE = re.compile(rb"\xff\x4f\xff\x51....(....)(....)(....)(....)", re.DOTALL)
+"""What one of JPEG 2000 says of its grid, and of its place on it."""
 
 
 def read_pixels(planes: Sequence[Plane], where: str) -> Values:
@@ -29,8 +39,9 @@ def read_pixels(planes: Sequence[Plane], where: str) -> Values:
         where: What messages call the series.
 
     Raises:
-        StudyError: `unreadable`, `no_decoder`, `overflow` or `no_access`.
+        StudyError: `unreadable`, `too_large`, `no_decoder`, `overflow` or `no_access`.
     """
+    check_voxels((len(planes), *planes[0].shape), where)
     values = np.empty((len(planes), *planes[0].shape), np.float32)
     targets: dict[Path, dict[int, int]] = {}
     for index, plane in enumerate(planes):
@@ -45,10 +56,14 @@ def read_pixels(planes: Sequence[Plane], where: str) -> Values:
 def _stored(file: Path, wanted: set[int], where: str) -> Iterator[tuple[int, npt.NDArray[Any]]]:
     """Yield the wanted frames of a file as they are stored."""
     with _damage(file, where):
-        with accessible(where, file), file.open("rb") as opened:
+        with accessible(where, file), open_regular(file) as opened:
+            check_size(file, opened, where)
+            check_deflated(opened, f"{where}: {file}")
             dataset: Any = pydicom.dcmread(opened, force=True)
         _check_scaling(dataset, file, where)
-        frames = _decoder(dataset, file, where).iter_array(dataset, raw=True, **_unmasked(dataset))
+        decoder = _decoder(dataset, file, where)
+        _check_streams(dataset)
+        frames = decoder.iter_array(dataset, raw=True, **_unmasked(dataset))
         left = set(wanted)
         for frame, (stored, _) in enumerate(frames):
             if frame in left:
@@ -72,10 +87,24 @@ def _decoder(dataset: Any, file: Path, where: str) -> Any:
     if decoder is None or not decoder.is_available:
         raise StudyError(
             Cause.NO_DECODER,
-            f"{where}: {file} is compressed as {syntax.name}, which nothing here decodes; decompress it, as"
-            " gdcmconv --raw does",
+            f"{where}: {file} is compressed as {' '.join(syntax.name.split())}, which nothing here decodes; decompress"
+            " it, as gdcmconv --raw does",
         )
     return decoder
+
+
+def _check_streams(dataset: Any) -> None:
+    """Refuse compressed frames that say to be larger than the header: decoders take memory for what they say."""
+    if "JPEG" not in dataset.file_meta.TransferSyntaxUID.name:  # other streams may have the same bytes by chance
+        return
+    data, rows, columns = bytes(dataset.PixelData), int(dataset.Rows), int(dataset.Columns)
+    sizes = [(int.from_bytes(found[1], "big"), int.from_bytes(found[2], "big")) for found in _JPEG_SIZE.finditer(data)]
+    for found in _JPEG_2000_SIZE.finditer(data):
+        width, height, left, top = (int.from_bytes(found[index], "big") for index in range(1, 5))
+        sizes.append((height - top, width - left))
+    for height, width in sizes:
+        if height > rows or width > columns:
+            raise ValueError(f"a frame of {height} x {width} pixels, and a header of {rows} x {columns}")
 
 
 def _unmasked(dataset: Any) -> dict[str, bool]:
@@ -110,7 +139,7 @@ def _damage(file: Path, where: str) -> Iterator[None]:
     """Turn what damage does to the decoders into an error of the study."""
     try:
         yield
-    except StudyError:
+    except (StudyError, MemoryError):
         raise
     except Exception as error:  # decoders raise what they run into
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -16,7 +16,9 @@ from pydicom.uid import UID
 
 from histo.errors import Cause, StudyError
 from histo.folders import kind_name
+from histo.regular_file import open_regular
 from histo.volumes.files import accessible
+from histo.volumes.limits import MOST_FRAMES, check_count, check_deflated, check_size, check_voxels
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _NO_IMAGES = {
@@ -90,16 +92,19 @@ def read_planes(study_id: str, file: Path) -> PlanesOfFile | str:
     """Read a header; a file that is left out is the word for its kind.
 
     Raises:
-        StudyError: `unreadable` or `no_access`.
+        StudyError: `unreadable`, `too_large` or `no_access`.
     """
     try:
-        with accessible(study_id, file), file.open("rb") as opened:
+        with accessible(study_id, file), open_regular(file) as opened:
+            check_size(file, opened, study_id)
+            check_deflated(opened, f"{study_id}: {file}")
             header = pydicom.dcmread(opened, stop_before_pixels=True, specific_tags=list(_TAGS), force=True)
         left_out = _left_out(file, header)
         if left_out:
             return left_out
+        _check_extents(f"{study_id}: {file}", header)
         return _planes_of_file(file, header)
-    except StudyError:
+    except (StudyError, MemoryError):
         raise
     except Exception as error:  # pydicom raises what its parser runs into
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -124,6 +129,15 @@ def _left_out(file: Path, header: Any) -> str:
     if int(header.get("SamplesPerPixel") or 1) > 1 or header.get("PhotometricInterpretation", _GREY[1]) not in _GREY:
         return "colour images"
     return "localizers" if "LOCALIZER" in _texts(header.get("ImageType")) else ""
+
+
+def _check_extents(where: str, header: Any) -> None:
+    """Refuse a size that cannot be, before there is a plane for each frame."""
+    extents = int(header.get("NumberOfFrames") or 1), int(header.Rows), int(header.Columns)
+    if min(extents) < 1:
+        raise ValueError(f"{' x '.join(map(str, extents))} frames, rows and columns")
+    check_count(extents[0], MOST_FRAMES, "frames", where)
+    check_voxels(extents, where)
 
 
 def _planes_of_file(file: Path, header: Any) -> PlanesOfFile:

@@ -35,13 +35,13 @@ class PreparationSpec(Spec):
     """names of the series in the order of the channels, case-insensitive, or globs such as *flair*; none: all series of
     the study in the order of their names"""
 
-    series_count: int = Field(default=3, ge=1)
+    series_count: int = Field(default=3, ge=1, le=1000)
     """how many series a study has, where --preparation.series names none"""
 
-    slices: int = Field(default=20, ge=1)
+    slices: int = Field(default=20, ge=1, le=10_000)
     """slices of a volume, inferior to superior"""
 
-    size_px: int = Field(default=512, ge=8)
+    size_px: int = Field(default=512, ge=8, le=2**14)
     """edge of its slices, which are square"""
 
     choice: Choice = "even"

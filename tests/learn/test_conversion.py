@@ -1,6 +1,7 @@
 """A bundle's converted form gives the probabilities of the bundle, or is not used."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -85,6 +86,32 @@ def test_a_damaged_form_is_not_used_and_can_be_made_again(copy: Path, name: str)
 
 def test_a_form_of_another_bundle_is_not_used(copy: Path) -> None:
     edit(copy / MODEL_JSON, temperature=2.0)
+
+    assert load_predictor(copy).runtime == "torch"
+
+
+@pytest.mark.parametrize("names", [(GRAPH, CONSTANTS), (CONSTANTS,)])
+def test_a_form_of_other_weights_is_not_used_whatever_the_record_beside_it_says(
+    copy: Path, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    other = Path(shutil.copytree(copy, tmp_path / "other"))
+    weights = load_file(other / WEIGHTS)
+    save_file(weights | {"head.linear.weight": -weights["head.linear.weight"]}, other / WEIGHTS)
+    edit(other / MODEL_JSON, weights_sha256=hash_file(other / WEIGHTS))
+    convert(other)
+
+    for name in names:
+        shutil.copyfile(other / FOLDER / name, copy / FOLDER / name)
+    form = copy / FOLDER
+    edit(form / RECORD, graph_sha256=hash_file(form / GRAPH), constants_sha256=hash_file(form / CONSTANTS))
+
+    assert load_predictor(copy).runtime == "torch"
+    assert load_predictor(other).runtime == "openvino"
+
+
+def test_a_form_that_is_a_pipe_is_not_waited_for(copy: Path) -> None:
+    (copy / FOLDER / RECORD).unlink()
+    os.mkfifo(copy / FOLDER / RECORD)
 
     assert load_predictor(copy).runtime == "torch"
 

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +166,21 @@ def test_a_byte_order_mark_belongs_to_no_column(tmp_path: Path) -> None:
 
 def test_a_class_named_na_is_a_class(tmp_path: Path) -> None:
     assert read_sources([write_csv(tmp_path, "path,label\na.png,NA\nb.png,null\n")]).classes == ("NA", "null")
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.parquet", "parts/part-0.parquet"])
+def test_a_table_that_is_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    (tmp_path / "parts").mkdir()
+    os.mkfifo(tmp_path / name)
+
+    with pytest.raises(UsageError, match=r"not a readable .* \(is a named pipe, not a regular file\)"):
+        read_sources([tmp_path / "parts" if "/" in name else tmp_path / name])
+
+
+def test_an_image_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    path = write_csv(tmp_path, "path,label\na.png,TUM\npipe.png,ADI\n")
+    os.mkfifo(tmp_path / "pipe.png")
+
+    _, error = survey(read_sources([path])).errors
+
+    assert "pipe.png: not readable (is a named pipe, not a regular file)" in str(error)

@@ -40,7 +40,7 @@ def test_an_image_that_cannot_be_used_is_named_with_its_reason(tmp_path: Path) -
     assert good is None
     assert "deep.png: pixels of mode I;16; expected 8 bits" in str(deep)
     assert "short.png: not a readable image" in str(short)
-    assert "text.png: not a readable image (no known format)" in str(text)
+    assert "text.png: not a readable image (no PNG, JPEG, TIFF, BMP, WEBP or PPM)" in str(text)
     assert "A/wide.png: 9x8 px; tiles must be square" in str(wide)
 
 

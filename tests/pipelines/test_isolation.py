@@ -1,5 +1,6 @@
 """Work that ends its process: counted on disk, proven alone. The processes are real, the work is a stand-in."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,11 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from isolated import end, fail, pid
+from isolated import end, fail, fall_short, pid
+from label_loop import found, plan
+from slides.mutations import tissue
 
+from histo.demo.fabricate import write_pyramid
 from histo.errors import Cause, InputError, SlideError
+from histo.pipelines import planning
 from histo.pipelines.isolation import Watchdog, guarded
-from histo.pipelines.work import LabelJob
+from histo.pipelines.work import LabelJob, describe_failure
 
 pytestmark = pytest.mark.alone
 
@@ -68,6 +73,52 @@ def test_what_dies_three_times_alone_is_blamed(
     assert log.read_text().splitlines() == [str(os.getpid())] * 3
 
 
+def short(*_: object) -> int:
+    raise MemoryError
+
+
+def test_work_that_is_short_of_memory_is_done_again_alone(job: LabelJob, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    answer = guarded(job, "s.svs", "r0", short, fall_short, str(log), 1)
+
+    assert [*map(int, log.read_text().split())][-1] == answer
+    assert len(log.read_text().split()) == 2
+    assert not (job.out / "staging" / "attempts" / "s.svs" / "r0").exists()
+
+
+def test_work_that_is_short_of_memory_alone_too_is_not_tried_for_ever(job: LabelJob, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    with pytest.raises(
+        InputError, match=r"s\.svs \(r0\): needs more memory than there is, also in 3 attempts"
+    ) as caught:
+        guarded(job, "s.svs", "r0", short, fall_short, str(log), 99)
+
+    assert caught.value.cause is Cause.TOO_LARGE
+    assert not caught.value.cause.transient
+    assert len(log.read_text().split()) == 3
+
+
+def test_a_plan_that_is_short_of_memory_is_made_alone(
+    job: LabelJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pyramid(tmp_path / "s.svs", tissue(1024, 768), 0.25, (1, 4))
+    monkeypatch.setattr(planning, "_look", short)
+
+    row = plan(replace(job, read_timeout_s=60), found(tmp_path / "s.svs"))
+
+    assert "error_code" not in json.loads(row["columns"])
+    assert len(row["tile_index"]) > 0
+
+
+def test_memory_that_is_short_elsewhere_is_no_internal_error() -> None:
+    failure = describe_failure(MemoryError(), "s.svs")
+
+    assert failure["error_code"] == "out_of_memory"
+    assert failure["error"].startswith("s.svs: memory is short; use fewer --workers")
+
+
 @pytest.mark.parametrize("error", [ValueError("odd"), SlideError(Cause.NO_MPP, "s.svs: no"), OSError(28, "full")])
 def test_what_isolated_work_raises_is_raised_here(job: LabelJob, error: Exception) -> None:
     mark(job, lost=2)
@@ -103,6 +154,7 @@ def test_an_isolated_process_ends_with_its_worker(tmp_path: Path) -> None:
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from isolated import wait
+from histo.pipelines import planning
 from histo.pipelines.isolation import _disposable_process
 _disposable_process((wait, {str(child)!r}))
 """
@@ -122,6 +174,7 @@ _disposable_process((wait, {str(child)!r}))
 def test_a_watchdog_notices_a_thread_that_hangs_while_others_come_in_time() -> None:
     code = """
 import threading, time
+from histo.pipelines import planning
 from histo.pipelines.isolation import Watchdog
 dog = Watchdog(1)
 def hang():

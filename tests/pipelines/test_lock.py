@@ -67,7 +67,7 @@ def test_a_dead_lock_of_another_user_does_not_block(tmp_path: Path, monkeypatch:
 
 
 def test_what_is_no_file_in_the_place_of_the_lock_is_named(tmp_path: Path) -> None:
-    for number, make in enumerate((Path.mkdir, os.mkfifo)):
+    for number, make in enumerate((Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/full"))):
         out = tmp_path / str(number)
         out.mkdir()
         make(out / ".lock")
