@@ -25,7 +25,7 @@ def compare(direct: DirectReader, reference: OpenSlideReader, levels: Sequence[L
     """Compare a few places of each level; those that either reader cannot decode are passed over.
 
     Raises:
-        UnsuitedError: If a place differs, or if none of a level could be compared.
+        UnsuitedError: If a place differs or is left to OpenSlide, or if none of a level could be compared.
         SlideError: If the file cannot be read.
     """
     for level in levels:
@@ -35,12 +35,19 @@ def compare(direct: DirectReader, reference: OpenSlideReader, levels: Sequence[L
                 ours, theirs = (reader.read(level, x, y, width, height) for reader in (direct, reference))
             except ReadError:
                 continue
+            finally:
+                _refuse_foreign(direct, level, x, y)
             difference = np.abs(ours.astype(np.int16) - theirs).max()
             if difference > MOST_DIFFERENCE:
                 raise UnsuitedError(f"level {level.index} at ({x}, {y}): differs from OpenSlide by {difference} levels")
             compared = True
         if not compared:
             raise UnsuitedError(f"level {level.index}: no place was found that both readers decode, to compare them")
+
+
+def _refuse_foreign(direct: DirectReader, level: Level, x: int, y: int) -> None:
+    if direct.foreign:
+        raise UnsuitedError(f"level {level.index} at ({x}, {y}): {direct.foreign}")
 
 
 def _places(direct: DirectReader, level: Level, downsample: float) -> Iterator[tuple[int, int, int, int]]:

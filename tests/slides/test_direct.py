@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from slides.coded import FORMATS, scenery, write_coded
+from slides.coded import FORMATS, RGB, YCBCR, Format, jpeg, scenery, write_coded
 
+from histo.resample import Pixels
 from histo.slides.direct import DirectReader
 from histo.slides.reader import Reader
 from histo.slides.slide import Slide, open_slide
@@ -44,6 +45,22 @@ def test_each_coding_gives_openslides_pixels(tmp_path: Path, name: str) -> None:
     direct.close()
     assert np.abs(ours - theirs).max() <= FORMATS[name].tolerance
     assert np.abs(ours[7:283, 9:341] - LEVELS[0]).mean() < 4
+
+
+@pytest.mark.parametrize("colours", [RGB, YCBCR])
+@pytest.mark.parametrize("adobe_rgb", [True, False])
+def test_markers_behind_fill_bytes_do_not_change_colours(tmp_path: Path, colours: int, adobe_rgb: bool) -> None:
+    jfif = b"\xff\xff\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+
+    def encode(block: Pixels) -> bytes:
+        data = jpeg(adobe_rgb=adobe_rgb)(block)
+        return data[:2] + b"\xff\xff\xfe\x00\x03." + jfif + b"\xff" + data[2:]
+
+    slide, direct, reference = opened(write_coded(tmp_path / "a.tif", LEVELS[:1], Format(encode, colours)))
+
+    ours, theirs = (reader.read(slide.levels[0], 0, 0, 332, 276) for reader in (direct, reference))
+
+    assert np.array_equal(ours, theirs)
 
 
 @laws
