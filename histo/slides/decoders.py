@@ -31,6 +31,12 @@ _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 """The markers that may stand there alone."""
 _CODESTREAM = b"\xff\x4f\xff\x51"
 """The markers that begin a JPEG 2000 codestream."""
+_SIZE = struct.Struct(">8x8IH9B")
+"""A codestream up to the end of its SIZ segment, three components in it: of image and tiles size and place, then for
+each component depth and step."""
+_UNSIGNED_8_BITS = 7
+MOST_CODE_TILES = 1024
+"""Tiles that a codestream may divide a block into; OpenJPEG needs 0.2 s for so many, and 1 GB and 14 s for 65,536."""
 _CR_RED, _CB_GREEN, _CR_GREEN, _CB_BLUE, _ONE = 140_200, 34_414, 71_414, 177_200, 100_000
 """Factors of ITU-R BT.601 (1.402, 0.34414, 0.71414 and 1.772), as whole numbers."""
 
@@ -129,21 +135,38 @@ def _without_colours(data: bytes, segments: Iterable[_Segment]) -> bytes:
 
 def decode_jpeg_2000(data: bytes, is_rgb: bool, out: Pixels) -> None:
     """Decode a JPEG 2000 block; see `decode_jpeg`."""
-    if len(data) < 51 or not data.startswith(_CODESTREAM):
-        raise ValueError("the block is not a JPEG 2000 codestream")
-    width, height, left, top = struct.unpack_from(">IIII", data, 8)
-    if (height - top, width - left) != out.shape[:2] or data[40:42] != b"\0\3":
-        raise ValueError(f"the block is not {out.shape[1]} x {out.shape[0]} px of 3 channels")
-    if {data[43:45], data[46:48], data[49:51]} != {b"\1\1"}:
-        raise ValueError("the block has colours of a lower resolution, which are left to OpenSlide")
+    _check_size(data, out.shape)
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG2000"]) as image:
             pixels = np.asarray(image)
     except SyntaxError as error:
         raise ValueError(str(error)) from error
-    if pixels.shape != out.shape:
-        raise ValueError("the block is not of 3 channels of 8 bits")
     out[:] = pixels if is_rgb else _from_ycbcr(pixels)
+
+
+def _check_size(data: bytes, shape: tuple[int, ...]) -> None:
+    """Refuse a JPEG 2000 codestream whose SIZ segment (ITU-T T.800, A.5.1) is not that of a block of 3 x 8 bits.
+
+    OpenSlide shows the low byte of other depths, and the pixels of an image of another size or place beside each other.
+    """
+    if not data.startswith(_CODESTREAM) or len(data) < _SIZE.size:
+        raise ValueError("the block is not a JPEG 2000 codestream")
+    width, height, left, top, tile_width, tile_height, tile_left, tile_top, channels, *components = _SIZE.unpack_from(
+        data
+    )
+    if (height, width, channels) != shape or left or top:
+        raise ValueError(
+            f"the block is {width} x {height} px of {channels} channels from ({left}, {top}) on, not "
+            f"{shape[1]} x {shape[0]} of 3 from (0, 0) on"
+        )
+    if not tile_width or not tile_height or tile_left or tile_top:
+        raise ValueError("the block's JPEG 2000 header is damaged: its tiles do not cover it")
+    if (tiles := -(-width // tile_width) * -(-height // tile_height)) > MOST_CODE_TILES:
+        raise ValueError(f"the block is coded in {tiles} tiles of its own, more than {MOST_CODE_TILES}")
+    if set(components[::3]) != {_UNSIGNED_8_BITS}:
+        raise ValueError("the block has not 8 bits per channel, as the file says")
+    if {*components[1::3], *components[2::3]} != {1}:
+        raise ForeignError("the block has colours of a lower resolution")
 
 
 def _from_ycbcr(pixels: Pixels) -> Pixels:

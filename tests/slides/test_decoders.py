@@ -163,10 +163,53 @@ def test_what_is_cut_off_is_an_error(cut: int) -> None:
         jpeg(imagecodecs.jpeg8_encode(BLOCK, level=90)[:cut])
 
 
-def test_a_jpeg_2000_block_that_begins_elsewhere_is_an_error() -> None:
-    data = bytearray(imagecodecs.jpeg2k_encode(BLOCK, codecformat="j2k", reversible=True))
-    assert np.array_equal(jpeg_2000(bytes(data)), BLOCK)
-    data[16:20] = (63).to_bytes(4, "big")
+CODESTREAM = bytes(imagecodecs.jpeg2k_encode(BLOCK, codecformat="j2k", reversible=True))
 
-    with pytest.raises(ValueError, match="not 64 x 64 px"):
-        jpeg_2000(bytes(data))
+
+def test_a_jpeg_2000_block_is_decoded() -> None:
+    assert np.array_equal(jpeg_2000(CODESTREAM), BLOCK)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (8, (65).to_bytes(4, "big"), "65 x 64 px of 3 channels"),
+        (12, (128).to_bytes(4, "big"), "64 x 128 px of 3 channels"),
+        (8, (65).to_bytes(4, "big") + CODESTREAM[12:16] + (1).to_bytes(4, "big"), r"from \(1, 0\) on, not 64 x 64"),
+        (20, (63).to_bytes(4, "big"), r"from \(0, 63\) on"),
+        (24, bytes(4), "tiles do not cover it"),
+        (28, bytes(4), "tiles do not cover it"),
+        (32, (1).to_bytes(4, "big"), "tiles do not cover it"),
+        (36, (1).to_bytes(4, "big"), "tiles do not cover it"),
+        (24, (1).to_bytes(4, "big") * 2, "4096 tiles of its own, more than 1024"),
+        (40, b"\0\4", "of 4 channels"),
+        (42, b"\x0b", "not 8 bits per channel"),
+        (45, b"\x06", "not 8 bits per channel"),
+        (48, b"\x87", "not 8 bits per channel"),
+    ],
+)
+def test_each_field_of_the_header_of_a_jpeg_2000_block_must_fit(place: int, value: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        jpeg_2000(CODESTREAM[:place] + value + CODESTREAM[place + len(value) :])
+
+    assert not isinstance(caught.value, ForeignError)
+
+
+@pytest.mark.parametrize("place", [43, 44, 46, 47, 49, 50])
+def test_a_jpeg_2000_block_of_colours_of_a_lower_resolution_is_left_to_openslide(place: int) -> None:
+    with pytest.raises(ForeignError, match="colours of a lower resolution"):
+        jpeg_2000(CODESTREAM[:place] + b"\2" + CODESTREAM[place + 1 :])
+
+
+@pytest.mark.parametrize("tile", [16, 48, 100])
+def test_a_jpeg_2000_block_may_be_coded_in_tiles(tile: int) -> None:
+    file = io.BytesIO()
+    Image.fromarray(BLOCK).save(file, "JPEG2000", no_jp2=True, tile_size=(tile, tile))
+
+    assert np.array_equal(jpeg_2000(file.getvalue()), BLOCK)
+
+
+@pytest.mark.parametrize("length", [0, 4, 50, 60])
+def test_a_jpeg_2000_block_that_is_cut_off_is_an_error(length: int) -> None:
+    with pytest.raises((OSError, ValueError), match=r"."):
+        jpeg_2000(CODESTREAM[:length])
