@@ -80,6 +80,10 @@ class DirectReader(Reader):
     def decode_block(self, level: Level, column: int, row: int, out: Pixels) -> None:
         """See `FileBlocks.decode_block`."""
         index = self._index[level.index]
+        if level.blank and level.blank_blocks[row, column]:
+            out[:] = 255
+            return
+        level.check_blocks(column * index.block_width, row * index.block_height, index.block_width, index.block_height)
         try:
             data = self._bytes(index, column, row)
             if index.compression == JPEG:

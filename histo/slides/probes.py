@@ -22,13 +22,16 @@ ALIGNED = 1 / 256
 
 
 def compare(direct: DirectReader, reference: OpenSlideReader, levels: Sequence[Level]) -> None:
-    """Compare a few places of each level; those that either reader cannot decode are passed over.
+    """Compare a few places of each level; those that either reader cannot decode, or that are empty, are passed over.
 
     Raises:
         UnsuitedError: If a place differs or is left to OpenSlide, or if none of a level could be compared.
         SlideError: If the file cannot be read.
     """
+    compared_levels = 0
     for level in levels:
+        if level.empty and level.lost_blocks.all():
+            continue
         compared = False
         for x, y, width, height in _places(direct, level, reference.handle.level_downsamples[level.index]):
             try:
@@ -43,6 +46,9 @@ def compare(direct: DirectReader, reference: OpenSlideReader, levels: Sequence[L
             compared = True
         if not compared:
             raise UnsuitedError(f"level {level.index}: no place was found that both readers decode, to compare them")
+        compared_levels += 1
+    if not compared_levels:
+        raise UnsuitedError("all of its blocks are empty")
 
 
 def _refuse_foreign(direct: DirectReader, level: Level, x: int, y: int) -> None:
@@ -54,7 +60,11 @@ def _places(direct: DirectReader, level: Level, downsample: float) -> Iterator[t
     """Yield rectangles of one level, `(x, y, width, height)`, that OpenSlide reads pixel by pixel."""
     width, height = direct.block_size(level)
     xs, ys = _aligned(level.width, width, downsample), _aligned(level.height, height, downsample)
-    richest = np.argsort(-direct.block_bytes(level)[np.ix_(ys // height, xs // width)].ravel(), kind="stable")
+    bytes_of = direct.block_bytes(level)
+    if level.empty:
+        bytes_of = np.where(level.lost_blocks, 0, bytes_of)
+    bytes_of = bytes_of[np.ix_(ys // height, xs // width)].ravel()
+    richest = np.argsort(-bytes_of, kind="stable")[: np.count_nonzero(bytes_of > 0)]
     others = richest[RICH :: max(1, (len(richest) - RICH) // SPREAD)][:SPREAD]
     for number in [*richest[:RICH].tolist(), *others.tolist()]:
         x, y = int(xs[number % len(xs)]), int(ys[number // len(xs)])

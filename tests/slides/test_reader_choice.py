@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from slides.coded import (
+    APERIO,
     FORMATS,
     RGB,
     YCBCR,
@@ -91,12 +92,22 @@ def dicom(shared: Path) -> Path:
     return shared / "slides" / "format" / "boxes_0.dcm"
 
 
-def test_a_sparse_file_is_read_by_openslide(tmp_path: Path) -> None:
-    path = write_coded(tmp_path / "a.tif", [PIXELS])
+@pytest.mark.parametrize("extra", [{}, APERIO], ids=["generic", "Aperio"])
+def test_a_sparse_file_is_read_directly(tmp_path: Path, extra: dict[str, str]) -> None:
+    levels = [PIXELS, scenery(166, 138, step=2), scenery(83, 69, step=4)]
+    path = write_coded(tmp_path / "a.tif", levels, replace(FORMATS["jpeg 4:2:0"], extra=extra))
     omit_block(path, level=0, block=3)
 
+    assert chosen(path) == "direct"
+
+
+def test_a_file_of_which_every_block_is_empty_is_left_to_openslide(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.tif", [PIXELS])
+    for block in range(30):
+        omit_block(path, level=0, block=block)
+
     assert chosen(path) == "openslide"
-    assert "sparse" in str(refusal(path, "direct"))
+    assert "all of its blocks are empty" in str(refusal(path, "direct"))
 
 
 def test_two_images_of_one_size_are_read_by_openslide(tmp_path: Path) -> None:
