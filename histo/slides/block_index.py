@@ -112,12 +112,9 @@ def find_empty(path: str, levels: Sequence[Level]) -> tuple[Level, ...]:
 
 
 def _is_of(page: _Page, level: Level) -> bool:
-    return (page.width, page.height, page.block_width, page.block_height) == (
-        level.width,
-        level.height,
-        level.block_width,
-        level.block_height,
-    )
+    """Tell whether an image may be a level's, and lists the lengths of its blocks; libtiff estimates those if not."""
+    size = (page.width, page.height, page.block_width, page.block_height)
+    return size == (level.width, level.height, level.block_width, level.block_height) and len(page.counts) > 0
 
 
 def _with_empty(level: Level, pages: Sequence[_Page]) -> Level:

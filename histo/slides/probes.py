@@ -60,11 +60,9 @@ def _places(direct: DirectReader, level: Level, downsample: float) -> Iterator[t
     """Yield rectangles of one level, `(x, y, width, height)`, that OpenSlide reads pixel by pixel."""
     width, height = direct.block_size(level)
     xs, ys = _aligned(level.width, width, downsample), _aligned(level.height, height, downsample)
-    bytes_of = direct.block_bytes(level)
-    if level.empty:
-        bytes_of = np.where(level.lost_blocks, 0, bytes_of)
-    bytes_of = bytes_of[np.ix_(ys // height, xs // width)].ravel()
-    richest = np.argsort(-bytes_of, kind="stable")[: np.count_nonzero(bytes_of > 0)]
+    known = np.where(level.lost_blocks, 0, direct.block_bytes(level)) if level.empty else direct.block_bytes(level)
+    lengths = known[np.ix_(ys // height, xs // width)].ravel()
+    richest = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths > 0)]
     others = richest[RICH :: max(1, (len(richest) - RICH) // SPREAD)][:SPREAD]
     for number in [*richest[:RICH].tolist(), *others.tolist()]:
         x, y = int(xs[number % len(xs)]), int(ys[number // len(xs)])

@@ -7,7 +7,7 @@ absorbed channel. Scanner borders and black ink absorb all channels alike; blue 
 absorbs blue as much as green.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil, lcm
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from histo.errors import Cause, ReadError, SlideError
 from histo.resample import Pixels, Window
-from histo.slides.reader import Level, Reader
+from histo.slides.reader import Level, Place, Reader
 from histo.slides.slide import Slide
 
 Mask = npt.NDArray[np.bool_]
@@ -36,6 +36,8 @@ MOST_FAILURES = 1000
 """Reads of one slide that may fail; each of them opens the file again, which takes time."""
 MOST_CELLS = 2**26
 """Greatest number of pixels of the mask; each takes about 12 bytes while the tissue is sought, 24 if all is ink."""
+PLACES = 1024
+"""Windows of a level that are read together."""
 STRIP_CELLS = 2**20
 """Pixels of the mask of which the absorbance is computed at a time."""
 
@@ -195,6 +197,38 @@ def read_level(reader: Reader, slide: Slide, level: Level, mpp: float) -> Thumbn
     return thumbnail
 
 
+def unknown_thumbnail(slide: Slide, level: Level, mpp: float) -> Thumbnail:
+    """Make the thumbnail of a level of which nothing is known yet, for `fill_places`.
+
+    Raises:
+        SlideError: See `read_thumbnail`.
+    """
+    thumbnail = _blank(slide, level, *_ratios(slide, level, mpp))
+    thumbnail.unknown[:] = True
+    return thumbnail
+
+
+def fill_places(thumbnail: Thumbnail, reader: Reader, level: Level, places: Sequence[Place]) -> None:
+    """Read windows of a level's thumbnail by a reader that shows the level as it is stored.
+
+    Args:
+        thumbnail: What is filled; where a window cannot be decoded, it stays unknown.
+        reader: Decodes the slide's pixels.
+        level: The level that is read.
+        places: Windows of the thumbnail.
+    """
+    shown = replace(level, blank=level.empty)
+    for start in range(0, len(places), PLACES):
+        windows = places[start : start + PLACES]
+        targets = [np.empty((rows.count, columns.count, 3), np.uint8) for columns, rows in windows]
+        errors = reader.read_windows(shown, windows, targets)
+        for (columns, rows), pixels, error in zip(windows, targets, errors, strict=True):
+            if error is None:
+                place = np.s_[rows.start : rows.start + rows.count, columns.start : columns.start + columns.count]
+                thumbnail.pixels[place] = pixels
+                thumbnail.unknown[place] = _over_lost(level, 1, columns, rows) if level.empty else False
+
+
 def _read(reader: Reader, level: Level, columns: Window, rows: Window) -> Pixels:
     pixels = np.empty((rows.count, columns.count, 3), np.uint8)
     (error,) = reader.read_windows(level, [(columns, rows)], [pixels])
@@ -288,9 +322,14 @@ def _split(columns: Window, rows: Window) -> list[tuple[Window, Window]]:
     return parts if len(parts) > 1 else []
 
 
-def stained(thumbnail: Thumbnail) -> tuple[Mask, Mask]:
-    """Decide for each pixel whether it is stained tissue, and whether it is ink; unknown ones, white, are neither."""
-    glass = glass_colour(_sample(thumbnail))
+def stained(thumbnail: Thumbnail, glass: npt.NDArray[np.float32] | None = None) -> tuple[Mask, Mask]:
+    """Decide for each pixel whether it is stained tissue, and whether it is ink; unknown ones, white, are neither.
+
+    Args:
+        thumbnail: Its pixels.
+        glass: Colour of empty glass, `(3,)`; that of the thumbnail if not given.
+    """
+    glass = glass_of(thumbnail) if glass is None else glass
     tissue, ink = np.empty((2, *thumbnail.unknown.shape), np.bool_)
     step = max(1, STRIP_CELLS // tissue.shape[1])
     density = np.log10((glass + 1) / (np.arange(256, dtype=np.float32)[:, None] + 1))
@@ -304,10 +343,10 @@ def stained(thumbnail: Thumbnail) -> tuple[Mask, Mask]:
     return tissue, ink
 
 
-def _sample(thumbnail: Thumbnail) -> Pixels:
-    """Take about a million of the pixels that are known, `(n, 3)`."""
+def glass_of(thumbnail: Thumbnail) -> npt.NDArray[np.float32]:
+    """Estimate the colour of empty glass, `(3,)`, by about a million of the pixels that are known."""
     step = max(1, thumbnail.unknown.size // 1_000_000)
-    return thumbnail.pixels.reshape(-1, 3)[::step][~thumbnail.unknown.ravel()[::step]]
+    return glass_colour(thumbnail.pixels.reshape(-1, 3)[::step][~thumbnail.unknown.ravel()[::step]])
 
 
 def _strokes(ink: Mask, cell_um2: float) -> Mask:

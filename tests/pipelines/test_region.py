@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from label_loop import found, label, make_job, plan, tasks
 from plain_loop import PlainLoop, assert_equal_to_plain_loop, rows_of
 from slides.fakes import damage_block, omit_block
+from slides.mutations import tissue, write_svs
 
 from histo import tables
 from histo.demo.fabricate import write_pyramid
@@ -203,6 +204,21 @@ def test_empty_blocks_of_glass_are_counted_and_those_of_tissue_cost_their_tiles(
     assert (row["n_tiles"], row["n_failed"]) == (before["n_tiles"], 1)
     bad = [(r["grid_x"], r["grid_y"]) for r in rows_of(job.out / row["tiles_path"]) if r["status"] == "read_error"]
     assert bad == [(0, 0)]
+
+
+@pytest.mark.parametrize("reader", ["auto", "openslide"])
+def test_an_aperio_slide_is_judged_by_its_levels_as_they_are_stored(
+    job: LabelJob, tmp_path: Path, reader: ReaderChoice
+) -> None:
+    path = write_svs(tmp_path / "a.svs", tissue(1536, 1344), mpp=0.25)
+    for block in (6, 3 * 7 + 3):  # of 7 x 6: glass, and tissue
+        omit_block(str(path), level=0, block=block)
+    job = replace(job, max_failed_fraction=0.9, reader=reader)
+
+    row = label(job, found(path))
+
+    assert (row["status"], row["blocks_left_out"], row["blocks_lost"]) == ("partial", 1, 1)
+    assert 1 <= row["n_failed"] <= 4, "one block touches four tiles at most"
 
 
 @pytest.mark.parametrize("reader", ["auto", "openslide"])

@@ -39,9 +39,10 @@ any_reader = pytest.mark.parametrize("choice", CHOICES)
 tiles_of_a_block = TilingSpec(), TissueSpec(min_fraction=0.5)
 
 
-def pyramid(*downsamples: int) -> list[Pixels]:
+def pyramid(*downsamples: int, last: int = 8 * EDGE) -> list[Pixels]:
+    """Paint tissue from the blocks (2, 2) on up to a pixel of both axes."""
     full = np.full((ACROSS * EDGE, ACROSS * EDGE, 3), GLASS, np.uint8)
-    full[2 * EDGE : 8 * EDGE, 2 * EDGE : 8 * EDGE] = EOSIN
+    full[2 * EDGE : last, 2 * EDGE : last] = EOSIN
     full[::9, ::7] -= 3
     return [full if d == 1 else block_means(full, d, d) for d in downsamples]
 
@@ -301,6 +302,30 @@ def test_a_lost_block_costs_what_openslide_makes_of_it_on_coarser_levels_and_not
         bad[reader.name] = np.flatnonzero(lost).tolist()
 
     assert bad == {"direct": [], "openslide": [5]}, "OpenSlide leaves the place white in the block above"
+
+
+@any_reader
+def test_colour_that_jpeg_carries_over_from_a_neighbour_is_no_tissue(tmp_path: Path, choice: ReaderChoice) -> None:
+    levels = pyramid(1, 4, 16, last=7 * EDGE)  # ends within a group of pixels that share their colour on level 2
+    path = WRITERS["JPEG"](tmp_path / "a.tif", levels)
+    beside = [5 * ACROSS + 7, 7 * ACROSS + 4, 5 * ACROSS + 1]
+    for block in beside:
+        omit_block(path, 0, block)
+
+    plan, lost, _ = planned(path, choice)
+
+    assert (blank(plan), lost) == (sorted(beside), [])
+
+
+@pytest.mark.parametrize(("reach", "is_lost"), [(8, False), (60, True)])
+def test_tissue_counts_from_where_it_cannot_be_a_neighbours(tmp_path: Path, reach: int, is_lost: bool) -> None:
+    form = replace(JPEG, block=(128, 128))
+    path = write_coded(tmp_path / "a.tif", pyramid(1, 2, last=512 + reach), form)
+    omit_block(path, 0, 2 * 8 + 4)  # of 8 x 8: from (512, 256) on, beside tissue that reaches into it
+
+    slide, reader = open_slide(path)
+
+    assert judge(slide, reader).levels[0].lost_blocks.sum() == is_lost
 
 
 def test_a_slide_without_empty_blocks_is_not_judged(tmp_path: Path) -> None:
