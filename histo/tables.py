@@ -69,6 +69,8 @@ SLIDES = (
     Column("width", _I32, "level-0 px", "width of the slide"),
     Column("height", _I32, "level-0 px", "height of the slide"),
     Column("level", _I16, "", "pyramid level that was read"),
+    Column("blocks_left_out", _I32, "", "its empty file blocks where a coarser level shows no tissue: white"),
+    Column("blocks_lost", _I32, "", "its other empty file blocks: tiles that need them are `read_error`"),
     Column("mpp_x", _F64, "µm/px", "resolution of level 0 along x"),
     Column("mpp_y", _F64, "µm/px", "resolution of level 0 along y"),
     Column("mpp_source", _STR, "", "`metadata` or `override`"),

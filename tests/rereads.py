@@ -25,7 +25,7 @@ class Rectangles:
         slide: The file.
         level: Which level is read.
         places: `(x, y, width, height)` of each, level-0 pixels.
-        strict: Whether every file block must also be decoded without a warning.
+        strict: Whether every file block must also be decoded without a warning; a TIFF's must have bytes in any case.
     """
 
     slide: Path
@@ -44,7 +44,7 @@ def _readable(slide: Rectangles) -> list[bool]:
     """Read with one handle until it fails, which makes it useless, then with a new one."""
     handle, found = openslide.OpenSlide(slide.slide), []
     scale, size = handle.level_downsamples[slide.level], handle.level_dimensions[slide.level]
-    is_whole = _file_blocks(slide.slide, size) if slide.strict else lambda *_: True
+    is_whole = _file_blocks(slide.slide, size, slide.strict)
     for x, y, width, height in slide.places:
         try:
             handle.read_region((x, y), slide.level, (round(width / scale), round(height / scale)))
@@ -57,8 +57,10 @@ def _readable(slide: Rectangles) -> list[bool]:
     return found
 
 
-def _file_blocks(slide: Path, size: tuple[int, int]) -> Callable[[float, float, float, float], bool]:
+def _file_blocks(slide: Path, size: tuple[int, int], strict: bool) -> Callable[[float, float, float, float], bool]:
     """Return what tells of a rectangle, in pixels of a level, whether all file blocks under it are whole."""
+    if not strict and not _is_readable_tiff(slide):
+        return lambda *_: True
     with tifffile.TiffFile(slide) as file:
         (page,) = (page for page in file.pages if page.is_tiled and (page.imagewidth, page.imagelength) == size)
         tables, edge_x, edge_y = page.jpegtables or b"\xff\xd8\xff\xd9", page.tilewidth, page.tilelength
@@ -68,7 +70,8 @@ def _file_blocks(slide: Path, size: tuple[int, int]) -> Callable[[float, float, 
     def is_whole(block: int) -> bool:
         if block not in known:
             code = data[offsets[block] : offsets[block] + counts[block]]
-            known[block] = len(code) == counts[block] > 0 and _decodes(code, tables, (edge_y, edge_x))
+            decodes = _decodes(code, tables, (edge_y, edge_x)) if strict else True
+            known[block] = counts[block] > 0 and (not strict or len(code) == counts[block]) and decodes
         return known[block]
 
     def all_whole(x: float, y: float, width: float, height: float) -> bool:
@@ -77,6 +80,15 @@ def _file_blocks(slide: Path, size: tuple[int, int]) -> Callable[[float, float, 
         return all(is_whole(row * across + column) for row in rows for column in columns)
 
     return all_whole
+
+
+def _is_readable_tiff(slide: Path) -> bool:
+    """Tell whether a file's TIFF directories can be read at all."""
+    try:
+        with tifffile.TiffFile(slide) as file:
+            return len([page.is_tiled for page in file.pages]) > 0
+    except Exception:  # noqa: BLE001 -- tifffile raises whatever its parser runs into
+        return False
 
 
 def _decodes(code: bytes, tables: bytes, shape: tuple[int, int]) -> bool:

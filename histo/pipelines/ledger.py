@@ -168,5 +168,16 @@ def _too_many_failed(columns: Row, limit: float) -> Row:
         f"{columns['n_failed']} of {columns['n_tiles']} tiles cannot be read, more than --max-failed-fraction {limit:g}"
     )
     which = f"{share} admits" if columns["n_ok"] else f"none of {columns['n_tiles']} tiles can be read"
-    message = f"{columns['slide_id']}: {which}; the file is damaged, copy or export it again"
+    message = f"{columns['slide_id']}: {which}; {_damage(columns)}"
     return {"error_code": Cause.BAD_TILES.value, "error": one_line(message)}
+
+
+def _damage(columns: Row) -> str:
+    """Say what is wrong with a file of which too many tiles cannot be read, and the way out."""
+    if not columns.get("blocks_lost"):
+        return "the file is damaged, copy or export it again"
+    admit = ", or admit its unreadable tiles with a higher --max-failed-fraction" if columns["n_ok"] else ""
+    return (
+        f"{columns['blocks_lost']} of its file blocks on level {columns['level']} are empty, and no coarser level "
+        f"shows that there is no tissue; copy or export it again{admit}"
+    )

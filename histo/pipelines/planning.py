@@ -102,6 +102,7 @@ def _identify(job: LabelJob, row: Row, files: list[str], watchdog: Watchdog) -> 
 def _plan_columns(plan: SlidePlan) -> Row:
     """The columns of the ledger that planning knows."""
     slide = plan.slide
+    level = slide.levels[plan.sampling.level]
     return {
         "vendor": slide.vendor,
         "quickhash": slide.quickhash,
@@ -114,6 +115,8 @@ def _plan_columns(plan: SlidePlan) -> Row:
         "mpp_source": slide.mpp_source,
         "effective_mpp": plan.sampling.effective_mpp,
         "objective_power": slide.objective_power,
+        "blocks_left_out": int(level.blank_blocks.sum()) if level.blank else 0,
+        "blocks_lost": int(level.lost_blocks.sum()) if level.empty else 0,
         "n_tiles": len(plan.tile_index),
         "tissue_mm2": plan.tissue_mm2,
     }
@@ -125,6 +128,14 @@ class _Watched(Reader):
     def __init__(self, reader: Reader, watchdog: Watchdog) -> None:
         self._reader, self._watchdog = reader, watchdog
         self.name = reader.name
+
+    @property
+    def stored(self) -> Reader | None:
+        """See `Reader.stored`."""
+        stored = self._reader.stored
+        if stored is self._reader:
+            return self
+        return stored and _Watched(stored, self._watchdog)
 
     def read(self, level: Level, x: int, y: int, width: int, height: int) -> Pixels:
         """See `Reader.read`."""

@@ -37,7 +37,7 @@ LEAST_IMAGES = 500
 def describe_network(spec: TrainingSpec, layout: Layout) -> Architecture:
     """Describe the network that a run asks for."""
     name = spec.network.backbone
-    channels = layout.channels(dimensions_of(name)) or 0
+    channels = layout.channels(dimensions_of(name)) or 1  # where it sees none of these arrays, who builds it says so
     return Architecture(backbone=name, dropout=spec.network.dropout, input_channels=channels)
 
 

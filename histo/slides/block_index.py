@@ -5,7 +5,7 @@ tifffile reads the directories; it is asked for nothing else.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,15 @@ import tifffile
 
 from histo.errors import Cause, SlideError
 from histo.slides.files import readable_file
-from histo.slides.reader import Level
+from histo.slides.reader import Level, pack_blocks
 
 Table = npt.NDArray[np.int64]
 JPEG, APERIO_YCBCR, APERIO_RGB = 7, 33003, 33005
 """Codes of compressions; both of Aperio's are JPEG 2000 codestreams. OpenSlide opens no other JPEG 2000 in a TIFF."""
 MOST_BLOCK_PX = 2**24
 """Pixels of the largest file block that is decoded as a whole."""
+MOST_BLOCKS = 2**26
+"""File blocks of the largest level whose empty ones are sought."""
 RGB, YCBCR = 2, 6
 """Codes of colours."""
 
@@ -93,6 +95,64 @@ def read_index(path: str, levels: Sequence[Level]) -> tuple[BlockIndex, ...]:
     return tuple(_index(level, pages) for level in levels)
 
 
+def find_empty(path: str, levels: Sequence[Level]) -> tuple[Level, ...]:
+    """Find the empty file blocks of each level, and those that may have been left out on purpose.
+
+    Levels that are not stored as one tiled image of their size (in a file that is no TIFF, or that puts its levels
+    together of several images) stay as they are.
+
+    Raises:
+        SlideError: If the file cannot be read.
+    """
+    try:
+        pages = _pages(path)
+    except UnsuitedError:
+        return tuple(levels)
+    return tuple(_with_empty(level, [page for page in pages if _is_of(page, level)]) for level in levels)
+
+
+def _is_of(page: _Page, level: Level) -> bool:
+    """Tell whether an image may be a level's, and lists the lengths of its blocks; libtiff estimates those if not."""
+    size = (page.width, page.height, page.block_width, page.block_height)
+    return size == (level.width, level.height, level.block_width, level.block_height) and len(page.counts) > 0
+
+
+def _with_empty(level: Level, pages: Sequence[_Page]) -> Level:
+    """Add the empty blocks of the images that may be the level's: of most levels there is one."""
+    size = level.down * level.across
+    if size > MOST_BLOCKS or not any(len(page.counts) < size or not page.counts.all() for page in pages):
+        return level
+    empty, omitted = np.zeros((2, size), np.bool_)
+    for page in pages:
+        counts, offsets = np.zeros(size, np.int64), np.ones(size, np.int64)  # what a short table lacks is lost
+        counts[: len(page.counts)], offsets[: len(page.offsets)] = page.counts[:size], page.offsets[:size]
+        empty |= counts == 0
+        omitted |= (counts == 0) & (offsets == 0)
+    return replace(level, empty=pack_blocks(empty), omitted=pack_blocks(omitted))
+
+
+def spread_empty(levels: Sequence[Level]) -> tuple[Level, ...]:
+    """Count as empty what OpenSlide makes of finer levels in Aperio slides: blocks over a lost one of the level before.
+
+    It takes those of coarser levels for corrupt; `aperio_open` of OpenSlide 4 has the arithmetic.
+    """
+    spread = list(levels[:1])
+    for level in levels[1:]:
+        spread.append(_with_lost_over(level, spread[-1]) if spread[-1].empty else level)
+    return tuple(spread)
+
+
+def _with_lost_over(level: Level, finer: Level) -> Level:
+    rows, columns = np.nonzero(finer.lost_blocks)
+    rows //= max(1, int(finer.down / level.down + 0.5))
+    columns //= max(1, int(finer.across / level.across + 0.5))
+    known = (rows < level.down) & (columns < level.across)
+    over = np.zeros((level.down, level.across), np.bool_)
+    over[rows[known], columns[known]] = True
+    empty, blank = level.unpack(level.empty) | over, level.unpack(level.blank) & ~over
+    return replace(level, empty=pack_blocks(empty), blank=pack_blocks(blank))
+
+
 def _pages(path: str) -> list[_Page]:
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # OpenSlide has the last word on a damaged directory
     with readable_file(path):
@@ -162,5 +222,3 @@ def _check_coding(level: Level, page: _Page) -> None:
         raise UnsuitedError(f"level {level.index} has a compression ({page.compression}) that is left to OpenSlide")
     if page.compression == JPEG and page.colours not in (RGB, YCBCR):
         raise UnsuitedError(f"level {level.index} has colours ({page.colours}) that are left to OpenSlide")
-    if ((page.offsets == 0) & (page.counts == 0)).any():
-        raise UnsuitedError(f"level {level.index} is sparse: it has blocks that were never written")

@@ -1,12 +1,14 @@
 """Decode single file blocks, strictly: what is not a whole image of the right size and channels is an error.
 
 A JPEG block must be decoded without a warning of libjpeg, and its colours are what the TIFF's tag says, whatever
-markers it has; of JPEG 2000, whatever OpenJPEG refuses is an error.
+markers it has; of JPEG 2000, whatever OpenJPEG refuses is an error. The headers of each block are read before it is
+decoded, since what one block says of itself another need not say.
 """
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -14,25 +16,48 @@ from PIL import Image
 
 from histo.resample import Pixels
 
-_START, _END = b"\xff\xd8", b"\xff\xd9"
+_START, _END = b"\xff\xd8", 0xD9
 """The markers that begin and end a JPEG stream."""
 _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 """Adobe's marker up to its last byte, which says how colours are coded: 0 as red, green and blue, 1 as YCbCr."""
-_APP0, _APP14, _SCAN = 0xE0, 0xEE, 0xDA
-_FRAMES = {0xC0, 0xC1, 0xC2}
+_HUFFMAN_TABLE, _QUANTIZATION_TABLE, _SCAN, _APP0, _APP14 = 0xC4, 0xDB, 0xDA, 0xE0, 0xEE
+_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+"""The markers of frames, each a process of coding; the three left out are tables, an extension, and conditioning."""
+_HUFFMAN_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
+"""Baseline, extended sequential, and progressive."""
+_SEGMENTS = _FRAMES | {0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}
+"""The markers that may stand before a scan and are followed by their length (ITU-T T.81, table B.1)."""
+_STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
+"""The markers that may stand there alone."""
 _CODESTREAM = b"\xff\x4f\xff\x51"
 """The markers that begin a JPEG 2000 codestream."""
+_SIZE = struct.Struct(">8x8IH9B")
+"""A codestream up to the end of its SIZ segment, three components in it: of image and tiles size and place, then for
+each component depth and step."""
+_UNSIGNED_8_BITS = 7
+MOST_CODE_TILES = 1024
+"""Tiles that a codestream may divide a block into; OpenJPEG needs 0.2 s for so many, and 1 GB and 14 s for 65,536."""
 _CR_RED, _CB_GREEN, _CR_GREEN, _CB_BLUE, _ONE = 140_200, 34_414, 71_414, 177_200, 100_000
 """Factors of ITU-R BT.601 (1.402, 0.34414, 0.71414 and 1.772), as whole numbers."""
+
+
+class ForeignError(ValueError):
+    """A block is sound, and coded in a way that only OpenSlide reads."""
 
 
 def jpeg_prefix(tables: bytes, is_rgb: bool) -> bytes:
     """Return what stands before each block's own JPEG data: how colours are coded, and the tables that all share.
 
     A stream without Adobe's marker would be taken for YCbCr; the TIFF tag knows better.
+
+    Raises:
+        ValueError: If the tables are damaged.
     """
-    shared = _without_colours(tables.removesuffix(_END)) if tables else b""
-    return _START + _ADOBE + (b"\0" if is_rgb else b"\1") + shared
+    segments = [*_segments(tables)] if tables else []
+    if any(segment.marker in _FRAMES for segment in segments):
+        raise ValueError("they hold a frame")
+    shared = [tables[s.start : s.end] for s in segments if s.marker in (_HUFFMAN_TABLE, _QUANTIZATION_TABLE)]
+    return b"".join([_START, _ADOBE, b"\0" if is_rgb else b"\1", *shared])
 
 
 def decode_jpeg(prefix: bytes, data: bytes, out: Pixels) -> None:
@@ -44,55 +69,104 @@ def decode_jpeg(prefix: bytes, data: bytes, out: Pixels) -> None:
         out: What is filled, uint8 RGB, `(H, W, 3)`.
 
     Raises:
+        ForeignError: If it is coded in a way that is left to OpenSlide.
         ValueError: If it is damaged, or not of this shape.
     """
-    pixels = simplejpeg.decode_jpeg(prefix + _without_colours(data), colorspace="RGB", buffer=out, strict=True)
-    if pixels.shape != out.shape:
-        raise ValueError(
-            f"the block is of {pixels.shape[1]} x {pixels.shape[0]} px, not {out.shape[1]} x {out.shape[0]}"
-        )
+    segments = [*_segments(data)]
+    _check_frame(data, segments, out.shape)
+    simplejpeg.decode_jpeg(prefix + _without_colours(data, segments), colorspace="RGB", buffer=out, strict=True)
 
 
-def _without_colours(data: bytes) -> bytes:
-    """Return a JPEG stream from its second marker on, without those that say how its colours are coded."""
+class _Segment(NamedTuple):
+    """A marker of a JPEG stream with its parameters: where they begin in the stream, fill bytes first, and end."""
+
+    marker: int
+    start: int
+    parameters: int
+    end: int
+
+
+def _segments(data: bytes) -> Iterator[_Segment]:
+    """Yield the segments of a JPEG stream that stand before its first scan, or before its end where it has tables only.
+
+    Raises:
+        ValueError: If something stands there that is no marker, or one that has no place there.
+    """
     if not data.startswith(_START):
         raise ValueError("the block is not a JPEG stream")
-    kept, at = [], len(_START)
-    for marker, start, end in _segments(data):
-        if marker in _FRAMES and data[start + 9 : start + 10] != b"\3":
-            raise ValueError("the block has not 3 channels")
-        if marker in (_APP0, _APP14):
-            kept.append(data[at:start])
-            at = end
-    return b"".join([*kept, data[at:]])
-
-
-def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield marker, start and end of each segment of a JPEG stream before its image data."""
     at = len(_START)
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _SCAN:
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        yield data[at + 1], at, end
-        at = end
+    while at < len(data):
+        code = at
+        while data[code : code + 1] == b"\xff":  # any number of fill bytes may stand before the last of them
+            code += 1
+        marker = data[code] if at < code < len(data) else None
+        if marker in (_SCAN, _END):
+            return
+        size = int.from_bytes(data[code + 1 : code + 3], "big") if marker in _SEGMENTS else 0
+        if marker is None or not (size >= 2 or marker in _STANDALONE) or code + 1 + size > len(data):
+            raise ValueError(f"the JPEG header is damaged at byte {at}")
+        yield _Segment(marker, at, code + 3, code + 1 + size)
+        at = code + 1 + size
+
+
+def _check_frame(data: bytes, segments: Sequence[_Segment], shape: tuple[int, ...]) -> None:
+    """Refuse a frame that is not of this shape `(H, W, channels)`, or not of a coding that is known."""
+    frames = [segment for segment in segments if segment.marker in _FRAMES]
+    if len(frames) != 1 or frames[0].end - frames[0].parameters < 6:
+        raise ValueError("the block has not one JPEG frame")
+    depth, height, width, channels = struct.unpack_from(">BHHB", data, frames[0].parameters)
+    if channels != shape[2]:
+        raise ValueError(f"the block has not 3 channels but {channels}")
+    if (height, width) != shape[:2]:
+        raise ValueError(f"the block is of {width} x {height} px, not {shape[1]} x {shape[0]}")
+    if frames[0].marker not in _HUFFMAN_FRAMES or depth != 8:
+        raise ForeignError(f"the block is JPEG of process {frames[0].marker - 0xC0} and {depth} bits")
+
+
+def _without_colours(data: bytes, segments: Iterable[_Segment]) -> bytes:
+    """Return a JPEG stream from its second marker on, without those that say how its colours are coded."""
+    kept, at = [], len(_START)
+    for segment in segments:
+        if segment.marker in (_APP0, _APP14):
+            kept.append(data[at : segment.start])
+            at = segment.end
+    return b"".join([*kept, data[at:]])
 
 
 def decode_jpeg_2000(data: bytes, is_rgb: bool, out: Pixels) -> None:
     """Decode a JPEG 2000 block; see `decode_jpeg`."""
-    if len(data) < 51 or not data.startswith(_CODESTREAM):
-        raise ValueError("the block is not a JPEG 2000 codestream")
-    width, height, left, top = struct.unpack_from(">IIII", data, 8)
-    if (height - top, width - left) != out.shape[:2] or data[40:42] != b"\0\3":
-        raise ValueError(f"the block is not {out.shape[1]} x {out.shape[0]} px of 3 channels")
-    if {data[43:45], data[46:48], data[49:51]} != {b"\1\1"}:
-        raise ValueError("the block has colours of a lower resolution, which are left to OpenSlide")
+    _check_size(data, out.shape)
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG2000"]) as image:
             pixels = np.asarray(image)
     except SyntaxError as error:
         raise ValueError(str(error)) from error
-    if pixels.shape != out.shape:
-        raise ValueError("the block is not of 3 channels of 8 bits")
     out[:] = pixels if is_rgb else _from_ycbcr(pixels)
+
+
+def _check_size(data: bytes, shape: tuple[int, ...]) -> None:
+    """Refuse a JPEG 2000 codestream whose SIZ segment (ITU-T T.800, A.5.1) is not that of a block of 3 x 8 bits.
+
+    OpenSlide shows the low byte of other depths, and the pixels of an image of another size or place beside each other.
+    """
+    if not data.startswith(_CODESTREAM) or len(data) < _SIZE.size:
+        raise ValueError("the block is not a JPEG 2000 codestream")
+    width, height, left, top, tile_width, tile_height, tile_left, tile_top, channels, *components = _SIZE.unpack_from(
+        data
+    )
+    if (height, width, channels) != shape or left or top:
+        raise ValueError(
+            f"the block is {width} x {height} px of {channels} channels from ({left}, {top}) on, not "
+            f"{shape[1]} x {shape[0]} of 3 from (0, 0) on"
+        )
+    if not tile_width or not tile_height or tile_left or tile_top:
+        raise ValueError("the block's JPEG 2000 header is damaged: its tiles do not cover it")
+    if (tiles := -(-width // tile_width) * -(-height // tile_height)) > MOST_CODE_TILES:
+        raise ValueError(f"the block is coded in {tiles} tiles of its own, more than {MOST_CODE_TILES}")
+    if set(components[::3]) != {_UNSIGNED_8_BITS}:
+        raise ValueError("the block has not 8 bits per channel, as the file says")
+    if {*components[1::3], *components[2::3]} != {1}:
+        raise ForeignError("the block has colours of a lower resolution")
 
 
 def _from_ycbcr(pixels: Pixels) -> Pixels:

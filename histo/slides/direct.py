@@ -1,9 +1,11 @@
 """Read JPEG and Aperio JPEG 2000 slides without OpenSlide: the file's blocks, decoded as they are.
 
 OpenSlide spends three quarters of its time on putting blocks together. Here a block is read and decoded once, and
-strictly: what a decoder complains about is an error, and costs exactly the pixels of that block.
+strictly: what a decoder complains about is an error, and costs exactly the pixels of that block. A single block that is
+sound, and coded in a way that only OpenSlide reads, is read by OpenSlide.
 """
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,10 +13,11 @@ import numpy as np
 from histo.errors import ReadError
 from histo.resample import Pixels, Window
 from histo.slides.block_index import JPEG, BlockIndex, UnsuitedError, read_index
-from histo.slides.decoders import decode_jpeg, decode_jpeg_2000, jpeg_prefix
+from histo.slides.decoders import ForeignError, decode_jpeg, decode_jpeg_2000, jpeg_prefix
 from histo.slides.files import SharedFile
 from histo.slides.mosaic import fill_windows
 from histo.slides.reader import Level, Place, Reader
+from histo.slides.reference import OpenSlideReader
 
 _FARTHEST = 2**62
 """No file has more bytes."""
@@ -23,7 +26,11 @@ _SLACK = 65_536
 
 
 class DirectReader(Reader):
-    """Reads the blocks of a TIFF file. Threads may share it: it keeps nothing between reads but the index."""
+    """Reads the blocks of a TIFF file. Threads may share it.
+
+    Attributes:
+        foreign: Why the first block that was left to OpenSlide was; empty if none was.
+    """
 
     name = "direct"
 
@@ -38,6 +45,10 @@ class DirectReader(Reader):
             UnsuitedError: If the file is not one that can be read directly.
             SlideError: If its index contradicts itself, or the file cannot be read.
         """
+        self.foreign = ""
+        self._path = path
+        self._reference: OpenSlideReader | None = None
+        self._lock = threading.Lock()
         self._index = read_index(path, levels)
         try:
             self._prefixes = [jpeg_prefix(index.tables, index.is_rgb) for index in self._index]
@@ -69,17 +80,35 @@ class DirectReader(Reader):
     def decode_block(self, level: Level, column: int, row: int, out: Pixels) -> None:
         """See `FileBlocks.decode_block`."""
         index = self._index[level.index]
+        if level.blank and level.blank_blocks[row, column]:
+            out[:] = 255
+            return
+        level.check_blocks(column * index.block_width, row * index.block_height, index.block_width, index.block_height)
         try:
             data = self._bytes(index, column, row)
             if index.compression == JPEG:
                 decode_jpeg(self._prefixes[level.index], data, out)
             else:
                 decode_jpeg_2000(data, index.is_rgb, out)
+        except ForeignError as error:
+            self._read_foreign(level, column, row, out, error)
         except (OSError, ValueError) as error:
             x, y = column * index.block_width, row * index.block_height
             raise ReadError(f"level {level.index} at ({x}, {y}): {error}") from error
         out[max(0, level.height - row * index.block_height) :] = 255
         out[:, max(0, level.width - column * index.block_width) :] = 255
+
+    def _read_foreign(self, level: Level, column: int, row: int, out: Pixels, reason: ForeignError) -> None:
+        """Have OpenSlide read a block, if it does so pixel by pixel."""
+        self.foreign = self.foreign or str(reason)
+        index = self._index[level.index]
+        x, y = column * index.block_width, row * index.block_height
+        if not level.exact:
+            raise ReadError(f"level {level.index} at ({x}, {y}): {reason}; use --reader openslide") from reason
+        with self._lock:
+            if self._reference is None:
+                self._reference = OpenSlideReader(self._path)
+            out[:] = self._reference.read(level, x, y, index.block_width, index.block_height)
 
     def _bytes(self, index: BlockIndex, column: int, row: int) -> bytes:
         offset, count = int(index.offsets[row, column]), int(index.counts[row, column])
@@ -95,3 +124,5 @@ class DirectReader(Reader):
     def close(self) -> None:
         """See `Reader.close`."""
         self._file.close()
+        if self._reference is not None:
+            self._reference.close()

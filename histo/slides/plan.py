@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from histo.errors import Cause, ReadError, SlideError
+from histo.slides.empty_blocks import as_shown, judge
 from histo.slides.grid import Grid, Indices, Region, cut_regions, keep_tissue
 from histo.slides.reader import Reader
 from histo.slides.resolution import Sampling, choose_sampling
@@ -55,7 +56,7 @@ class SlidePlan:
     """A slide that is ready to be read.
 
     Attributes:
-        slide: Its description.
+        slide: Its description, which of its empty blocks are white included.
         sampling: Which level is read, and how it is reduced.
         grid: All tiles.
         tile_index: The kept tiles, ascending, `(n,)`.
@@ -95,6 +96,7 @@ def plan_slide(
     """
     sampling = choose_sampling(slide, mpp, tiling.tolerance, tiling.allow_upsample)
     grid = _lay_grid(slide, sampling, size_px, tiling.stride_px or size_px)
+    slide = judge(slide, reader)
     try:
         mask = find_tissue(reader, slide, tissue.mpp, tissue.exclude_ink, tissue.any_image)
     except ReadError as error:
@@ -105,7 +107,7 @@ def plan_slide(
         ) from error
     tile_index, tissue_fraction = keep_tissue(grid, mask, tissue.min_fraction)
     area = mask.area_um2(slide.mpp_x, slide.mpp_y) / 1e6
-    return SlidePlan(slide, sampling, grid, tile_index, tissue_fraction, area, reader.name)
+    return SlidePlan(as_shown(slide, reader), sampling, grid, tile_index, tissue_fraction, area, reader.name)
 
 
 def _lay_grid(slide: Slide, sampling: Sampling, size_px: int, stride_px: int) -> Grid:

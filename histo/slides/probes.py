@@ -22,32 +22,47 @@ ALIGNED = 1 / 256
 
 
 def compare(direct: DirectReader, reference: OpenSlideReader, levels: Sequence[Level]) -> None:
-    """Compare a few places of each level; those that either reader cannot decode are passed over.
+    """Compare a few places of each level; those that either reader cannot decode, or that are empty, are passed over.
 
     Raises:
-        UnsuitedError: If a place differs, or if none of a level could be compared.
+        UnsuitedError: If a place differs or is left to OpenSlide, or if none of a level could be compared.
         SlideError: If the file cannot be read.
     """
+    compared_levels = 0
     for level in levels:
+        if level.empty and level.lost_blocks.all():
+            continue
         compared = False
         for x, y, width, height in _places(direct, level, reference.handle.level_downsamples[level.index]):
             try:
                 ours, theirs = (reader.read(level, x, y, width, height) for reader in (direct, reference))
             except ReadError:
                 continue
+            finally:
+                _refuse_foreign(direct, level, x, y)
             difference = np.abs(ours.astype(np.int16) - theirs).max()
             if difference > MOST_DIFFERENCE:
                 raise UnsuitedError(f"level {level.index} at ({x}, {y}): differs from OpenSlide by {difference} levels")
             compared = True
         if not compared:
             raise UnsuitedError(f"level {level.index}: no place was found that both readers decode, to compare them")
+        compared_levels += 1
+    if not compared_levels:
+        raise UnsuitedError("all of its blocks are empty")
+
+
+def _refuse_foreign(direct: DirectReader, level: Level, x: int, y: int) -> None:
+    if direct.foreign:
+        raise UnsuitedError(f"level {level.index} at ({x}, {y}): {direct.foreign}")
 
 
 def _places(direct: DirectReader, level: Level, downsample: float) -> Iterator[tuple[int, int, int, int]]:
     """Yield rectangles of one level, `(x, y, width, height)`, that OpenSlide reads pixel by pixel."""
     width, height = direct.block_size(level)
     xs, ys = _aligned(level.width, width, downsample), _aligned(level.height, height, downsample)
-    richest = np.argsort(-direct.block_bytes(level)[np.ix_(ys // height, xs // width)].ravel(), kind="stable")
+    known = np.where(level.lost_blocks, 0, direct.block_bytes(level)) if level.empty else direct.block_bytes(level)
+    lengths = known[np.ix_(ys // height, xs // width)].ravel()
+    richest = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths > 0)]
     others = richest[RICH :: max(1, (len(richest) - RICH) // SPREAD)][:SPREAD]
     for number in [*richest[:RICH].tolist(), *others.tolist()]:
         x, y = int(xs[number % len(xs)]), int(ys[number // len(xs)])

@@ -17,6 +17,7 @@ class OpenSlideReader(Reader):
 
     Attributes:
         handle: OpenSlide's own, another one after a read that failed.
+        direct: Shows what of an Aperio slide OpenSlide makes itself, if something does; see `fills_from_finer_levels`.
     """
 
     name = "openslide"
@@ -24,6 +25,17 @@ class OpenSlideReader(Reader):
     def __init__(self, path: str) -> None:
         self._path = path
         self.handle = _open(path)
+        self.direct: Reader | None = None
+
+    @property
+    def fills_from_finer_levels(self) -> bool:
+        """Whether the place of an empty block is made of finer levels, on its own level and on all coarser ones."""
+        return self.handle.properties.get(openslide.PROPERTY_NAME_VENDOR) == "aperio"
+
+    @property
+    def stored(self) -> Reader | None:
+        """See `Reader.stored`."""
+        return self.direct if self.fills_from_finer_levels else self
 
     def read(self, level: Level, x: int, y: int, width: int, height: int) -> Pixels:
         """See `Reader.read`."""
@@ -39,6 +51,14 @@ class OpenSlideReader(Reader):
         return canvas
 
     def _decode(self, level: Level, x: int, y: int, width: int, height: int) -> Pixels:
+        """Read a rectangle that lies within the level."""
+        level.check_blocks(x, y, width, height)
+        pixels = self._show(level, x, y, width, height)
+        if level.blank:
+            _whiten(pixels, level, x, y)
+        return pixels
+
+    def _show(self, level: Level, x: int, y: int, width: int, height: int) -> Pixels:
         # OpenSlide divides by its own (unrounded) downsample to find the pixel of the level again.
         scale = self.handle.level_downsamples[level.index]
         place = (round(x * scale), round(y * scale))
@@ -57,6 +77,15 @@ class OpenSlideReader(Reader):
     def close(self) -> None:
         """See `Reader.close`."""
         self.handle.close()
+        if self.direct is not None:
+            self.direct.close()
+
+
+def _whiten(pixels: Pixels, level: Level, x: int, y: int) -> None:
+    """Paint the blocks white that were left out on purpose, in pixels of a level from `(x, y)` on."""
+    height, width = pixels.shape[:2]
+    rows, columns = (np.arange(first, first + count) for first, count in ((y, height), (x, width)))
+    pixels[level.blank_blocks[np.ix_(rows // level.block_height, columns // level.block_width)]] = 255
 
 
 def _open(path: str) -> openslide.OpenSlide:

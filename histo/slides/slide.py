@@ -8,7 +8,7 @@ from typing import Literal
 import openslide
 
 from histo.errors import Cause, SlideError
-from histo.slides.block_index import UnsuitedError
+from histo.slides.block_index import UnsuitedError, find_empty, spread_empty
 from histo.slides.direct import DirectReader
 from histo.slides.probes import compare
 from histo.slides.reader import Level, Reader
@@ -77,6 +77,7 @@ def open_slide(
     try:
         slide = _describe(path, reference.handle, mpp_if_missing)
         if reader == "openslide":
+            reference.direct = _witness(slide, reference)
             return slide, reference
         direct = _compared(slide, reference)
     except UnsuitedError as error:
@@ -116,11 +117,25 @@ def _compared(slide: Slide, reference: OpenSlideReader) -> DirectReader:
     """Open a slide directly, and compare it with the reference; raise `UnsuitedError` where that fails."""
     direct = DirectReader(slide.path, slide.levels)
     try:
-        compare(direct, reference, slide.levels)
+        compare(direct, reference, spread_empty(slide.levels) if reference.fills_from_finer_levels else slide.levels)
     except (UnsuitedError, SlideError):
         direct.close()
         raise
     return direct
+
+
+def _witness(slide: Slide, reference: OpenSlideReader) -> DirectReader | None:
+    """Open what shows the levels as they are stored, if OpenSlide does not and empty blocks are judged by them."""
+    if not reference.fills_from_finer_levels or not any(level.empty for level in slide.levels):
+        return None
+    try:
+        return _compared(slide, reference)
+    except UnsuitedError:
+        return None
+    except SlideError as error:
+        if error.cause is Cause.UNREADABLE:  # a contradiction, which OpenSlide reads if it is asked to
+            return None
+        raise
 
 
 def _describe(path: str, handle: openslide.OpenSlide, mpp_if_missing: float | None) -> Slide:
@@ -130,7 +145,7 @@ def _describe(path: str, handle: openslide.OpenSlide, mpp_if_missing: float | No
     return Slide(
         path=path,
         vendor=properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
-        levels=tuple(_with_blocks(level, properties) for level in levels),
+        levels=find_empty(path, [_with_blocks(level, properties) for level in levels]),
         mpp_x=mpp_x,
         mpp_y=mpp_y,
         mpp_source=mpp_source,

@@ -7,7 +7,7 @@ absorbed channel. Scanner borders and black ink absorb all channels alike; blue 
 absorbs blue as much as green.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil, lcm
@@ -20,11 +20,14 @@ import numpy.typing as npt
 from histo.errors import Cause, ReadError, SlideError
 from histo.resample import Pixels, Window
 from histo.slides.brightfield import is_brightfield
-from histo.slides.reader import Level, Reader
+from histo.slides.reader import Level, Place, Reader
 from histo.slides.slide import Slide
-from histo.slides.window import read_window
 
 Mask = npt.NDArray[np.bool_]
+Range = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""Half-open ranges along one axis: where each begins, and where it ends."""
+_ROUNDING = 1e-6
+"""Error of the place of an edge, in blocks."""
 
 WINDOW_PX = 2048
 """Edge of the windows in which the level under the mask is read, so that memory does not grow with the slide."""
@@ -34,6 +37,8 @@ MOST_FAILURES = 1000
 """Reads of one slide that may fail; each of them opens the file again, which takes time."""
 MOST_CELLS = 2**26
 """Greatest number of pixels of the mask; each takes about 12 bytes while the tissue is sought, 24 if all is ink."""
+PLACES = 1024
+"""Windows of a level that are read together."""
 STRIP_CELLS = 2**20
 """Pixels of the mask of which the absorbance is computed at a time."""
 
@@ -142,7 +147,7 @@ def find_tissue(
         ReadError: If the level under the thumbnail cannot be decoded anywhere, or in too many places.
     """
     thumbnail = read_thumbnail(reader, slide, mpp)
-    if not is_brightfield(slide.path, _sample(thumbnail), any_image):
+    if not is_brightfield(slide.path, sample(thumbnail), any_image):
         return TissueMask(np.ones_like(thumbnail.unknown), thumbnail.cell_width, thumbnail.cell_height)
     cell_um = (thumbnail.cell_width * slide.mpp_x, thumbnail.cell_height * slide.mpp_y)
     mask, ink = stained(thumbnail)
@@ -161,14 +166,29 @@ def read_thumbnail(reader: Reader, slide: Slide, mpp: float) -> Thumbnail:
         SlideError: If the thumbnail would have more than `MOST_CELLS` pixels.
         ReadError: If nothing can be decoded, or more than `MOST_FAILURES` reads have failed.
     """
-    level, ratio_x, ratio_y = _reduction(slide, mpp)
+    return read_level(reader, slide, level_under(slide, mpp), mpp)
+
+
+def read_level(reader: Reader, slide: Slide, level: Level, mpp: float) -> Thumbnail:
+    """Read one level as `read_thumbnail` does; where its file blocks are lost, nothing is known.
+
+    Raises:
+        SlideError: See `read_thumbnail`.
+        ReadError: Likewise.
+    """
+    ratio_x, ratio_y = _ratios(slide, level, mpp)
     thumbnail = _blank(slide, level, ratio_x, ratio_y)
+    shown = replace(level, blank=level.empty)
+    made_of = [level] if reader.stored is reader else slide.levels[: level.index + 1]
+    with_lost = [source for source in made_of if source.empty]
     waiting, failures = [*_windows(level, ratio_x, ratio_y)][::-1], 0
     while waiting:
         columns, rows = waiting.pop()
         place = np.s_[rows.start : rows.start + rows.count, columns.start : columns.start + columns.count]
         try:
-            thumbnail.pixels[place] = read_window(reader, slide, level.index, columns, rows)
+            thumbnail.pixels[place] = _read(reader, shown, columns, rows)
+            for source in with_lost:
+                thumbnail.unknown[place] |= _over_lost(source, level.downsample / source.downsample, columns, rows)
         except ReadError:
             parts = _split(columns, rows)
             thumbnail.unknown[place] = not parts
@@ -176,17 +196,95 @@ def read_thumbnail(reader: Reader, slide: Slide, mpp: float) -> Thumbnail:
             failures += 1
             if failures > MOST_FAILURES or thumbnail.unknown.all():
                 raise
+    if thumbnail.unknown.all():
+        raise ReadError(f"level {level.index}: the file has no data for its blocks")
+    thumbnail.pixels[thumbnail.unknown] = 255
     return thumbnail
 
 
-def _reduction(slide: Slide, mpp: float) -> tuple[Level, int, int]:
-    """Choose the level under a thumbnail, and its pixels per pixel of the thumbnail along x and y."""
-    usable = [level for level in slide.levels if level.downsample * max(slide.mpp_x, slide.mpp_y) <= mpp]
-    level = max(usable, key=lambda level: level.downsample, default=slide.levels[0])
+def unknown_thumbnail(slide: Slide, level: Level, mpp: float) -> Thumbnail:
+    """Make the thumbnail of a level of which nothing is known yet, for `fill_places`.
+
+    Raises:
+        SlideError: See `read_thumbnail`.
+    """
+    thumbnail = _blank(slide, level, *_ratios(slide, level, mpp))
+    thumbnail.unknown[:] = True
+    return thumbnail
+
+
+def fill_places(thumbnail: Thumbnail, reader: Reader, level: Level, places: Sequence[Place]) -> None:
+    """Read windows of a level's thumbnail by a reader that shows the level as it is stored.
+
+    Args:
+        thumbnail: What is filled; where a window cannot be decoded, it stays unknown.
+        reader: Decodes the slide's pixels.
+        level: The level that is read.
+        places: Windows of the thumbnail.
+    """
+    shown = replace(level, blank=level.empty)
+    for start in range(0, len(places), PLACES):
+        windows = places[start : start + PLACES]
+        targets = [np.empty((rows.count, columns.count, 3), np.uint8) for columns, rows in windows]
+        errors = reader.read_windows(shown, windows, targets)
+        for (columns, rows), pixels, error in zip(windows, targets, errors, strict=True):
+            if error is None:
+                place = np.s_[rows.start : rows.start + rows.count, columns.start : columns.start + columns.count]
+                thumbnail.pixels[place] = pixels
+                thumbnail.unknown[place] = _over_lost(level, 1, columns, rows) if level.empty else False
+
+
+def _read(reader: Reader, level: Level, columns: Window, rows: Window) -> Pixels:
+    pixels = np.empty((rows.count, columns.count, 3), np.uint8)
+    (error,) = reader.read_windows(level, [(columns, rows)], [pixels])
+    if error is not None:
+        raise error
+    return pixels
+
+
+def _over_lost(level: Level, scale: float, columns: Window, rows: Window) -> Mask:
+    """Tell which pixels of a window, `(rows.count, columns.count)`, have pixels of a level's lost blocks in them.
+
+    Args:
+        level: The level.
+        scale: Its pixels per pixel of the level that the window's ratio is of.
+        columns: The window along x.
+        rows: The window along y.
+    """
+    top, bottom = _block_range(rows, scale, level.block_height, level.down)
+    left, right = _block_range(columns, scale, level.block_width, level.across)
+    return any_in(level.lost_blocks, (top, bottom), (left, right))
+
+
+def _block_range(window: Window, scale: float, block: int, count: int) -> Range:
+    """Return for each pixel of a window the first file block under it, and the one behind the last."""
+    edges = np.arange(window.start, window.start + window.count + 1) * (window.ratio * scale / block)
+    first = np.minimum(np.floor(edges[:-1] + _ROUNDING).astype(np.int64), count - 1)
+    last = np.minimum(np.ceil(edges[1:] - _ROUNDING).astype(np.int64), count)
+    return first, last
+
+
+def any_in(mask: Mask, rows: Range, columns: Range) -> Mask:
+    """Tell of each rectangle, one for each pair of ranges of rows and of columns, whether a mask is true in it."""
+    sums = np.pad(mask.cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32), ((1, 0), (1, 0)))
+    (top, bottom), (left, right) = rows, columns
+    count = sums[np.ix_(bottom, right)] - sums[np.ix_(top, right)] - sums[np.ix_(bottom, left)]
+    return np.asarray(count + sums[np.ix_(top, left)] > 0)
+
+
+def level_under(slide: Slide, mpp: float) -> Level:
+    """Choose the level under a thumbnail: the coarsest one that is not coarser than it, and not lost as a whole."""
+    fine_enough = (level for level in slide.levels if level.downsample * max(slide.mpp_x, slide.mpp_y) <= mpp)
+    usable = [level for level in fine_enough if not (level.empty and level.lost_blocks.all())]
+    return max(usable, key=lambda level: level.downsample, default=slide.levels[0])
+
+
+def _ratios(slide: Slide, level: Level, mpp: float) -> tuple[int, int]:
+    """Return the pixels of a level per pixel of a thumbnail along x and y."""
     ratio_x, ratio_y = (
         min(WINDOW_PX, max(1, round(mpp / (level_0 * level.downsample)))) for level_0 in (slide.mpp_x, slide.mpp_y)
     )
-    return level, ratio_x, ratio_y
+    return ratio_x, ratio_y
 
 
 def _blank(slide: Slide, level: Level, ratio_x: int, ratio_y: int) -> Thumbnail:
@@ -229,9 +327,14 @@ def _split(columns: Window, rows: Window) -> list[tuple[Window, Window]]:
     return parts if len(parts) > 1 else []
 
 
-def stained(thumbnail: Thumbnail) -> tuple[Mask, Mask]:
-    """Decide for each pixel whether it is stained tissue, and whether it is ink; unknown ones, white, are neither."""
-    glass = glass_colour(_sample(thumbnail))
+def stained(thumbnail: Thumbnail, glass: npt.NDArray[np.float32] | None = None) -> tuple[Mask, Mask]:
+    """Decide for each pixel whether it is stained tissue, and whether it is ink; unknown ones, white, are neither.
+
+    Args:
+        thumbnail: Its pixels.
+        glass: Colour of empty glass, `(3,)`; that of the thumbnail if not given.
+    """
+    glass = glass_of(thumbnail) if glass is None else glass
     tissue, ink = np.empty((2, *thumbnail.unknown.shape), np.bool_)
     step = max(1, STRIP_CELLS // tissue.shape[1])
     density = np.log10((glass + 1) / (np.arange(256, dtype=np.float32)[:, None] + 1))
@@ -245,7 +348,12 @@ def stained(thumbnail: Thumbnail) -> tuple[Mask, Mask]:
     return tissue, ink
 
 
-def _sample(thumbnail: Thumbnail) -> Pixels:
+def glass_of(thumbnail: Thumbnail) -> npt.NDArray[np.float32]:
+    """Estimate the colour of empty glass, `(3,)`."""
+    return glass_colour(sample(thumbnail))
+
+
+def sample(thumbnail: Thumbnail) -> Pixels:
     """Take about a million of the pixels that are known, `(n, 3)`."""
     step = max(1, thumbnail.unknown.size // 1_000_000)
     return thumbnail.pixels.reshape(-1, 3)[::step][~thumbnail.unknown.ravel()[::step]]

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from label_loop import found, label, make_job, plan, tasks
 from plain_loop import PlainLoop, assert_equal_to_plain_loop, rows_of
-from slides.fakes import damage_block
+from slides.fakes import damage_block, omit_block
+from slides.mutations import tissue, write_svs
 
 from histo import tables
 from histo.demo.fabricate import write_pyramid
@@ -33,6 +34,7 @@ from histo.pipelines.resume import find_work
 from histo.pipelines.work import LabelJob, SlideWork, Summary
 from histo.slides.collection import Collection, find_slides
 from histo.slides.grid import Region
+from histo.slides.slide import ReaderChoice
 from histo.slides.tiles import cut_blocks
 
 CLASSES = ("MUS", "STR", "TUM")
@@ -181,6 +183,70 @@ def test_damaged_blocks_cost_the_tiles_whose_pixels_they_hold_and_no_others(
     bad = {(r["grid_x"], r["grid_y"]) for r in rows if r["status"] == "read_error"}
     assert bad == {tile for block in blocks for tile in tiles_over(block)}
     assert (row["status"], row["n_ok"], row["n_failed"]) == ("partial", 16 - len(bad), len(bad))
+
+
+@pytest.mark.parametrize("reader", ["auto", "openslide"])
+def test_empty_blocks_of_glass_are_counted_and_those_of_tissue_cost_their_tiles(
+    job: LabelJob, tmp_path: Path, reader: ReaderChoice
+) -> None:
+    path, image = tmp_path / "half.tif", np.full((1792, 1792, 3), 244, np.uint8)
+    image[:, :896] = paint("TUM", 1792, 896, np.random.default_rng(0))
+    write_pyramid(path, image, mpp=0.25)
+    job = replace(job, max_failed_fraction=0.5, reader=reader)
+    before = label(job, found(path))
+    for block in (0, 6, 13, 20):  # of 7 x 7: a corner of tissue, and three of glass
+        omit_block(str(path), level=0, block=block)
+
+    row = label(job, found(path))
+
+    assert (before["status"], before["blocks_left_out"], before["blocks_lost"]) == ("ok", 0, 0)
+    assert (row["status"], row["blocks_left_out"], row["blocks_lost"]) == ("partial", 3, 1)
+    assert (row["n_tiles"], row["n_failed"]) == (before["n_tiles"], 1)
+    bad = [(r["grid_x"], r["grid_y"]) for r in rows_of(job.out / row["tiles_path"]) if r["status"] == "read_error"]
+    assert bad == [(0, 0)]
+
+
+@pytest.mark.parametrize("reader", ["auto", "openslide"])
+def test_an_aperio_slide_is_judged_by_its_levels_as_they_are_stored(
+    job: LabelJob, tmp_path: Path, reader: ReaderChoice
+) -> None:
+    path = write_svs(tmp_path / "a.svs", tissue(1536, 1344), mpp=0.25)
+    for block in (6, 3 * 7 + 3):  # of 7 x 6: glass, and tissue
+        omit_block(str(path), level=0, block=block)
+    job = replace(job, max_failed_fraction=0.9, reader=reader)
+
+    row = label(job, found(path))
+
+    assert (row["status"], row["blocks_left_out"], row["blocks_lost"]) == ("partial", 1, 1)
+    assert 1 <= row["n_failed"] <= 4, "one block touches four tiles at most"
+
+
+@pytest.mark.parametrize("reader", ["auto", "openslide"])
+def test_a_slide_whose_blocks_are_all_empty_is_failed_and_the_line_says_so(
+    job: LabelJob, jpeg_slide: Path, reader: ReaderChoice
+) -> None:
+    for block in range(49):
+        omit_block(str(jpeg_slide), level=0, block=block)
+
+    row = label(replace(job, reader=reader), found(jpeg_slide))
+
+    assert (row["status"], row["error_code"], row["blocks_lost"]) == ("failed", "bad_tiles", 49)
+    assert row["error"] == (
+        "tissue.tif: none of 16 tiles can be read; 49 of its file blocks on level 0 are empty, and no coarser level "
+        "shows that there is no tissue; copy or export it again"
+    )
+
+
+def test_too_many_empty_blocks_name_the_limit(job: LabelJob, jpeg_slide: Path) -> None:
+    for block in range(30):
+        omit_block(str(jpeg_slide), level=0, block=block)
+
+    row = label(job, found(jpeg_slide))
+
+    assert (row["status"], row["error_code"]) == ("failed", "bad_tiles")
+    assert row["error"].endswith(
+        "copy or export it again, or admit its unreadable tiles with a higher --max-failed-fraction"
+    )
 
 
 def tiles_over(block: int) -> set[tuple[int, int]]:

@@ -30,6 +30,11 @@ def jpeg(subsampling: tuple[int, int] = (2, 2), adobe_rgb: bool = False, drop_ad
     return encode
 
 
+def lossless_jpeg(block: Pixels) -> bytes:
+    """Code as JPEG without loss, as RGB, which OpenSlide reads and the direct reader does not."""
+    return bytes(imagecodecs.jpeg8_encode(block, lossless=True, level=100))
+
+
 def jpeg_2000(ycbcr: bool = False) -> Encode:
     """Code as a JPEG 2000 codestream without loss, as Aperio does."""
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from slides.coded import FORMATS, scenery, write_coded
+from slides.coded import FORMATS, RGB, YCBCR, Format, jpeg, lossless_jpeg, scenery, write_coded
 
+from histo.errors import ReadError
+from histo.resample import Pixels
 from histo.slides.direct import DirectReader
 from histo.slides.reader import Reader
 from histo.slides.slide import Slide, open_slide
@@ -46,6 +48,22 @@ def test_each_coding_gives_openslides_pixels(tmp_path: Path, name: str) -> None:
     assert np.abs(ours[7:283, 9:341] - LEVELS[0]).mean() < 4
 
 
+@pytest.mark.parametrize("colours", [RGB, YCBCR])
+@pytest.mark.parametrize("adobe_rgb", [True, False])
+def test_markers_behind_fill_bytes_do_not_change_colours(tmp_path: Path, colours: int, adobe_rgb: bool) -> None:
+    jfif = b"\xff\xff\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+
+    def encode(block: Pixels) -> bytes:
+        data = jpeg(adobe_rgb=adobe_rgb)(block)
+        return data[:2] + b"\xff\xff\xfe\x00\x03." + jfif + b"\xff" + data[2:]
+
+    slide, direct, reference = opened(write_coded(tmp_path / "a.tif", LEVELS[:1], Format(encode, colours)))
+
+    ours, theirs = (reader.read(slide.levels[0], 0, 0, 332, 276) for reader in (direct, reference))
+
+    assert np.array_equal(ours, theirs)
+
+
 @laws
 @given(st.integers(0, 2), st.integers(-80, 340), st.integers(-80, 300), st.integers(1, 200), st.integers(1, 200))
 def test_any_rectangle_is_openslides(pyramid: Opened, level: int, x: int, y: int, width: int, height: int) -> None:
@@ -55,6 +73,47 @@ def test_any_rectangle_is_openslides(pyramid: Opened, level: int, x: int, y: int
 
     assert ours.shape == (height, width, 3)
     assert np.array_equal(ours, theirs)
+
+
+def with_one_lossless_block(path: Path, levels: list[Pixels]) -> str:
+    """Write a slide with a flat block in each level that no probe looks at, coded as OpenSlide alone reads it."""
+
+    def encode(block: Pixels) -> bytes:
+        return lossless_jpeg(block) if np.ptp(block) == 0 else jpeg(adobe_rgb=True)(block)
+
+    return write_coded(path, [with_flat_block(level) for level in levels], Format(encode, RGB))
+
+
+def with_flat_block(level: Pixels) -> Pixels:
+    level = level.copy()
+    level[64:128, 64:128] = 77
+    return level
+
+
+def test_a_single_block_of_another_coding_is_read_by_openslide(tmp_path: Path) -> None:
+    slide, direct, reference = opened(with_one_lossless_block(tmp_path / "a.tif", LEVELS[:1]))
+
+    ours, theirs = (reader.read(slide.levels[0], -5, -5, 350, 300) for reader in (direct, reference))
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda x: direct.read(slide.levels[0], x, 60, 60, 60), range(0, 200, 5)))
+
+    assert direct.name == "direct"
+    assert np.array_equal(ours, theirs)
+    assert all(
+        np.array_equal(pixels, ours[65:125, x + 5 : x + 65])
+        for x, pixels in zip(range(0, 200, 5), together, strict=True)
+    )
+    direct.close()
+
+
+def test_such_a_block_cannot_be_read_on_a_level_that_openslide_interpolates(tmp_path: Path) -> None:
+    levels = [scenery(1003, 803), scenery(501, 401, step=2)]
+    slide, direct, _ = opened(with_one_lossless_block(tmp_path / "a.tif", levels))
+
+    with pytest.raises(ReadError, match=r"level 1 at \(64, 64\): the block is JPEG of process 3 .*; use --reader open"):
+        direct.read(slide.levels[1], 70, 70, 5, 5)
+
+    assert direct.read(slide.levels[1], 0, 0, 64, 64).any()
 
 
 def test_threads_share_a_reader(pyramid: Opened) -> None:

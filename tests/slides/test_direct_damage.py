@@ -95,6 +95,21 @@ def test_a_damaged_jpeg_2000_block_is_an_error(tmp_path: Path, damage: str) -> N
     reader.close()
 
 
+@pytest.mark.parametrize("field", [(12, (1).to_bytes(4, "big") * 2), (30, b"\x0b"), (33, b"\x0b")])
+def test_a_jpeg_2000_block_that_contradicts_the_file_is_an_error_though_no_probe_saw_it(
+    tmp_path: Path, field: tuple[int, bytes]
+) -> None:
+    path = write_coded(tmp_path / "a.svs", [scenery(WIDTH, HEIGHT)], FORMATS["Aperio, JPEG 2000"])
+    slide, reader = open_slide(path, reader="direct")
+    place, value = field
+    overwrite(path, block_at(path, 0, BLOCK)[0] + 12 + place, value)
+
+    with pytest.raises(ReadError, match=rf"level 0 at \({COLUMN * EDGE}, {ROW * EDGE}\): the block "):
+        reader.read(slide.levels[0], COLUMN * EDGE + 5, ROW * EDGE + 5, 10, 10)
+
+    reader.close()
+
+
 def test_a_reader_goes_on_after_an_error(tmp_path: Path) -> None:
     path = write_coded(tmp_path / "a.tif", [scenery(WIDTH, HEIGHT)])
     slide, reader = open_slide(path, reader="direct")

@@ -2,16 +2,31 @@
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 import pytest
 import tifffile
-from slides.coded import FORMATS, YCBCR, block_at, overwrite, scenery, set_tag, write_coded
+from slides.coded import (
+    APERIO,
+    FORMATS,
+    RGB,
+    YCBCR,
+    Format,
+    block_at,
+    jpeg_2000,
+    lossless_jpeg,
+    overwrite,
+    scenery,
+    set_tag,
+    write_coded,
+)
 from slides.fakes import noise, omit_block, write_tiff
 
 from histo.errors import Cause, SlideError
+from histo.resample import Pixels
 from histo.slides import probes
 from histo.slides.plan import TilingSpec, TissueSpec, plan_slide
 from histo.slides.slide import ReaderChoice, open_reader, open_slide
@@ -77,18 +92,46 @@ def dicom(shared: Path) -> Path:
     return shared / "slides" / "format" / "boxes_0.dcm"
 
 
-def test_a_sparse_file_is_read_by_openslide(tmp_path: Path) -> None:
-    path = write_coded(tmp_path / "a.tif", [PIXELS])
+@pytest.mark.parametrize("extra", [{}, APERIO], ids=["generic", "Aperio"])
+def test_a_sparse_file_is_read_directly(tmp_path: Path, extra: dict[str, str]) -> None:
+    levels = [PIXELS, scenery(166, 138, step=2), scenery(83, 69, step=4)]
+    path = write_coded(tmp_path / "a.tif", levels, replace(FORMATS["jpeg 4:2:0"], extra=extra))
     omit_block(path, level=0, block=3)
 
+    assert chosen(path) == "direct"
+
+
+def test_a_file_of_which_every_block_is_empty_is_left_to_openslide(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.tif", [PIXELS])
+    for block in range(30):
+        omit_block(path, level=0, block=block)
+
     assert chosen(path) == "openslide"
-    assert "sparse" in str(refusal(path, "direct"))
+    assert "all of its blocks are empty" in str(refusal(path, "direct"))
 
 
 def test_two_images_of_one_size_are_read_by_openslide(tmp_path: Path) -> None:
     path = write_coded(tmp_path / "a.tif", [PIXELS, PIXELS])
 
     assert chosen(path) == "openslide"
+
+
+def test_a_coding_of_jpeg_that_only_openslide_reads_is_left_to_it(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.tif", [PIXELS], Format(lossless_jpeg, RGB))
+
+    assert chosen(path) == "openslide"
+    assert "the block is JPEG of process 3 and 8 bits; use --reader auto" in str(refusal(path, "direct"))
+
+
+def test_jpeg_2000_with_colours_of_a_lower_resolution_is_left_to_openslide(tmp_path: Path) -> None:
+    def encode(block: Pixels) -> bytes:
+        data = jpeg_2000(ycbcr=True)(block)
+        return data[:46] + b"\2" + data[47:]  # the header says so, and neither reader can decode the rest
+
+    path = write_coded(tmp_path / "a.svs", [PIXELS], replace(FORMATS["Aperio, JPEG 2000, YCbCr"], encode=encode))
+
+    assert chosen(path) == "openslide"
+    assert "the block has colours of a lower resolution" in str(refusal(path, "direct"))
 
 
 def test_colours_that_cannot_be_trusted_are_left_to_openslide(tmp_path: Path) -> None:

@@ -81,15 +81,15 @@ def test_what_lies_wholly_outside_is_white(pyramid: tuple[Slide, OpenSlideReader
     assert (pixels == 255).all()
 
 
-def test_a_block_that_was_never_written_is_white(tmp_path: Path) -> None:
+def test_a_block_that_was_never_written_is_an_error_where_nothing_shows_that_it_is_glass(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "sparse.tif", [FULL])
     omit_block(path, level=0, block=0)
-
     slide, reader = open_slide(path)
-    pixels = reader.read(slide.levels[0], 0, 0, 128, 64)
 
-    assert (pixels[:, :64] == 255).all()
-    assert np.array_equal(pixels[:, 64:], FULL[:64, 64:128])
+    with pytest.raises(ReadError, match=r"level 0 at \(63, 10\): the file has no data for a block"):
+        reader.read(slide.levels[0], 63, 10, 5, 5)
+
+    assert np.array_equal(reader.read(slide.levels[0], 64, 0, 64, 64), FULL[:64, 64:128])
 
 
 def test_transparency_is_laid_on_white() -> None:
