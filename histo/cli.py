@@ -17,6 +17,7 @@ from importlib import import_module, metadata
 from types import ModuleType
 
 from histo.errors import HistoError
+from histo.printable import printable_lines
 from histo.spec import Spec, read_spec
 
 _MOST_SAID = 500
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(usage)
         return 0
     trouble = f"unknown job {' '.join(arguments[:2])!r}{_nearest(arguments)}" if arguments else "which job?"
-    print(f"histo: {trouble}\n{usage}", file=sys.stderr)
+    print(printable_lines(f"histo: {trouble}\n{usage}"), file=sys.stderr)
     return 2
 
 
@@ -72,7 +73,7 @@ def run_job(name: str, argv: Sequence[str], prog: str) -> int:
             spec = read_spec(_spec_of(name), argv, prog, _specs)
             return int(getattr(_pipeline(name), _module_name(name))(spec))
     except HistoError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+        print(printable_lines(f"{prog}: {error}"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
@@ -81,7 +82,7 @@ def run_job(name: str, argv: Sequence[str], prog: str) -> int:
         print(f"{prog}: there is not enough memory; give it more, or less to do at a time", file=sys.stderr)
         return 1
     except Exception as error:  # noqa: BLE001 -- the boundary: what comes here is told in one line as well
-        print(f"{prog}: {_mistake(error)}", file=sys.stderr)
+        print(printable_lines(f"{prog}: {_mistake(error)}"), file=sys.stderr)
         return 1
 
 

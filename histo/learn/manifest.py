@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -24,6 +25,7 @@ from histo.learn.listing import SPLITS, Listing, Split
 from histo.learn.tile_table import TableFooter, TableImages, read_footer
 from histo.learn.volume_images import images_of
 from histo.regular_file import require_regular
+from histo.store import cell_text
 
 _READ = ("path", "label", "group", "split")
 _TILES_READ = ("case_id", "label", "group", "split", "source", "content_hash", "size_px")
@@ -101,7 +103,16 @@ def _read_csv(where: str, path: Path) -> _Table:
         columns = pyarrow.csv.read_csv(path, convert_options=options, parse_options=parsing)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UsageError(f"{where}: not a readable CSV file ({_one_line(error)})") from None
-    return _Table(where, path, (path,), (len(columns),), tuple(columns.column_names), columns, None)
+    return _Table(where, path, (path,), (len(columns),), tuple(columns.column_names), _as_meant(columns), None)
+
+
+def _as_meant(columns: pa.Table) -> pa.Table:
+    """Take away the apostrophes that keep spreadsheets from running a cell."""
+    for place, name in enumerate(columns.column_names):
+        if name in _READ and pc.any(pc.starts_with(columns.column(place), "'")).as_py():
+            texts = [text and cell_text(text) for text in columns.column(place).to_pylist()]
+            columns = columns.set_column(place, name, pa.array(texts, pa.string()))
+    return columns
 
 
 def _read_parquet(where: str, path: Path, files: tuple[Path, ...]) -> _Table:
@@ -115,6 +126,7 @@ def _read_parquet(where: str, path: Path, files: tuple[Path, ...]) -> _Table:
         columns = [name for name in wanted if name in schemas[0].names]
         tables = [pq.ParquetFile(file, page_checksum_verification=True).read(columns) for file in files]
         joined = pa.concat_tables(tables)
+        joined.validate(full=True)  # text that is not UTF-8, for instance
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UsageError(f"{where}: not a readable Parquet table ({_one_line(error)})") from None
     footer, *others = footers

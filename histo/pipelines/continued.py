@@ -9,6 +9,7 @@ import ray.exceptions
 from histo import store
 from histo.errors import HistoError
 from histo.pipelines.cluster import root_cause
+from histo.pipelines.say import say
 from histo.pipelines.work import Row
 
 _FAILURES_SHOWN = 50
@@ -30,7 +31,7 @@ def break_offs(out: Path, how: str = "the same command goes on from here") -> It
     except ray.exceptions.RayError as error:
         raise HistoError(f"{out}: the run was broken off: {root_cause(error)}") from error
     except KeyboardInterrupt:
-        print(f"stopping; {how}", flush=True)
+        say(f"stopping; {how}")
         raise
 
 
@@ -80,6 +81,6 @@ def show_failures(rows: Iterable[Row], ledger: Path) -> None:
     """Print what is wrong with what failed, given as rows of a ledger; with the first fifty of them."""
     for number, row in enumerate(rows):
         if number == _FAILURES_SHOWN:
-            print(f"failed: more; see the column `error` of {ledger}")
+            say(f"failed: more; see the column `error` of {ledger}")
             break
-        print(f"failed: {row['error']}")
+        say(f"failed: {row['error']}")

@@ -15,6 +15,7 @@ from histo.learn.converted import FOLDER
 from histo.learn.runtime import has_bf16
 from histo.learn.source import Source, read_sources
 from histo.pipelines.past_run import find_run
+from histo.pipelines.say import say
 from histo.resample import Pixels
 from histo.spec import AbsolutePath, AbsolutePaths, Spec
 
@@ -48,16 +49,16 @@ def convert(spec: ConvertSpec) -> int:
     source = _source(spec, model)
     tiles = None if source is None else load_evenly(source, size_px, spec.tiles)
     if tiles is None:
-        print(f"no images to measure bf16 on: give --data, or the training run of {model}", flush=True)
+        say(f"no images to measure bf16 on: give --data, or the training run of {model}")
     elif not has_bf16():
-        print("this CPU has no bfloat16: how well it agrees can be measured on another machine only", flush=True)
+        say("this CPU has no bfloat16: how well it agrees can be measured on another machine only")
     try:
         conversion = convert_bundle(model, tiles=tiles, threads=spec.workers or cpu_count())
     except OSError as error:
         raise UsageError(
             f"--model {model}: cannot be written ({error.strerror or error}); copy the bundle and convert the copy"
         ) from error
-    print(f"{model / FOLDER}: {conversion}", flush=True)
+    say(f"{model / FOLDER}: {conversion}")
     return 0
 
 
@@ -72,7 +73,7 @@ def _source(spec: ConvertSpec, model: Path) -> Source | None:
     try:
         return run.part("val")[0]
     except UsageError as error:
-        print(error)
+        say(error)
         return None
 
 
@@ -89,7 +90,7 @@ def load_evenly(source: Source, size_px: int, most: int) -> Pixels:
         try:
             tiles.append(layout.fit(source.images.load(case), size_px))
         except ImageError as error:
-            print(f"left out: {error}", flush=True)
+            say(f"left out: {error}")
     return np.stack(tiles) if tiles else np.empty((0, *shape), np.uint8)
 
 

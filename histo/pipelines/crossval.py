@@ -20,6 +20,7 @@ from histo.pipelines.cases import FILE, write_folds
 from histo.pipelines.cluster import Placement, Resources, check_shared, describe, place, session
 from histo.pipelines.continued import break_offs
 from histo.pipelines.record import RunRecord, claim_output
+from histo.pipelines.say import say
 from histo.pipelines.train import GOES_ON, describe_bundle
 from histo.pipelines.train_checks import check_history, check_network, check_place, check_start, earlier_record
 from histo.pipelines.train_data import FoldedData, TrainingData, gather_folds, read_training_source
@@ -40,7 +41,7 @@ def crossval(spec: CrossvalSpec) -> int:
     begun = (spec.out / FILE).exists()
     earlier = earlier_record(spec, "crossval", has_begun=begun)
     if earlier and earlier["exit_code"] == 0:
-        print(f"{spec.out}: the cross-validation is complete", flush=True)
+        say(f"{spec.out}: the cross-validation is complete")
         return 0
     check_place(spec, spec.data)
     source = read_training_source(spec.of_fold(0, workers=1))
@@ -51,7 +52,7 @@ def crossval(spec: CrossvalSpec) -> int:
     members = [i for i, fold in enumerate(data.folds) if fold is not None]
     check_start(spec, [], [data.found.content_hashes[i] for i in members])
     folds = [data.of_fold(fold, spec.of_fold(fold, workers=1)) for fold in range(spec.folds)]
-    print(
+    say(
         "\n".join(
             [
                 f"{source.describe()}: {len(members)} in {spec.folds} folds",
@@ -69,8 +70,8 @@ def crossval(spec: CrossvalSpec) -> int:
             _train_folds(partial(_train_fold, spec, folds, network, placement), spec, side_by_side)
             metrics = _pool(spec, data)
             record.finish(0, accuracy=metrics["accuracy"])
-    print(f"{format_folds(metrics['folds'], metrics['over_folds'])}\nall folds together:\n{format_scores(metrics)}")
-    print(f"tables and pictures: {spec.out}", flush=True)
+    say(f"{format_folds(metrics['folds'], metrics['over_folds'])}\nall folds together:\n{format_scores(metrics)}")
+    say(f"tables and pictures: {spec.out}")
     return 0
 
 

@@ -19,6 +19,7 @@ from histo.pipelines.colour_baseline import score_colours
 from histo.pipelines.past_run import PastRun, find_run
 from histo.pipelines.predict_cases import class_numbers, predict_cases
 from histo.pipelines.record import RunRecord, check_job, claim_output
+from histo.pipelines.say import say
 from histo.pipelines.train_data import check_mpp
 from histo.pipelines.train_spec import Resolutions
 from histo.report.evaluation import write_evaluation
@@ -108,9 +109,9 @@ def evaluate(spec: EvaluateSpec) -> int:
         flag = "--colour-baseline" if spec.colour_baseline else "without --data"
         raise UsageError(f"{flag}: needs the training run of --model {spec.model}; give the run's folder as --model")
     cases = _own_cases(spec, run) if run and not spec.data else _listed_cases(spec, bundle, run)
-    print("\n".join([cases.source.describe(), *cases.notes]), flush=True)
+    say("\n".join([cases.source.describe(), *cases.notes]))
     if cases.seen:
-        print(f"{cases.seen} of these images were trained on, or chose the epoch: the scores are too good", flush=True)
+        say(f"{cases.seen} of these images were trained on, or chose the epoch: the scores are too good")
     with session(workers=spec.workers) as resources:
         placement = place(spec.workers, spec.device, resources, cpu_workers=1)
         check_shared(spec.out, *cases.inputs, model)
@@ -123,8 +124,8 @@ def evaluate(spec: EvaluateSpec) -> int:
             resamples = 0 if spec.part == "val" else spec.resamples  # it chose the epoch: they would claim too much
             metrics = write_evaluation(spec.out, predictions, cases.source.images, resamples, spec.seed, more)
             record.finish(0, accuracy=metrics["accuracy"])
-    print(format_confusion(metrics["confusion_matrix"], bundle.classes))
-    print(f"{format_scores(metrics)}\ntables and pictures: {spec.out}", flush=True)
+    say(format_confusion(metrics["confusion_matrix"], bundle.classes))
+    say(f"{format_scores(metrics)}\ntables and pictures: {spec.out}")
     return 0
 
 

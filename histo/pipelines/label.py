@@ -22,6 +22,7 @@ from histo.pipelines.ledger import FILE, Ledger, read_ledger
 from histo.pipelines.lock import sole_run
 from histo.pipelines.record import RunRecord, check_job, claim_output, is_begun, past_record, versions
 from histo.pipelines.resume import Todo, find_work, is_transient
+from histo.pipelines.say import say
 from histo.pipelines.work import LabelJob
 from histo.slides.collection import Collection, find_slides
 
@@ -49,7 +50,7 @@ def label(spec: LabelSpec) -> int:
             _check_classes(spec, bundle)
         ledger = Ledger(job, collection, fresh)
         todo = find_work(job, collection.slides, ledger, spec.retry_failed)
-        print(f"{_found(collection)}: {todo.describe()}", flush=True)
+        say(f"{_found(collection)}: {todo.describe()}")
         code = _label(spec, job, collection, ledger, todo, fresh)
     _report(spec, ledger)
     return code
@@ -86,7 +87,7 @@ def _finish(spec: LabelSpec, collection: Collection, ledger: Ledger, run: RunRec
 
 def _report(spec: LabelSpec, ledger: Ledger) -> None:
     show_failures(ledger.failures(), spec.out / FILE)
-    print(f"{', '.join(f'{n} {state}' for state, n in ledger.counts().items())}; tables: {spec.out}", flush=True)
+    say(f"{', '.join(f'{n} {state}' for state, n in ledger.counts().items())}; tables: {spec.out}")
 
 
 def _clear(out: Path) -> None:

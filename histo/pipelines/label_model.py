@@ -9,6 +9,7 @@ import ray.exceptions
 from histo.errors import HistoError
 from histo.learn.converted import FOLDER, InferencePrecision, read_conversion, require_precision
 from histo.pipelines.cluster import root_cause
+from histo.pipelines.say import say
 
 if TYPE_CHECKING:
     from histo.learn.conversion import Form
@@ -27,13 +28,13 @@ def converted_form(model: Path, out: Path) -> Path | None:
     place = model / FOLDER
     if read_conversion(place, model) is not None:
         return place
-    print(f"{model}: converting the network for CPUs, once", flush=True)
+    say(f"{model}: converting the network for CPUs, once")
     try:
         form = ray.get(ray.remote(num_cpus=0)(_convert).remote(model, out / "staging"))
     except ray.exceptions.RayError as error:
         raise HistoError(f"{model}: cannot be converted: {root_cause(error)}") from error
     if form.folder is None:
-        print(f"{form.trouble}; it runs in torch, which takes longer", flush=True)
+        say(f"{form.trouble}; it runs in torch, which takes longer")
     return form.folder
 
 

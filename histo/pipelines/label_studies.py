@@ -19,6 +19,7 @@ from histo.pipelines.cluster import describe
 from histo.pipelines.label_model import agreement, converted_form
 from histo.pipelines.label_spec import LabelSpec
 from histo.pipelines.record import RunRecord, is_begun, past_record, versions
+from histo.pipelines.say import say
 from histo.pipelines.study_ledger import FILE, StudyLedger, find_study_work, study_rows_file
 from histo.pipelines.study_run import check_apart, claimed, describe_found, finish, placed, report, settle_studies
 from histo.pipelines.study_work import StudyJob, StudyWorker
@@ -119,7 +120,7 @@ def label_studies(spec: LabelSpec, bundle: Bundle) -> int:
             _check_classes(spec.out, bundle)
         ledger = StudyLedger(job, layout, found.studies, fresh)
         todo = find_study_work(job, found.studies, ledger, spec.retry_failed)
-        print(f"{describe_found(found)}: {todo.describe('label')}", flush=True)
+        say(f"{describe_found(found)}: {todo.describe('label')}")
         earlier = None if fresh else past_record(spec.out)
         facts: dict[str, Any] = {
             "other_files": found.others,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from histo.errors import UsageError
+from histo.pipelines.say import say
 
 _MOST_SAID = 200
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -49,7 +50,7 @@ def _acquire(path: Path) -> TextIO:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            print(f"note: {path.parent}: its file system has no locks; start no second run there", flush=True)
+            say(f"note: {path.parent}: its file system has no locks; start no second run there")
         if not file.writable():  # of another user, whose run is dead
             path.unlink(missing_ok=True)
         elif _is_at(path, file):

@@ -15,6 +15,7 @@ from histo.learn.survey import Survey, check_broken, examine, make_survey
 from histo.learn.tile_table import TableFooter, write_part
 from histo.pipelines.cluster import check_shared, describe, place, root_cause, session
 from histo.pipelines.record import RunRecord, claim_output
+from histo.pipelines.say import say
 from histo.spec import AbsolutePath, AbsolutePaths, Spec
 
 _SHARD = 1024
@@ -51,7 +52,7 @@ def prepare_tiles(spec: PrepareTilesSpec) -> int:
             "histo train as they are"
         )
     claim_output(spec.out)
-    print(source.describe(), flush=True)
+    say(source.describe())
     with session(spec.workers) as resources:
         placement = place(spec.workers, "cpu", resources, cpu_workers=max(1, int(resources.cpus)))
         check_shared(spec.out, *spec.data)
@@ -64,7 +65,7 @@ def prepare_tiles(spec: PrepareTilesSpec) -> int:
             except BaseException:
                 _discard(spec.out)
                 raise
-    print("\n".join([*lines, f"{len(found.usable())} images of {len(source.classes)} classes; table: {spec.out}"]))
+    say("\n".join([*lines, f"{len(found.usable())} images of {len(source.classes)} classes; table: {spec.out}"]))
     return 0
 
 
@@ -104,7 +105,7 @@ def _collect(
     """Take the result of the task that ends next."""
     (ended, *_), _ = ray.wait(list(running), num_returns=1)
     found[running.pop(ended)] = ray.get(ended)
-    print(f"part {len(found)}/{parts}", flush=True)
+    say(f"part {len(found)}/{parts}")
 
 
 def write_shard(source: Source, members: Sequence[int], path: Path, footer: TableFooter) -> list[Content | str]:

@@ -13,6 +13,7 @@ from histo import store, tables
 from histo.errors import ImageError
 from histo.pipelines.cluster import describe
 from histo.pipelines.record import RunRecord, past_record, versions
+from histo.pipelines.say import say
 from histo.pipelines.study_ledger import StudyLedger, find_study_work
 from histo.pipelines.study_run import check_apart, claimed, describe_found, finish, placed, report, settle_studies
 from histo.pipelines.study_work import StudyJob, StudyWorker
@@ -120,7 +121,7 @@ def prepare_volumes(spec: PrepareVolumesSpec) -> int:
     with claimed(spec.out, _COMMAND, *FOLDERS):
         ledger = StudyLedger(job, prepared_layout(job), found.studies)
         todo = find_study_work(job, found.studies, ledger, spec.retry_failed)
-        print(f"{describe_found(found)}: {todo.describe('prepare')}", flush=True)
+        say(f"{describe_found(found)}: {todo.describe('prepare')}")
         facts: dict[str, Any] = {
             "other_files": found.others,
             "linked_folders": found.linked,

@@ -4,6 +4,9 @@ import shutil
 import sys
 import time
 
+from histo.pipelines.say import say
+from histo.printable import printable
+
 CLEAR = "\r\x1b[K"
 
 _LOG_EVERY_S = 30.0
@@ -25,14 +28,14 @@ class Line:
         """Show how far the run is."""
         self._last = time.monotonic()
         if self._terminal:
-            print(f"{CLEAR}{text[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
+            print(f"{CLEAR}{printable(text)[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
         else:
-            print(text, flush=True)
+            say(text)
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
         self.clear()
-        print(text, flush=True)
+        say(text)
 
     def clear(self) -> None:
         """Take the line away, for what others print."""

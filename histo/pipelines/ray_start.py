@@ -17,6 +17,7 @@ from typing import Any
 import ray
 
 from histo.errors import HistoError, UsageError
+from histo.pipelines.say import say
 
 PATIENCE_S = 120.0
 """For a private Ray to start; an overloaded machine takes long to start processes."""
@@ -80,7 +81,7 @@ def start_private(**settings: Any) -> None:
 
 
 def _say_late() -> None:
-    print(f"Ray is slow to start, as on a busy machine; it is given {PATIENCE_S:g} s", flush=True)
+    say(f"Ray is slow to start, as on a busy machine; it is given {PATIENCE_S:g} s")
 
 
 def _is_late(error: Exception) -> bool:

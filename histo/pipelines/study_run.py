@@ -19,6 +19,7 @@ from histo.pipelines.lock import sole_run
 from histo.pipelines.pool import DESERTED, Pool
 from histo.pipelines.progress import StudyProgress
 from histo.pipelines.record import RunRecord, check_job, claim_output
+from histo.pipelines.say import say
 from histo.pipelines.study_ledger import FILE, StudyLedger, StudyTodo
 from histo.pipelines.study_work import JobT, StudyTask, StudyWorker
 from histo.pipelines.work import Row
@@ -150,4 +151,4 @@ def describe_found(found: Studies) -> str:
 def report(ledger: StudyLedger, out: Path, what: str) -> None:
     """Print why studies failed, and how many are in which state."""
     show_failures(ledger.failures(), out / FILE)
-    print(f"{', '.join(f'{n} {state}' for state, n in ledger.counts().items())}; {what}: {out}", flush=True)
+    say(f"{', '.join(f'{n} {state}' for state, n in ledger.counts().items())}; {what}: {out}")

@@ -10,6 +10,7 @@ from histo.learn.split import split_hash
 from histo.pipelines.cluster import check_shared, place, session
 from histo.pipelines.continued import break_offs
 from histo.pipelines.record import claim_output, versions
+from histo.pipelines.say import say
 from histo.pipelines.train_checks import check_history, check_network, check_place, check_start, earlier_record
 from histo.pipelines.train_data import TrainingData, gather, read_training_source
 from histo.pipelines.train_progress import Watcher
@@ -30,7 +31,7 @@ def train(spec: TrainSpec) -> int:
     history = History(spec.out)
     earlier = earlier_record(spec, "train", has_begun=bool(history.last))
     if earlier and earlier["exit_code"] == 0:
-        print(f"{spec.out}: the run is complete; bundle: {spec.out / 'model'}", flush=True)
+        say(f"{spec.out}: the run is complete; bundle: {spec.out / 'model'}")
         return 0
     check_history(spec.out, history)
     check_place(spec, [*spec.data, *(spec.test or [])])
@@ -41,7 +42,7 @@ def train(spec: TrainSpec) -> int:
     data = gather(spec, source, history)
     check_start(spec, data.content_hashes("val"), data.content_hashes("test"))
     bundle = describe_bundle(spec, data, network)
-    print(summary(data), flush=True)
+    say(summary(data))
     with session(spec.workers) as resources:
         placement = place(spec.workers, spec.device, resources, cpu_workers=1)
         check_shared(spec.out, *spec.data, *(spec.test or []), *spec.weight_files)
@@ -49,9 +50,9 @@ def train(spec: TrainSpec) -> int:
             result = run_training(spec, data, bundle, placement, earlier)
     best, test = result["best"], result["test"]
     which = f"{spec.fit.bundle_epoch} epoch {best['epoch']}"
-    print(f"{which}: val_accuracy {best['val_accuracy']:.4f}; bundle: {spec.out / 'model'}")
+    say(f"{which}: val_accuracy {best['val_accuracy']:.4f}; bundle: {spec.out / 'model'}")
     if test:
-        print(f"test split:\n{format_scores(test)}\ntables and pictures: {spec.out / 'test'}", flush=True)
+        say(f"test split:\n{format_scores(test)}\ntables and pictures: {spec.out / 'test'}")
     return 0
 
 

@@ -28,6 +28,7 @@ from histo.pipelines.convert import cpu_count, load_evenly
 from histo.pipelines.past_run import PastRun
 from histo.pipelines.predict_cases import predict_cases
 from histo.pipelines.record import RunRecord
+from histo.pipelines.say import say
 from histo.pipelines.train_checks import check_finite
 from histo.pipelines.train_data import TrainingData
 from histo.pipelines.train_entry import train_in_worker
@@ -175,9 +176,9 @@ def _convert(spec: TrainSpec, data: TrainingData) -> None:
     source = data.source.select([i for i, split in enumerate(data.splits) if split == "val"])
     tiles = load_evenly(source, spec.size_px, MEASURED)
     try:
-        print(f"converted for CPUs: {convert(spec.out / 'model', tiles=tiles, threads=cpu_count())}", flush=True)
+        say(f"converted for CPUs: {convert(spec.out / 'model', tiles=tiles, threads=cpu_count())}")
     except NotConvertibleError as error:
-        print(f"not converted for CPUs, torch is used there: {error}", flush=True)
+        say(f"not converted for CPUs, torch is used there: {error}")
 
 
 def _score_val(spec: TrainSpec, data: TrainingData, checkpoint: Path) -> None:

@@ -26,6 +26,7 @@ from histo.learn.source import Source
 from histo.learn.stream import FeatureStream, ImageStream, Stream
 from histo.learn.tracing import NotConvertibleError
 from histo.pipelines.cases import read_splits
+from histo.pipelines.say import say
 from histo.pipelines.train_data import read_training_source
 from histo.pipelines.train_progress import TickFile
 from histo.pipelines.train_spec import TrainingSpec, TrainSpec
@@ -147,7 +148,7 @@ class _Data:
         try:
             return FrozenBackbone(self._network, self._layout, self._spec.size_px, torch.get_num_threads())
         except NotConvertibleError as error:
-            print(f"{self._spec.network.backbone}: {error}; torch computes its features", flush=True)
+            say(f"{self._spec.network.backbone}: {error}; torch computes its features")
             return None
 
     def streams(self, phase: Phase) -> tuple[Stream, Stream]:

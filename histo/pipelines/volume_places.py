@@ -9,6 +9,7 @@ from pathlib import Path
 
 from histo import store
 from histo.pipelines.work import Row
+from histo.printable import printable
 from histo.slides.collection import safe_path
 from histo.volume_file import EXTENSIONS
 
@@ -33,17 +34,18 @@ def sheet_place(study_id: str) -> str:
 
 
 def file_name(name: str) -> str:
-    """Make one file's name of a path with `/`; different paths give different names.
+    r"""Make one file's name of a path with `/`; different paths give different names.
 
     Examples:
         >>> file_name("a/b")
         'a__b'
-        >>> file_name("a__b").startswith("a__b~")
-        True
+        >>> file_name("a__b").startswith("a__b~"), file_name("a\x1bb").startswith("ax1bb~")
+        (True, True)
     """
     flat = name.replace("/", "__")
-    safe = safe_path(flat)
-    told_apart = flat.replace("__", "/") == name
+    shown = printable(flat)  # the name stands in a manifest, which writes control characters as escapes
+    safe = safe_path(flat if shown == flat else shown.replace("\\", ""))
+    told_apart = flat.replace("__", "/") == name and shown == flat
     return safe if told_apart else f"{safe}~{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 

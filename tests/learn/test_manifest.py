@@ -10,6 +10,7 @@ from PIL import Image
 from histo.errors import UsageError
 from histo.learn.source import Source, read_sources
 from histo.learn.survey import survey
+from histo.store import put_csv
 
 
 def write_csv(root: Path, text: str) -> Path:
@@ -184,3 +185,27 @@ def test_an_image_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     _, error = survey(read_sources([path])).errors
 
     assert "pipe.png: not readable (is a named pipe, not a regular file)" in str(error)
+
+
+def test_a_table_that_histo_wrote_is_read_as_it_was_meant(tmp_path: Path) -> None:
+    rows = [("a.png", "=SUM(A1)", "@p1", None), ("b.png", "-STR", "'p2", "val"), ("sub/c.png", "+", "'=p3", "train")]
+    write_csv(tmp_path, "")
+    put_csv(tmp_path / "list.csv", ("path", "label", "group", "split"), rows)
+
+    assert columns_of(read_sources([tmp_path / "list.csv"])) == rows
+    assert "\n=" not in (tmp_path / "list.csv").read_text().replace(",", "\n")
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.parquet"])
+def test_labels_that_are_not_utf_8_are_one_line(tmp_path: Path, name: str) -> None:
+    write_csv(tmp_path, "")
+    if name == "list.csv":
+        (tmp_path / name).write_bytes(b"path,label\na.png,T\xfcM\n")
+    else:
+        broken = pa.array([b"T\xfcM"], pa.binary()).view(pa.string())
+        pq.write_table(pa.table({"path": ["a.png"], "label": broken}), tmp_path / name)
+
+    with pytest.raises(UsageError, match=name) as caught:
+        read_sources([tmp_path / name])
+
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,42 @@
+"""What stands in names from outside does not steer the terminal."""
+
+from pathlib import Path
+
+import pytest
+
+from histo.cli import main
+from histo.pipelines.progress import Line
+from histo.pipelines.say import say
+
+NAME = "a\x1b[2J\u202eb\r\x07"
+
+
+def test_a_line_shows_control_characters_as_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    say(f"{NAME}\nsecond line")
+    Line().say(NAME)
+    Line().show(NAME)
+
+    shown = capsys.readouterr().out
+    assert shown == "a\\x1b[2J\\u202eb\\r\\x07\nsecond line\n" + "a\\x1b[2J\\u202eb\\r\\x07\n" * 2
+
+
+@pytest.mark.parametrize("words", [["label", "--slides", NAME, "--model", "m", "--out", "o"], [NAME], ["train", NAME]])
+def test_so_does_an_error(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert main(words) == 2
+    assert all(character.isprintable() or character == "\n" for character in capsys.readouterr().err)
+
+
+def test_the_kinds_of_other_files_are_shown_so_too(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "slides").mkdir()
+    (tmp_path / "slides" / "x.\x1b[31mred").touch()
+
+    assert (
+        main(["label", "--slides", str(tmp_path / "slides"), "--model", str(bundle), "--out", str(tmp_path / "o")]) == 2
+    )
+    assert ".\\x1b[31mred" in capsys.readouterr().err
