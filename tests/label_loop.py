@@ -35,7 +35,7 @@ def make_job(bundle: Path, out: Path, **changes: Any) -> LabelJob:
         stride_px=description.input.size_px,
         mpp=0.5,
         tiling=TilingSpec().model_dump(mode="json"),
-        tissue=TissueSpec().model_dump(mode="json"),
+        tissue=TissueSpec().settings(),
         mpp_if_missing=None,
         max_failed_fraction=0.1,
         read_timeout_s=60,
