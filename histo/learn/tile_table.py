@@ -44,11 +44,18 @@ class TableFooter:
 
 
 def read_footer(schema: pa.Schema) -> TableFooter | None:
-    """Return what the footer of a Parquet file says, or None if `prepare tiles` did not write it."""
+    """Return what the footer of a Parquet file says, or None if `prepare tiles` did not write it.
+
+    Raises:
+        pyarrow.ArrowInvalid: If it is damaged.
+    """
     metadata = schema.metadata or {}
     if metadata.get(b"histo.table") != b"tiles":
         return None
-    return TableFooter(tuple(json.loads(metadata[b"histo.classes"])), int(metadata[b"histo.parts"]))
+    try:
+        return TableFooter(tuple(json.loads(metadata[b"histo.classes"])), int(metadata[b"histo.parts"]))
+    except (KeyError, ValueError, TypeError):
+        raise pa.ArrowInvalid("its footer is damaged; prepare it again") from None
 
 
 def write_part(path: Path, rows: Sequence[Mapping[str, Any]], footer: TableFooter) -> None:

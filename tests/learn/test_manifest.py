@@ -209,3 +209,16 @@ def test_labels_that_are_not_utf_8_are_one_line(tmp_path: Path, name: str) -> No
         read_sources([tmp_path / name])
 
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "footer", [{}, {"histo.classes": "[", "histo.parts": "1"}, {"histo.classes": "3", "histo.parts": "1"}]
+)
+def test_a_tile_table_with_a_damaged_footer_is_one_line(tmp_path: Path, footer: dict[str, str]) -> None:
+    table = pa.table({"image": [b""], "label": ["A"]})
+    write_csv(tmp_path, "")
+    path = tmp_path / "part.parquet"
+    pq.write_table(table.replace_schema_metadata({"histo.table": "tiles", **footer}), path)
+
+    with pytest.raises(UsageError, match=r"part\.parquet: not a readable Parquet table \(its footer is damaged"):
+        read_sources([path])
