@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from histo.errors import HistoError, UsageError
@@ -138,12 +140,12 @@ def _pool(spec: CrossvalSpec, data: FoldedData) -> dict[str, Any]:
     scores = []
     for fold in range(spec.folds):
         run = spec.out / f"fold_{fold}"
-        table = pq.read_table(run / "test" / "predictions.parquet")
+        table, own_scores = _read_scored(run)
         rows = [row_of[case_id] for case_id in table["case_id"].to_pylist()]
         assert sorted(rows) == np.flatnonzero(fold_N == fold).tolist(), "a fold's run predicts its cases, and no others"
         probabilities_NK[rows] = np.stack([table[f"prob_{name}"].to_numpy() for name in source.classes], axis=1)
         temperatures_N[rows] = read_bundle(run / "model").temperature
-        scores.append(json.loads((run / "test" / "metrics.json").read_text()))
+        scores.append(own_scores)
     predictions = Predictions(
         cases=source.cases,
         classes=source.classes,
@@ -155,6 +157,22 @@ def _pool(spec: CrossvalSpec, data: FoldedData) -> dict[str, Any]:
     seen = sum(fold["seen_in_training"] for fold in scores)
     more = {"folds": _fold_lines(scores), "over_folds": spread(scores), "seen_in_training": seen}
     return write_evaluation(spec.out, predictions, source.images, RESAMPLES, spec.seed, more, scores)
+
+
+def _read_scored(run: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """Read what a fold's run predicted, and its scores.
+
+    Raises:
+        HistoError: If they cannot be read.
+    """
+    try:
+        scores: dict[str, Any] = json.loads((run / "test" / "metrics.json").read_bytes())
+        return pq.read_table(run / "test" / "predictions.parquet"), scores
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise HistoError(
+            f"{run / 'test'}: cannot be read ({reason}); remove {run}, and --resume trains this fold again"
+        ) from None
 
 
 def _fold_lines(scores: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

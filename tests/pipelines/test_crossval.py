@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from inline_ray import inline
 from PIL import Image
 from plain_loop import rows_of
 
 from histo.cli import main
+from histo.errors import HistoError
 from histo.learn.predict import TorchPredictor
+from histo.pipelines.crossval import _read_scored
 from histo.resample import resize
 
 pytestmark = pytest.mark.slow
@@ -142,6 +146,23 @@ def test_a_cross_validation_goes_on_where_it_ended_and_ends_the_same(
     before, after = (rows_of(folder / "predictions.parquet") for folder in (validated, out))
     assert [(row["case_id"], row["fold"]) for row in after] == [(row["case_id"], row["fold"]) for row in before]
     np.testing.assert_allclose([row["prob_mts"] for row in after], [row["prob_mts"] for row in before], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "predictions.parquet"])
+def test_scores_of_a_fold_that_are_cut_are_one_line_with_the_way_out(tmp_path: Path, name: str) -> None:
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "metrics.json").write_text('{"accuracy": 1.0}')
+    pq.write_table(pa.table({"case_id": ["a"]}), tmp_path / "test" / "predictions.parquet")
+    assert _read_scored(tmp_path)[1] == {"accuracy": 1.0}
+    whole = (tmp_path / "test" / name).read_bytes()
+    (tmp_path / "test" / name).write_bytes(whole[:-5])
+
+    with pytest.raises(
+        HistoError, match=r"/test: cannot be read .*; remove .*, and --resume trains this fold"
+    ) as caught:
+        _read_scored(tmp_path)
+
+    assert "\n" not in str(caught.value)
 
 
 def spoil(checkpoints: Path) -> None:
