@@ -1,8 +1,9 @@
 """`checkpoints/index.json` of a training run: how many epochs have ended, and which of them still have a checkpoint."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from histo import store
 from histo.errors import UsageError
@@ -14,13 +15,21 @@ class EpochIndex(BaseModel):
 
     Attributes:
         last: Number of the last epoch that has ended; 0 before the first.
-        kept: Epochs that have a checkpoint.
+        kept: Epochs that have a checkpoint, ascending; the last one that has ended is always among them.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    last: int = Field(0, ge=0)
+    last: int = Field(0, ge=0, lt=2**31)
     kept: list[int] = []
+
+    @model_validator(mode="after")
+    def _keeps_what_has_ended(self) -> Self:
+        """Refuse what no run writes: checkpoints that the index does not name are removed."""
+        ascending = self.kept == sorted({epoch for epoch in self.kept if epoch > 0})
+        if not ascending or self.kept[-1:] != ([self.last] if self.last else []):
+            raise ValueError("the epochs that are kept end with the last one")
+        return self
 
 
 def index_path(run: Path) -> Path:

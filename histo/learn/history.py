@@ -75,6 +75,7 @@ class History:
     def rewind(self) -> None:
         """Remove what was written of an epoch that did not finish."""
         index = self._index()
+        self._check_kept(index)
         write_index(self._run, index)  # one that is missing later is lost, and does not mean that nothing has happened
         store.put_json_lines(self.metrics_path, self.past())
         steps = store.read_json_lines(self.steps_path)
@@ -110,6 +111,16 @@ class History:
                 " folder"
             )
         return index or EpochIndex()
+
+    def _check_kept(self, index: EpochIndex) -> None:
+        """Refuse an index that is older than the run, before what it does not name is removed."""
+        seen = [line["epoch"] for line in store.read_json_lines(self.metrics_path) if _is_whole(line)]
+        missing = [epoch for epoch in index.kept if not self.checkpoint(epoch).is_dir()]
+        if max(seen, default=0) > index.last + 1 or missing:
+            raise UsageError(
+                f"{index_path(self._run)}: does not fit the epochs that are there; put back the latest copy of it and of "
+                "the checkpoints, or give another folder"
+            )
 
     def _prune(self, kept: list[int]) -> None:
         wanted = {self.checkpoint(epoch) for epoch in kept} | {index_path(self._run)}

@@ -182,3 +182,28 @@ def test_a_run_that_died_in_its_first_epoch_begins_again(tmp_path: Path) -> None
     History(tmp_path).rewind()
 
     assert (History(tmp_path).last, kept(tmp_path)) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        '{"last": 3, "kept": []}',
+        '{"last": 3}',
+        '{"last": 3, "kept": [2]}',
+        '{"last": 3, "kept": [7]}',
+        '{"last": 3, "kept": [-1, 3]}',
+        '{"last": 3, "kept": [3, 3]}',
+        '{"last": 3, "kept": [1, 3]}',
+        '{"last": 0, "kept": []}',
+        '{"last": 1, "kept": [1]}',
+        '{"last": 100000000000000000000000, "kept": [100000000000000000000000]}',
+    ],
+)
+def test_an_index_that_does_not_fit_the_run_costs_no_checkpoint(tmp_path: Path, index: str) -> None:
+    record(History(tmp_path, keep=2), 0.5, 0.4, 0.3)
+    (tmp_path / "checkpoints" / "index.json").write_text(index)
+
+    with pytest.raises(UsageError, match=r"index\.json: (is damaged|does not fit the epochs that are there); put back"):
+        History(tmp_path, keep=2).rewind()
+
+    assert kept(tmp_path) == [2, 3]
