@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from histo.errors import ImageError, UsageError
@@ -27,7 +28,14 @@ MOST_PIXELS = 2**25
 """Of an image; 5792 x 5792. A process decodes several at a time, each in some 12 bytes per pixel."""
 MOST_BYTES = 2**29
 """Of an image file; more than so many pixels need."""
-_BITS_PER_SAMPLE, _TILE_WIDTH, _TILE_LENGTH, _SAMPLE_FORMAT = 258, 322, 323, 339
+_BITS_PER_SAMPLE, _STRIP_OFFSETS, _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _SAMPLE_FORMAT = (
+    258,
+    273,
+    322,
+    323,
+    324,
+    339,
+)
 _UNSIGNED = frozenset((1, 4))
 """TIFF's sample formats of whole numbers from 0; 4 stands for one that is not said."""
 _EIGHT_BITS = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"))
@@ -98,6 +106,7 @@ def decode(name: str, data: bytes) -> Pixels:
             _check_size(name, image)
             _check_single(name, image, data)
             _check_depth(name, image)
+            _check_whole(name, image, data)
             return _as_rgb(image)
     except UnidentifiedImageError:
         known = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
@@ -162,6 +171,19 @@ def _depth(image: ImageFile.ImageFile) -> int:
     if image.format == "PPM" and numbers:
         return int(numbers[0]).bit_length()
     return 16 if ";16" in str(order) else 8
+
+
+def _check_whole(name: str, image: ImageFile.ImageFile, data: bytes) -> None:
+    """Refuse what Pillow would make up: JPEG that libjpeg warns of, and blocks of a TIFF that lie nowhere."""
+    if image.format == "JPEG":
+        try:
+            simplejpeg.decode_jpeg(data, colorspace="GRAY", min_height=1, min_width=1, min_factor=8, strict=True)
+        except ValueError as error:
+            raise ImageError(f"{name}: damaged ({error}); replace or remove it") from None
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        places = [*image.tag_v2.get(_STRIP_OFFSETS, ()), *image.tag_v2.get(_TILE_OFFSETS, ())]
+        if 0 in places:
+            raise ImageError(f"{name}: damaged (a block has no data); replace or remove it")
 
 
 def _as_rgb(image: Image.Image) -> Pixels:

@@ -201,3 +201,38 @@ def test_a_damaged_file_is_an_image_or_an_image_error(data: st.DataObject, kind:
 
 def test_an_image_error_survives_pickling() -> None:
     assert str(pickle.loads(pickle.dumps(ImageError("a.png: broken")))) == "a.png: broken"
+
+
+def noisy() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize("settings", [{}, {"progressive": True}, {"restart_marker_blocks": 3}], ids=str)
+def test_a_jpeg_of_which_a_part_is_missing_or_zero_is_no_image(settings: dict[str, Any]) -> None:
+    noisy().save(file := io.BytesIO(), "JPEG", quality=95, **settings)
+    data = file.getvalue()
+    half, end = data[: len(data) // 2], data[-2:]
+    assert decode("whole.jpg", data).shape == (64, 64, 3)
+
+    for damaged in (half + end, half + bytes(len(data) - len(half) - 2) + end):
+        with pytest.raises(ImageError, match=r"t\.jpg: damaged \(.*\); replace or remove it"):
+            decode("t.jpg", damaged)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_a_sound_jpeg_of_other_colours_is_an_image(mode: str) -> None:
+    noisy().convert(mode).save(file := io.BytesIO(), "JPEG")
+
+    assert decode("t.jpg", file.getvalue()).shape == (64, 64, 3)
+
+
+def test_a_tiff_of_which_a_block_lies_nowhere_is_no_image() -> None:
+    tifffile.imwrite(file := io.BytesIO(), np.asarray(noisy()), photometric="rgb", tile=(32, 32))
+    with tifffile.TiffFile(io.BytesIO(file.getvalue())) as tiff:
+        at = tiff.pages[0].tags["TileOffsets"].valueoffset + 4  # of the second place
+    data = bytearray(file.getvalue())
+    assert decode("whole.tif", bytes(data)).shape == (64, 64, 3)
+    data[at : at + 4] = bytes(4)
+
+    with pytest.raises(ImageError, match=r"t\.tif: damaged \(a block has no data\)"):
+        decode("t.tif", bytes(data))
