@@ -6,6 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from histo.errors import UsageError
 
+MOST_LETTERS = 200
+"""Of the name of a class."""
+_UNPRINTABLE = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
+"""Unicode's categories of what moves a cursor, hides, or has no form of its own."""
 _WHOLE = re.compile(r"(0|[1-9][0-9]{0,8})(\.0+)?")
 
 
@@ -24,13 +28,30 @@ def written_alike(names: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a class: not blank, not endless, of printable characters.
+
+    Examples:
+        >>> is_name("TUM"), is_name(" "), is_name("TUM\\n"), is_name("T" * 201)
+        (True, False, False, False)
+    """
+    known = {unicodedata.category(character) for character in text}
+    return bool(text.strip()) and len(text) <= MOST_LETTERS and not known & _UNPRINTABLE
+
+
 def check_names(where: str, names: Iterable[str]) -> None:
-    """Make sure that no class is written in two ways.
+    """Make sure that each class has a name, and that none is written in two ways.
 
     Raises:
         UsageError: If one is; `where` begins its message.
     """
-    pair = written_alike(sorted(set(names)))
+    names = sorted(set(names))
+    for name in names:
+        if not is_name(name):
+            raise UsageError(
+                f"{where}: {name[:60]!a} is no name of a class; give 1 to {MOST_LETTERS} printable characters"
+            )
+    pair = written_alike(names)
     if pair is not None:
         raise UsageError(
             f"{where}: labels {pair[0]!r} and {pair[1]!r} differ only in blanks or case, and would be two classes; "

@@ -7,7 +7,6 @@ and that the classes fit them.
 import hashlib
 import json
 import math
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from pydantic import (
 )
 from safetensors import SafetensorError, safe_open
 
+from histo.class_names import MOST_LETTERS, is_name
 from histo.errors import UsageError
 from histo.learn.epoch_index import read_index
 from histo.learn.layout import TILES, Layout, Task, TileLayout, VolumeLayout
@@ -39,17 +39,15 @@ BACKBONE_NAME = r"[A-Za-z0-9_]{1,100}(\.[A-Za-z0-9_.\-]{1,100})?"
 
 _MOST_VALUES = 2**31
 """Of one array that a network sees."""
-_UNPRINTABLE = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
-"""Unicode's categories of what moves a cursor, hides, or has no form of its own."""
 
 
 def _check_class(name: str) -> str:
-    if not name.strip() or {unicodedata.category(character) for character in name} & _UNPRINTABLE:
+    if not is_name(name):
         raise ValueError(f"a class needs a name of printable characters, not {name!a}")
     return name
 
 
-ClassName = Annotated[str, Field(max_length=200), AfterValidator(_check_class)]
+ClassName = Annotated[str, Field(max_length=MOST_LETTERS), AfterValidator(_check_class)]
 Mean = Annotated[float, Field(ge=0, le=255)]
 Deviation = Annotated[float, Field(ge=0.1, le=1000)]
 Edge = Annotated[int, Field(ge=1, le=2**14)]

@@ -8,6 +8,8 @@ CSV text is never guessed at: a group `007` and a label `001` stay text. Labels 
 written as a whole number without leading zeros, `1` or `1.0`. In Parquet the column's type decides.
 """
 
+import csv
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -29,6 +31,8 @@ from histo.store import cell_text
 
 _READ = ("path", "label", "group", "split")
 _TILES_READ = ("case_id", "label", "group", "split", "source", "content_hash", "size_px")
+_ALIKE = frozenset((*_READ, *_TILES_READ, "image"))
+"""Columns that every part of a table has, or none."""
 _MOST_CSV_BYTES = 2**32
 """Of a CSV file, which is read whole."""
 
@@ -101,9 +105,24 @@ def _read_csv(where: str, path: Path) -> _Table:
     try:
         require_regular(path, _MOST_CSV_BYTES)
         columns = pyarrow.csv.read_csv(path, convert_options=options, parse_options=parsing)
+        _check_quotes(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UsageError(f"{where}: not a readable CSV file ({_one_line(error)})") from None
     return _Table(where, path, (path,), (len(columns),), tuple(columns.column_names), _as_meant(columns), None)
+
+
+def _check_quotes(path: Path) -> None:
+    """Refuse quotes that none closes, or that are closed within a value: rows would be taken for a part of one value.
+
+    Raises:
+        ValueError: If there are such.
+    """
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        rows = csv.reader(file, strict=True)
+        try:
+            deque(rows, maxlen=0)
+        except csv.Error as error:
+            raise ValueError(f"line {rows.line_num}: {error}; quotes may be opened and not closed") from None
 
 
 def _as_meant(columns: pa.Table) -> pa.Table:
@@ -121,6 +140,7 @@ def _read_parquet(where: str, path: Path, files: tuple[Path, ...]) -> _Table:
         for file in files:
             require_regular(file)
         schemas = [pq.read_schema(file) for file in files]
+        _check_alike(where, files, schemas)
         footers = [read_footer(schema) for schema in schemas]
         wanted = _TILES_READ if footers[0] else _READ
         columns = [name for name in wanted if name in schemas[0].names]
@@ -137,6 +157,18 @@ def _read_parquet(where: str, path: Path, files: tuple[Path, ...]) -> _Table:
             f"{where}: {len(files)} of the {footer.parts} parts of a tile table; give its folder, or prepare it again"
         )
     return _Table(where, path, files, tuple(map(len, tables)), tuple(schemas[0].names), joined, footer)
+
+
+def _check_alike(where: str, files: Sequence[Path], schemas: Sequence[pa.Schema]) -> None:
+    """Refuse parts of which one has a column that counts and another has not, or has it of another type."""
+    kinds = [sorted((field.name, str(field.type)) for field in schema if field.name in _ALIKE) for schema in schemas]
+    for file, own in zip(files, kinds, strict=True):
+        if own != kinds[0]:
+            first, second = (", ".join(f"{name} ({kind})" for name, kind in each) for each in (kinds[0], own))
+            raise UsageError(
+                f"{where}: {files[0].name} has the columns {first}, {file.name} has {second}; give all parts the same, "
+                "or make each a source of its own"
+            )
 
 
 def _check_columns(table: _Table) -> None:

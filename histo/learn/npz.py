@@ -55,6 +55,8 @@ def _read_arrays(path: Path, flag: str) -> dict[str, npt.NDArray[Any]]:
         require_regular(path)
         with ZipFile(path) as members:
             found = [member for member in members.infolist() if member.filename.endswith(_ARRAY)]
+            if len({member.filename for member in found}) < len(found):
+                raise ValueError("two arrays have one name; write it anew")
             _check_sizes(members, found)
         with np.load(path, allow_pickle=False) as file:
             return {member.filename.removesuffix(_ARRAY): file[member.filename] for member in found}

@@ -208,8 +208,8 @@ def _beside_parts(folder: Path) -> Counter[str]:
 
 def _name_numbers(path: Path, listing: Listing, names: Sequence[str] | None, flag: str) -> Listing:
     """Give numbered labels their names, or else call each by its number."""
-    numbers = np.array(listing.labels, np.int64)
-    needed = int(numbers.max()) + 1
+    numbers = [int(label) for label in listing.labels]
+    needed = max(numbers) + 1
     if needed > _MOST_CLASSES:
         raise UsageError(f"{flag} {path}: label {needed - 1}: numbered labels count the classes from 0")
     given = tuple(names) if names else tuple(str(number) for number in range(needed))

@@ -222,3 +222,53 @@ def test_a_tile_table_with_a_damaged_footer_is_one_line(tmp_path: Path, footer: 
 
     with pytest.raises(UsageError, match=r"part\.parquet: not a readable Parquet table \(its footer is damaged"):
         read_sources([path])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"split": ["test", "test"]},
+        {"group": ["p", "p"]},
+        {"image": ["a", "b"]},
+        {"label": [0, 1]},
+        {"image": None},
+    ],
+    ids=str,
+)
+def test_a_column_that_one_part_has_is_not_left_out_because_the_first_lacks_it(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
+    first = {"image": encoded(tmp_path, 1, 2), "label": ["a", "b"]}
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    second = {name: values for name, values in (first | other).items() if values is not None}
+    for name, columns in (("0.parquet", first), ("1.parquet", second)):
+        pq.write_table(pa.table(columns), folder / name)
+
+    with pytest.raises(UsageError, match=r"0\.parquet has the columns image .*, 1\.parquet has .*; give all parts the"):
+        read_sources([folder])
+
+
+@pytest.mark.parametrize("end", ["", "2.png,b,\n" * 20_000], ids=["short", "long"])
+def test_quotes_that_are_not_closed_swallow_no_rows(tmp_path: Path, end: str) -> None:
+    path = write_csv(tmp_path, f'path,label,note\n0.png,a,"note\n1.png,b,\n{end}')
+
+    with pytest.raises(UsageError, match=r"not a readable CSV file \(line .*; quotes may be opened and not closed\)"):
+        read_sources([path])
+
+
+@pytest.mark.parametrize("label", ["a\0", " ", "a\nb", "x" * 201, "a\u200b"], ids=ascii)
+def test_a_label_that_no_bundle_takes_is_refused_before_anything_is_learned(tmp_path: Path, label: str) -> None:
+    path = write_parquet(tmp_path, {"image": encoded(tmp_path, 1, 2), "label": ["b", label]})
+
+    with pytest.raises(UsageError, match="is no name of a class; give 1 to 200 printable characters"):
+        read_sources([path])
+
+
+@pytest.mark.parametrize("label", [1e300, 2**63], ids=str)
+def test_a_label_of_absurd_size_is_one_line(tmp_path: Path, label: float) -> None:
+    kind = pa.float64() if isinstance(label, float) else pa.uint64()
+    path = write_parquet(tmp_path, {"image": encoded(tmp_path, 1, 2), "label": pa.array([0, label], kind)})
+
+    with pytest.raises(UsageError, match="numbered labels count the classes from 0"):
+        read_sources([path])

@@ -137,3 +137,12 @@ def test_a_damaged_file_is_read_or_one_line(tmp_path: Path, place: float, value:
     except UsageError as error:
         message = str(error)
         assert "\n" not in message
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_of_two_arrays_of_one_name_none_is_left_out_in_silence(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.npz", data=npy(IMAGES), labels=npy(LABELS))
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("data.npy", npy(IMAGES + 1))
+
+    assert "two arrays have one name" in refused(path)
