@@ -29,10 +29,10 @@ def written_alike(names: Iterable[str]) -> tuple[str, str] | None:
 
 
 def is_name(text: str) -> bool:
-    """Whether a text can be the name of a class: not blank, not endless, of printable characters.
+    r"""Whether a text can be the name of a class: not blank, not endless, of printable characters.
 
     Examples:
-        >>> is_name("TUM"), is_name(" "), is_name("TUM\\n"), is_name("T" * 201)
+        >>> is_name("TUM"), is_name(" "), is_name("TUM\n"), is_name("T" * 201)
         (True, False, False, False)
     """
     known = {unicodedata.category(character) for character in text}

@@ -7,6 +7,7 @@ line that names the place, the value and the nearest valid name.
 
 import argparse
 import difflib
+import errno
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,9 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+_NOT_THERE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
+_MOST_SHOWN = 200
+"""Letters of a value in a message."""
 _MOST_BYTES = 2**20
 _MOST_KEYS, _DEEPEST = 10_000, 20
 """Of a settings file: more is none that a person wrote."""
@@ -40,7 +44,21 @@ def _not_empty(path: Any) -> Any:
 
 
 def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
+    """Write a path out from the root on; what cannot be looked up is an error, what is not there is none."""
+    try:
+        path = path.expanduser()
+    except RuntimeError:
+        raise ValueError("there is no such user; write the path out") from None
+    try:
+        path = path.absolute()
+    except OSError:
+        raise ValueError("the working folder is gone; write the path out, or go to another folder") from None
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno not in _NOT_THERE:
+            raise ValueError(f"{error.strerror}; give another path") from None
+    return path
 
 
 AbsolutePath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_absolute)]
@@ -99,6 +117,7 @@ def read_spec(
         UsageError: For a wrong flag, key, value or file; one line for each.
         SystemExit: After `--help`.
     """
+    _check_text(argv)
     parser = _Parser(prog=prog, description=spec.__doc__, allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE.yaml", type=Path, help="settings file; flags win over it")
     settings = type(spec.__name__, (spec, BaseSettings), {"__doc__": spec.__doc__})
@@ -125,6 +144,15 @@ def read_spec(
         raise UsageError("\n".join(_explain(error, spec, flags, parsed.config))) from None
 
 
+def _check_text(argv: Sequence[str]) -> None:
+    """Refuse what is no text: it could neither be written to `run.json` nor be given to Ray."""
+    for word in argv:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{word}: is not UTF-8; give a name in UTF-8, such as that of a link to it") from None
+
+
 def _owner(file: dict[str, Any], spec: type[Spec], others: Callable[[], Mapping[str, type[Spec]]]) -> str | None:
     """Name the command whose settings a file has, if they are not all those of this one."""
     names = set(_written_names(file))
@@ -140,9 +168,22 @@ def _written_names(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _written_names(value, f"{prefix}{name}.")
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads plain values, and refuses a key that is given twice, of which one would be left out."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(read_regular(path, _MOST_BYTES).decode("utf-8"))
+        content = yaml.load(read_regular(path, _MOST_BYTES).decode("utf-8"), _Loader)  # noqa: S506 -- a safe one
         _check_tree(content)
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror or error}") from None
@@ -204,7 +245,15 @@ def _explain(error: ValidationError, spec: type[Spec], flags: dict[str, Any], fi
             case _ if isinstance(detail["input"], dict):
                 yield f"{f'{where}: ' if name else ''}{detail['msg'].removeprefix('Value error, ')}"
             case _:
-                yield f"{where}: {detail['input']!r}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+                yield f"{where}: {_shown(detail['input'])}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of so many digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def _explain_list(error: SettingsError) -> str:

@@ -51,6 +51,15 @@ def test_a_relative_path_starts_at_the_callers_folder(tmp_path: Path, monkeypatc
     assert read("--slides", "here").slides == tmp_path / "here"
 
 
+def test_a_relative_path_in_a_folder_that_is_gone_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+
+    with pytest.raises(UsageError, match=r"--slides: .*the working folder is gone; write the path out"):
+        read("--slides", "here")
+
+
 def test_a_section_whose_lines_are_all_comments_means_its_defaults(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("slides: /a\ntiling:\n  # stride_px: 3\n")
@@ -116,6 +125,9 @@ def test_environment_variables_are_not_settings(monkeypatch: pytest.MonkeyPatch)
         (["--slides", "a", "--overwrite", "false"], "--overwrite takes no value; give --overwrite or --no-overwrite"),
         (["a"], "a: no flag stands before it; every value follows its flag, as in --slides a"),
         (["--workers", "3", "a"], "a: no flag stands before it"),
+        (["--slides", "x" * 5000], "File name too long; give another path"),
+        (["--slides", "~nobody-of-this-name/a"], "there is no such user; write the path out"),
+        (["--slides", "a\udce9"], "is not UTF-8; give a name in UTF-8"),
     ],
 )
 def test_a_wrong_flag_is_one_line_that_names_it(argv: list[str], message: str) -> None:
@@ -148,6 +160,9 @@ def test_a_wrong_flag_is_one_line_that_names_it(argv: list[str], message: str) -
         ("slides: " + "[" * 5000 + "]" * 5000, "brackets in brackets"),
         ("slides: a\nworkers: \x00", "not valid YAML"),
         ("slides: a\nworkers: \udc80", "not valid YAML"),
+        ("slides: a\nworkers: 1\nworkers: 2", "not valid YAML: 'workers' is given twice"),
+        ("slides: a\ntiling: {mpp: 1, mpp: 2}", "not valid YAML: 'mpp' is given twice"),
+        ("slides: a\ntiling: {mpp: 0x" + "f" * 6000 + "}", "tiling.mpp: a number of thousands of digits: "),
     ],
 )
 def test_a_wrong_key_is_one_line_that_names_the_file(tmp_path: Path, text: str, message: str) -> None:

@@ -118,8 +118,8 @@ class History:
         missing = [epoch for epoch in index.kept if not self.checkpoint(epoch).is_dir()]
         if max(seen, default=0) > index.last + 1 or missing:
             raise UsageError(
-                f"{index_path(self._run)}: does not fit the epochs that are there; put back the latest copy of it and of "
-                "the checkpoints, or give another folder"
+                f"{index_path(self._run)}: does not fit the epochs that are there; put back the latest copy of it and "
+                "of the checkpoints, or give another folder"
             )
 
     def _prune(self, kept: list[int]) -> None:

@@ -55,8 +55,6 @@ def _read_arrays(path: Path, flag: str) -> dict[str, npt.NDArray[Any]]:
         require_regular(path)
         with ZipFile(path) as members:
             found = [member for member in members.infolist() if member.filename.endswith(_ARRAY)]
-            if len({member.filename for member in found}) < len(found):
-                raise ValueError("two arrays have one name; write it anew")
             _check_sizes(members, found)
         with np.load(path, allow_pickle=False) as file:
             return {member.filename.removesuffix(_ARRAY): file[member.filename] for member in found}
@@ -69,7 +67,9 @@ def _read_arrays(path: Path, flag: str) -> dict[str, npt.NDArray[Any]]:
 
 
 def _check_sizes(members: ZipFile, arrays: Sequence[ZipInfo]) -> None:
-    """Refuse arrays of too many bytes, or of another size than their member has, before memory is taken for them."""
+    """Refuse arrays of one name, of too many bytes, or of another size than their member has, before any is read."""
+    if len({member.filename for member in arrays}) < len(arrays):
+        raise ValueError("two arrays have one name; write it anew")
     total = sum(member.file_size for member in arrays)
     if total > MOST_BYTES:
         raise ValueError(f"{total:,} bytes, more than {MOST_BYTES:,}; write a tile table with `prepare tiles`")
