@@ -18,6 +18,8 @@ from histo.regular_file import WEIGHTS_BYTES, open_regular, read_regular, requir
 
 _CONFIGURATION = "config.json"
 """What timm, and the hubs that it loads from, put beside weights."""
+_FLOATS = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64))
+_WHOLE = frozenset((torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
 _SHARE = Annotated[float, Field(ge=0, le=1)]
 _DEVIATION = Annotated[float, Field(ge=0.001, le=3)]
 
@@ -89,11 +91,13 @@ def _checked(where: str, found: object) -> dict[str, torch.Tensor]:
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has a value of a common type in memory for each of its places."""
     return (
         tensor.layout == torch.strided
         and tensor.device.type == "cpu"
-        and not tensor.is_quantized
-        and not tensor.is_complex()
+        and tensor.dtype in _FLOATS | _WHOLE
+        and not tensor.is_nested
+        and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
     )
 
 

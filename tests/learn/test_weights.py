@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from histo.errors import UsageError
 from histo.learn.backbones import create_backbone, load_pretrained
 from histo.learn.layout import VolumeLayout
+from histo.learn.weights import read_tensors
 
 VIT = "vit_tiny_patch16_224"
 
@@ -182,3 +183,19 @@ def test_a_name_that_leads_elsewhere_is_one_line(name: str) -> None:
 def test_an_unknown_tag_is_one_line() -> None:
     with pytest.raises(UsageError, match=r"--network\.backbone resnet18\.nobodys: "):
         create_backbone("resnet18.nobodys")
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(1).as_strided((10**13,), (0,)),
+        torch.zeros(3, dtype=torch.float8_e4m3fn),
+        torch.zeros(2, device="meta"),
+    ],
+    ids=["endless", "float8", "meta"],
+)
+def test_tensors_that_are_not_what_they_say_are_one_line(tensor: torch.Tensor, tmp_path: Path) -> None:
+    torch.save({"a": tensor}, tmp_path / "w.pth")
+
+    with pytest.raises(UsageError, match="tensor a is not of plain real numbers; convert the weights"):
+        read_tensors(tmp_path / "w.pth")
