@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
+from histo.errors import UsageError
 from histo.printable import printable
+from histo.regular_file import open_regular
 
 TEMPORARY_SUFFIX = ".tmp"
 _FORMULA = re.compile("'*[=+@-]")
@@ -108,9 +110,12 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Read a JSONL file up to the first line that was not written to its end; none if there is no file.
 
     What follows such a line is not trusted, whatever it is.
+
+    Raises:
+        UsageError: If something is there that cannot be read, or is no file.
     """
     lines: list[dict[str, Any]] = []
-    for line in path.read_bytes().split(b"\n") if path.exists() else ():
+    for line in _content(path).split(b"\n"):
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
@@ -119,6 +124,18 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
             break
         lines.append(value)
     return lines
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with open_regular(path) as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be read ({error.strerror or error}); put back a copy of it, or give another folder"
+        ) from None
 
 
 def move(source: Path, target: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from histo.regular_file import require_regular
 from histo.store import put_atomic
 
 SCHEMA_VERSION = 1
@@ -206,6 +207,17 @@ def schema(
         for name in (classes if column.per_class else [""])
     ]
     return pa.schema(fields, metadata={f"histo.{key}": value for key, value in (metadata or {}).items()})
+
+
+def open_table(path: Path) -> pq.ParquetFile:
+    """Open a Parquet file, without ever waiting for what is no file.
+
+    Raises:
+        OSError: If it cannot be opened, or is no regular file.
+        pyarrow.ArrowException: If it is damaged.
+    """
+    require_regular(path)
+    return pq.ParquetFile(path)
 
 
 def write_table(path: Path, table: pa.Table) -> None:

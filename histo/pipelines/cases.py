@@ -13,6 +13,7 @@ from histo.errors import UsageError
 from histo.learn.listing import Split
 from histo.learn.source import Source
 from histo.learn.survey import Survey
+from histo.regular_file import require_regular
 
 FILE = "split.parquet"
 
@@ -86,6 +87,7 @@ def read_columns(run: Path, *columns: str) -> dict[str, list[Any]]:
         UsageError: If they cannot be read.
     """
     with _told(run):
+        require_regular(run / FILE)
         found: dict[str, list[Any]] = pq.read_table(run / FILE, columns=list(columns)).to_pydict()
     return found
 
@@ -97,6 +99,7 @@ def has_columns(run: Path, *columns: str) -> bool:
         UsageError: If it cannot be read.
     """
     with _told(run):
+        require_regular(run / FILE)
         return set(columns) <= set(pq.read_schema(run / FILE).names)
 
 

@@ -48,7 +48,7 @@ class Ledger(Rows):
         layout = tables.schema(tables.SLIDES, job.classes, {"schema_version": str(tables.SCHEMA_VERSION)})
         super().__init__(_file(job.out), layout, _ORDER)
         self._accounts: dict[str, _Account] = {}
-        self._fill({} if fresh else _file(job.out).earlier(), collection)
+        self._fill({} if fresh else _file(job.out).earlier(layout), collection)
         self.tiles_done = self._planned_slides = self._planned_tiles = 0
 
     def _fill(self, earlier: dict[str, Row], collection: Collection) -> None:

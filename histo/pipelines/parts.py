@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from histo import store, tables
 from histo.pipelines.continued import remove_traces
@@ -134,7 +133,7 @@ def finished_table(job: LabelJob, slide_id: str, fingerprint: str) -> pa.Table |
 
 def _read(path: Path, fingerprint: str) -> pa.Table | None:
     try:
-        with pq.ParquetFile(path) as file:
+        with tables.open_table(path) as file:
             return file.read() if _fingerprint(file.schema_arrow) == fingerprint else None
     except (OSError, pa.ArrowException):
         return None
@@ -143,7 +142,7 @@ def _read(path: Path, fingerprint: str) -> pa.Table | None:
 def is_finished(out: Path, slide_id: str, fingerprint: str, n_tiles: int) -> bool:
     """Whether a slide's table has this fingerprint and as many rows; only the footer is read."""
     try:
-        with pq.ParquetFile(tiles_file(out, slide_id)) as file:
+        with tables.open_table(tiles_file(out, slide_id)) as file:
             return _fingerprint(file.schema_arrow) == fingerprint and file.metadata.num_rows == n_tiles
     except (OSError, pa.ArrowException):
         return False
@@ -181,7 +180,7 @@ def merge_slide(job: LabelJob, slide_id: str, fingerprint: str, regions: Sequenc
     if not all(part.exists() for part in staged) and is_finished(job.out, slide_id, fingerprint, n_tiles):
         store.remove(folder)  # the task was lost while it did this
         return
-    merged = pa.concat_tables(pq.ParquetFile(part).read() for part in staged).sort_by("tile_index")
+    merged = pa.concat_tables(tables.open_table(part).read() for part in staged).sort_by("tile_index")
     index = merged["tile_index"].to_numpy()
     assert len(index) == n_tiles, f"{slide_id}: {len(index)} rows of {n_tiles} tiles"
     assert (np.diff(index) > 0).all(), f"{slide_id}: a tile is there twice"
@@ -202,7 +201,7 @@ def discard_slide(job: LabelJob, slide_id: str, for_good: bool) -> None:
     """
     path = tiles_file(job.out, slide_id)
     try:
-        fingerprint = "" if for_good else _fingerprint(pq.read_schema(path))
+        fingerprint = "" if for_good else _fingerprint(tables.open_table(path).schema_arrow)
     except (OSError, pa.ArrowException):
         fingerprint = ""
     if fingerprint:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from histo import store, tables
 from histo.errors import UsageError
@@ -52,8 +51,10 @@ class RowsFile:
         if not self.path.exists():
             return None
         try:
-            table = pq.ParquetFile(self.path).read()
-        except (OSError, pa.ArrowException) as error:
+            table = tables.open_table(self.path).read()
+        except OSError as error:
+            reason = " ".join((error.strerror or str(error)).split())
+        except pa.ArrowException as error:
             reason = " ".join(str(error).split())
         else:
             missing = {self.key, "status"} - set(table.column_names)
@@ -62,16 +63,38 @@ class RowsFile:
             reason = f"no column {' and '.join(sorted(missing))}"
         raise UsageError(f"{self.path}: cannot be read ({reason}); remove it, and {self.if_removed}")
 
-    def earlier(self) -> dict[str, Row]:
+    def earlier(self, layout: pa.Schema | None = None) -> dict[str, Row]:
         """Return the rows of the table, and in their place those that were settled after it was rebuilt.
+
+        A row without a name or a status, or with a value that its column cannot have, is left out: what it stands for
+        is looked up again.
+
+        Args:
+            layout: The columns; None takes every value as it is.
 
         Raises:
             UsageError: If the table cannot be read.
         """
         table = self.read()
-        rows = [] if table is None else table.to_pylist()
-        lines = [line for line in store.read_json_lines(self.lines) if {self.key, "status"} <= line.keys()]
-        return {row[self.key]: row for row in [*rows, *lines]}
+        rows = [*([] if table is None else table.to_pylist()), *store.read_json_lines(self.lines)]
+        named = [row for row in rows if all(isinstance(row.get(name), str) for name in (self.key, "status"))]
+        return {row[self.key]: row for row in (named if layout is None else _fitting(named, layout))}
+
+
+def _fitting(rows: Sequence[Row], layout: pa.Schema) -> list[Row]:
+    """Leave out the rows that have a value of another type than its column."""
+    if _fit(rows, layout):
+        return list(rows)
+    return [row for row in rows if _fit([row], layout)]
+
+
+def _fit(rows: Sequence[Row], layout: pa.Schema) -> bool:
+    known = [{name: value for name, value in row.items() if name in layout.names} for row in rows]
+    try:
+        tables.rows_table(known, layout)
+    except (pa.ArrowException, OverflowError, UnicodeError):
+        return False
+    return True
 
 
 class Rows:

@@ -46,7 +46,7 @@ class StudyLedger(Rows):
 
     def __init__(self, job: StudyJob, layout: pa.Schema, studies: Sequence[FoundStudy], fresh: bool = False) -> None:
         super().__init__(study_rows_file(job.out), layout, _ORDER)
-        earlier = {} if fresh else study_rows_file(job.out).earlier()
+        earlier = {} if fresh else study_rows_file(job.out).earlier(layout)
         self._described = {study.study_id: job.describe(study) for study in studies}
         for study_id, described in self._described.items():
             row = earlier.pop(study_id, {"status": "pending", "attempts": 0})

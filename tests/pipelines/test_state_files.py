@@ -1,16 +1,22 @@
 """State files of runs that are cut, lost, or of another shape: the run goes on, or says so in one line."""
 
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from histo import store, tables
 from histo.cli import main
 from histo.errors import UsageError
+from histo.pipelines import parts
 from histo.pipelines.cases import FILE as SPLIT
+from histo.pipelines.cases import read_columns
 from histo.pipelines.record import past_record
 from histo.pipelines.rows import RowsFile
 
@@ -59,6 +65,45 @@ def test_lines_without_a_name_or_a_status_are_left_out(tmp_path: Path) -> None:
     )
 
     assert list(file.earlier()) == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"slide_id": [1]}, {"slide_id": None}, {"status": ["ok"]}, {"n_tiles": "x"}, {"n_ok": 10**30}, {"error": 5}],
+    ids=str,
+)
+def test_a_row_that_no_histo_writes_is_left_out_and_the_others_count(tmp_path: Path, odd: dict[str, Any]) -> None:
+    file = RowsFile(tmp_path / "slides.parquet", "slide_id", "the tables are counted again")
+    lines = [{"slide_id": name, "status": "ok"} for name in "abc"]
+    store.put_json_lines(file.lines, [lines[0], lines[1] | odd, lines[2]])
+
+    assert list(file.earlier(tables.schema(tables.SLIDES))) == ["a", "c"]
+
+
+def test_rows_of_another_type_in_the_table_are_left_out(tmp_path: Path) -> None:
+    file = RowsFile(tmp_path / "slides.parquet", "slide_id", "the tables are counted again")
+    tables.write_table(file.path, pa.table({"slide_id": ["a", "b"], "status": ["ok"] * 2, "n_ok": ["x", None]}))
+
+    assert list(file.earlier(tables.schema(tables.SLIDES))) == ["b"]
+
+
+@pytest.mark.parametrize("place", ["slides.parquet", "staging/ledger.jsonl"])
+def test_a_ledger_that_is_a_pipe_is_not_waited_for(tmp_path: Path, place: str) -> None:
+    (tmp_path / "staging").mkdir()
+    os.mkfifo(tmp_path / place)
+
+    with pytest.raises(UsageError, match=r"cannot be read \(is a named pipe, not a regular file\)"):
+        RowsFile(tmp_path / "slides.parquet", "slide_id", "the tables are counted again").earlier()
+
+
+def test_tables_and_splits_that_are_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    parts.tiles_file(tmp_path, "a").parent.mkdir()
+    os.mkfifo(parts.tiles_file(tmp_path, "a"))
+    os.mkfifo(tmp_path / SPLIT)
+
+    assert not parts.is_finished(tmp_path, "a", "fingerprint", 1)
+    with pytest.raises(UsageError, match="is a named pipe"):
+        read_columns(tmp_path, "case_id")
 
 
 @pytest.fixture
