@@ -179,6 +179,8 @@ def _check_whole(name: str, image: ImageFile.ImageFile, data: bytes) -> None:
         try:
             simplejpeg.decode_jpeg(data, colorspace="GRAY", min_height=1, min_width=1, min_factor=8, strict=True)
         except ValueError as error:
+            if "ICC" in str(error):  # of its colour profile, which is not used
+                return
             raise ImageError(f"{name}: damaged ({error}); replace or remove it") from None
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         places = [*image.tag_v2.get(_STRIP_OFFSETS, ()), *image.tag_v2.get(_TILE_OFFSETS, ())]

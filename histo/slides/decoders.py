@@ -20,7 +20,7 @@ _START, _END = b"\xff\xd8", 0xD9
 """The markers that begin and end a JPEG stream."""
 _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 """Adobe's marker up to its last byte, which says how colours are coded: 0 as red, green and blue, 1 as YCbCr."""
-_HUFFMAN_TABLE, _QUANTIZATION_TABLE, _SCAN, _APP0, _APP14 = 0xC4, 0xDB, 0xDA, 0xE0, 0xEE
+_HUFFMAN_TABLE, _QUANTIZATION_TABLE, _SCAN, _APP0, _APP2, _APP14 = 0xC4, 0xDB, 0xDA, 0xE0, 0xE2, 0xEE
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 """The markers of frames, each a process of coding; the three left out are tables, an extension, and conditioning."""
 _HUFFMAN_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
@@ -124,10 +124,13 @@ def _check_frame(data: bytes, segments: Sequence[_Segment], shape: tuple[int, ..
 
 
 def _without_colours(data: bytes, segments: Iterable[_Segment]) -> bytes:
-    """Return a JPEG stream from its second marker on, without those that say how its colours are coded."""
+    """Return a JPEG stream from its second marker on, without those that say how its colours are coded.
+
+    A colour profile (APP2) is not used, and one that is damaged would be a warning.
+    """
     kept, at = [], len(_START)
     for segment in segments:
-        if segment.marker in (_APP0, _APP14):
+        if segment.marker in (_APP0, _APP2, _APP14):
             kept.append(data[at : segment.start])
             at = segment.end
     return b"".join([*kept, data[at:]])

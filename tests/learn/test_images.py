@@ -226,6 +226,14 @@ def test_a_sound_jpeg_of_other_colours_is_an_image(mode: str) -> None:
     assert decode("t.jpg", file.getvalue()).shape == (64, 64, 3)
 
 
+def test_a_jpeg_with_a_damaged_colour_profile_is_an_image() -> None:
+    noisy().save(file := io.BytesIO(), "JPEG")
+    data = file.getvalue()
+    profile = b"ICC_PROFILE\0\3\1"
+
+    assert decode("t.jpg", data[:2] + b"\xff\xe2" + struct.pack(">H", 2 + len(profile)) + profile + data[2:]).any()
+
+
 def test_a_tiff_of_which_a_block_lies_nowhere_is_no_image() -> None:
     tifffile.imwrite(file := io.BytesIO(), np.asarray(noisy()), photometric="rgb", tile=(32, 32))
     with tifffile.TiffFile(io.BytesIO(file.getvalue())) as tiff:

@@ -213,3 +213,10 @@ def test_a_jpeg_2000_block_may_be_coded_in_tiles(tile: int) -> None:
 def test_a_jpeg_2000_block_that_is_cut_off_is_an_error(length: int) -> None:
     with pytest.raises((OSError, ValueError), match=r"."):
         jpeg_2000(CODESTREAM[:length])
+
+
+def test_a_damaged_colour_profile_costs_no_block() -> None:
+    whole = by_pillow()
+    profile = segment(0xE2, b"ICC_PROFILE\0\3\1")
+
+    assert (jpeg(whole[:2] + profile + whole[2:]) == jpeg(whole)).all()
