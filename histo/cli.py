@@ -5,6 +5,7 @@ Exit codes: 0 all done; 2 wrong usage or configuration; 3 finished, but some sli
 """
 
 import difflib
+import io
 import os
 import signal
 import sys
@@ -68,6 +69,8 @@ def run_job(name: str, argv: Sequence[str], prog: str) -> int:
     """
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # Ray reads these when it is imported
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # where there is no µ, it is an escape
     try:
         with _stopped_by_sigterm():
             spec = read_spec(_spec_of(name), argv, prog, _specs)

@@ -1,5 +1,6 @@
 """Wrong usage, as a person meets it: one clear line, exit 2, within seconds, before Ray starts."""
 
+import io
 import json
 import os
 import resource
@@ -295,3 +296,15 @@ def test_a_bundle_out_of_bounds_is_one_line_whatever_job_reads_it(
     told = capsys.readouterr().err.strip()
     assert "model.json: " in told
     assert told.isprintable()
+
+
+def test_help_is_shown_where_the_terminal_knows_few_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.BytesIO()
+    with io.TextIOWrapper(shown, encoding="ascii") as few:
+        monkeypatch.setattr("sys.stdout", few)
+
+        with pytest.raises(SystemExit):
+            main(["label", "--help"])
+
+        few.flush()
+        assert b"\\xb5m/px" in shown.getvalue()

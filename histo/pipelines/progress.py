@@ -4,7 +4,7 @@ import shutil
 import sys
 import time
 
-from histo.pipelines.say import say
+from histo.pipelines.say import put, say
 from histo.printable import printable
 
 CLEAR = "\r\x1b[K"
@@ -17,7 +17,7 @@ class Line:
     """The last line of a terminal, which is written again and again; elsewhere a plain line now and then."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stdout.isatty()
+        self._terminal = bool(sys.stdout and sys.stdout.isatty())  # there is none where it was closed
         self._last = time.monotonic()
 
     def is_due(self) -> bool:
@@ -28,7 +28,7 @@ class Line:
         """Show how far the run is."""
         self._last = time.monotonic()
         if self._terminal:
-            print(f"{CLEAR}{printable(text)[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
+            put(f"{CLEAR}{printable(text)[: shutil.get_terminal_size().columns - 1]}")
         else:
             say(text)
 
@@ -40,7 +40,7 @@ class Line:
     def clear(self) -> None:
         """Take the line away, for what others print."""
         if self._terminal:
-            print(CLEAR, end="", flush=True)
+            put(CLEAR)
 
 
 class Progress:

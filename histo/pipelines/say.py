@@ -1,8 +1,30 @@
-"""What runs print: lines in which no name from outside can steer the terminal."""
+"""What runs print: lines in which no name from outside can steer the terminal.
+
+A run's results are in files, so that it goes on where nobody takes its lines any more: a pipe that was closed, a
+terminal that is gone, a log whose disk is full.
+"""
+
+import os
+import sys
+from contextlib import suppress
 
 from histo.printable import printable_lines
 
 
 def say(text: object) -> None:
     """Print a line, or several, at once."""
-    print(printable_lines(str(text)), flush=True)
+    put(f"{printable_lines(str(text))}\n")
+
+
+def put(text: str) -> None:
+    """Print text as it is, at once."""
+    try:
+        print(text, end="", flush=True)
+    except OSError:
+        _print_no_more()
+
+
+def _print_no_more() -> None:
+    """Have what is printed go nowhere from now on, also what is printed when the process ends."""
+    with suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 -- a name, not a path
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -1,5 +1,6 @@
 """What stands in names from outside does not steer the terminal."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,22 @@ def test_the_kinds_of_other_files_are_shown_so_too(
         main(["label", "--slides", str(tmp_path / "slides"), "--model", str(bundle), "--out", str(tmp_path / "o")]) == 2
     )
     assert ".\\x1b[31mred" in capsys.readouterr().err
+
+
+def test_a_run_whose_output_nobody_takes_any_more_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", encoding="utf-8") as nobody:
+        monkeypatch.setattr("sys.stdout", nobody)
+
+        say("a line")
+        say("another one")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no full device")
+def test_a_run_whose_log_is_full_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        monkeypatch.setattr("sys.stdout", full)
+
+        say("a line")
+        say("another one")
