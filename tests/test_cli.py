@@ -298,6 +298,19 @@ def test_a_bundle_out_of_bounds_is_one_line_whatever_job_reads_it(
     assert told.isprintable()
 
 
+def test_a_run_is_not_put_among_its_images_by_way_of_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("A", "B"):
+        (tmp_path / "tiles" / name).mkdir(parents=True)
+        (tmp_path / "tiles" / name / "a.png").touch()
+    (tmp_path / "elsewhere").symlink_to("tiles/A")
+
+    assert main(["train", "--data", "tiles", "--out", "elsewhere/run"]) == 2
+    assert "whose images are read; give another folder" in capsys.readouterr().err
+
+
 def test_help_is_shown_where_the_terminal_knows_few_letters(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.BytesIO()
     with io.TextIOWrapper(shown, encoding="ascii") as few:

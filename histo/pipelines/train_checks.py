@@ -60,7 +60,7 @@ def check_place(spec: TrainingSpec, inputs: Sequence[Path]) -> None:
     Raises:
         UsageError: If they would.
     """
-    inside = [path for path in inputs if path.is_dir() and spec.out.is_relative_to(path)]
+    inside = [path for path in inputs if path.is_dir() and spec.out.resolve().is_relative_to(path.resolve())]
     if inside:
         raise UsageError(f"--out {spec.out}: lies in {inside[0]}, whose images are read; give another folder")
 
