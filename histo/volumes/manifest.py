@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from histo.class_names import check_names, whole_numbers
+from histo.csv_table import read_csv
 from histo.errors import UsageError
 from histo.regular_file import require_regular
 
@@ -59,14 +59,10 @@ def read_manifest(path: Path, flag: str) -> list[ManifestRow]:
 
 def _read(where: str, path: Path) -> pa.Table:
     try:
-        require_regular(path, _MOST_BYTES)
         if path.suffix.lower() == ".parquet":
+            require_regular(path, _MOST_BYTES)
             return pq.read_table(path, columns=[name for name in pq.read_schema(path).names if name in _COLUMNS])
-        options = pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(_COLUMNS, pa.string()), null_values=[""], strings_can_be_null=True
-        )
-        parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
-        return pyarrow.csv.read_csv(path, convert_options=options, parse_options=parsing)
+        return read_csv(path, _COLUMNS)
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise UsageError(
