@@ -108,6 +108,12 @@ def test_a_file_that_a_manifest_names_and_that_is_not_there_is_a_broken_image(tm
     assert "nowhere.png: not readable (No such file" in str(found.errors[1])
 
 
+def test_a_path_of_windows_is_a_broken_image_with_the_way_out(tmp_path: Path) -> None:
+    _, error = survey(read_sources([write_csv(tmp_path, "path,label\na.png,A\nsub\\c.png,B\n")])).errors
+
+    assert str(error).endswith("c.png: not readable (No such file or directory); write its path with / in place of \\")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
