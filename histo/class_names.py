@@ -1,4 +1,4 @@
-"""Names of classes, as people and programs write them."""
+"""Names of classes and groups, as people and programs write them."""
 
 import re
 import unicodedata
@@ -40,23 +40,44 @@ def is_name(text: str) -> bool:
 
 
 def check_names(where: str, names: Iterable[str]) -> None:
-    """Make sure that each class has a name, and that none is written in two ways.
+    """Make sure that each class has a name, written in one way, without a blank that nobody sees before or behind it.
 
     Raises:
         UsageError: If one is; `where` begins its message.
     """
-    names = sorted(set(names))
-    for name in names:
+    distinct = sorted(set(names))
+    for name in distinct:
         if not is_name(name):
             raise UsageError(
                 f"{where}: {name[:60]!a} is no name of a class; give 1 to {MOST_LETTERS} printable characters"
             )
-    pair = written_alike(names)
+    pair = written_alike(distinct)
     if pair is not None:
         raise UsageError(
             f"{where}: labels {pair[0]!r} and {pair[1]!r} differ only in blanks or case, and would be two classes; "
             "write them alike"
         )
+    blank = next((name for name in distinct if name != name.strip()), None)
+    if blank is not None:
+        raise UsageError(f"{where}: label {blank!r} begins or ends with a blank; remove it")
+
+
+def check_groups(where: str, groups: Iterable[str | None]) -> None:
+    """Make sure that no group is written in two ways, since it would be two, and could be on both sides of a split.
+
+    Blanks within a name count: `1 1` and `11` are two groups.
+
+    Raises:
+        UsageError: If one is; `where` begins its message.
+    """
+    first: dict[str, str] = {}
+    for group in sorted({group for group in groups if group is not None}):
+        known = first.setdefault(unicodedata.normalize("NFKC", group).casefold().strip(), group)
+        if known != group:
+            raise UsageError(
+                f"{where}: groups {known!r} and {group!r} differ only in blanks or case, and would be two patients; "
+                "write them alike, or rename one of them"
+            )
 
 
 def whole_numbers(texts: Sequence[str]) -> list[int] | None:

@@ -168,16 +168,34 @@ def find_bundle(path: Path, epoch: int | None = None, flag: str = "--model") -> 
         flag: Where the path is from, for messages.
 
     Raises:
-        UsageError: If there is none, or the checkpoint of that epoch was not kept.
+        UsageError: If there is none yet, or the checkpoint of that epoch was not kept.
     """
     if epoch is None:
-        return path / "model" if (path / "model" / MODEL_JSON).is_file() else path
+        return _find_best(path, flag)
     index = read_index(path)
     kept = index.kept if index else []
     if epoch not in kept:
         names = ", ".join(map(str, kept)) or "none"
         raise UsageError(f"{flag} {path} --epoch {epoch}: no checkpoint of that epoch there; kept are: {names}")
     return path / "checkpoints" / f"epoch_{epoch:04d}"
+
+
+def _find_best(path: Path, flag: str) -> Path:
+    """Return the best bundle of a run; what is no run is taken as a bundle.
+
+    Raises:
+        UsageError: If the run has not ended, and has none yet.
+    """
+    if (path / "model" / MODEL_JSON).is_file():
+        return path / "model"
+    index = None if (path / MODEL_JSON).is_file() else read_index(path)
+    if index is None:
+        return path
+    kept = f", or give {path / 'checkpoints' / f'epoch_{index.kept[-1]:04d}'}" if index.kept else ""
+    raise UsageError(
+        f"{flag} {path}: a training run that has not ended ({index.last} epochs have); go on with "
+        f"`histo train --resume`{kept}"
+    )
 
 
 @contextmanager

@@ -72,8 +72,9 @@ def _check_names(root: Path, names: Sequence[str], classes: Sequence[str] | None
         wanted = f"none of the class folders {', '.join(classes)}" if classes else "no class folders"
         raise UsageError(f"{flag} {root}: {wanted} in it; expected {root.name}/CLASS/IMAGE.png")
     if not classes and {name.lower() for name in names} <= _SPLIT_NAMES:
+        learned = next((name for name in names if name.lower().startswith("train")), names[-1])
         raise UsageError(
-            f"{flag} {root}: its folders are splits ({', '.join(names)}), not classes; give {flag} {root / names[-1]}, "
+            f"{flag} {root}: its folders are splits ({', '.join(names)}), not classes; give {flag} {root / learned}, "
             "and another one as --test"
         )
 

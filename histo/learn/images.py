@@ -213,6 +213,9 @@ class FileImages:
             return read_regular(path, MOST_BYTES)
         except ValueError as error:
             raise ImageError(f"{path}: no path ({error}); correct it") from None
+        except FileNotFoundError as error:
+            remedy = "write its path with / in place of \\" if "\\" in str(path) else "replace or remove it"
+            raise ImageError(f"{path}: not readable ({error.strerror}); {remedy}") from None
         except OSError as error:
             raise ImageError(f"{path}: not readable ({error.strerror or error}); replace or remove it") from None
 

@@ -8,8 +8,6 @@ CSV text is never guessed at: a group `007` and a label `001` stay text. Labels 
 written as a whole number without leading zeros, `1` or `1.0`. In Parquet the column's type decides.
 """
 
-import csv
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -17,10 +15,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from histo.class_names import whole_numbers
+from histo.csv_table import read_csv
 from histo.errors import UsageError
 from histo.learn.images import Content
 from histo.learn.listing import SPLITS, Listing, Split
@@ -33,8 +31,6 @@ _READ = ("path", "label", "group", "split")
 _TILES_READ = ("case_id", "label", "group", "split", "source", "content_hash", "size_px")
 _ALIKE = frozenset((*_READ, *_TILES_READ, "image"))
 """Columns that every part of a table has, or none."""
-_MOST_CSV_BYTES = 2**32
-"""Of a CSV file, which is read whole."""
 
 
 @dataclass(frozen=True)
@@ -92,37 +88,17 @@ def list_manifest(path: Path, files: Sequence[Path], flag: str) -> Listing:
         images=images_of([folder / place for place in places], where) if places else _table_images(table),
         classes=classes,
         splits=_read_splits(table),
-        groups=table.texts("group"),
+        groups=_read_groups(table),
         origins=[text or "" for text in table.texts("source")] if table.footer else (),
     )
 
 
 def _read_csv(where: str, path: Path) -> _Table:
-    options = pyarrow.csv.ConvertOptions(
-        column_types=dict.fromkeys(_READ, pa.string()), null_values=[""], strings_can_be_null=True
-    )
-    parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
     try:
-        require_regular(path, _MOST_CSV_BYTES)
-        columns = pyarrow.csv.read_csv(path, convert_options=options, parse_options=parsing)
-        _check_quotes(path)
+        columns = read_csv(path, _READ)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UsageError(f"{where}: not a readable CSV file ({_one_line(error)})") from None
     return _Table(where, path, (path,), (len(columns),), tuple(columns.column_names), _as_meant(columns), None)
-
-
-def _check_quotes(path: Path) -> None:
-    """Refuse quotes that none closes, or that are closed within a value: rows would be taken for a part of one value.
-
-    Raises:
-        ValueError: If there are such.
-    """
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        rows = csv.reader(file, strict=True)
-        try:
-            deque(rows, maxlen=0)
-        except csv.Error as error:
-            raise ValueError(f"line {rows.line_num}: {error}; quotes may be opened and not closed") from None
 
 
 def _as_meant(columns: pa.Table) -> pa.Table:
@@ -243,6 +219,21 @@ def _read_splits(table: _Table) -> list[Split | None]:
         if split not in known:
             raise UsageError(f"{table.where}: row {row} has split {split!r}; expected train, val, test, or nothing")
     return [known[split] for split in splits]
+
+
+def _read_groups(table: _Table) -> list[str | None]:
+    """Return the groups; numbers that pandas wrote as floats, since a row has none, are whole numbers again."""
+    if "group" in table.names and pa.types.is_floating(table.columns["group"].type):
+        numbers = table.columns["group"].to_pylist()
+        known = [None if number is None or number != number else number for number in numbers]  # noqa: PLR0124 -- NaN
+        if all(number is None or number.is_integer() for number in known):
+            return [None if number is None else str(int(number)) for number in known]
+    groups = table.texts("group")
+    whole = whole_numbers([group for group in groups if group is not None])
+    if whole is None or table.footer:
+        return groups
+    following = iter(whole)
+    return [None if group is None else str(next(following)) for group in groups]
 
 
 def _case_ids(table: _Table) -> list[str]:

@@ -79,7 +79,9 @@ def _check_sizes(members: ZipFile, arrays: Sequence[ZipInfo]) -> None:
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, kind = read(opened)
             needed = opened.tell() + prod(shape) * kind.itemsize
-        if not kind.hasobject and needed != member.file_size:
+        if kind.hasobject:
+            raise ValueError(f"{member.filename}: Python objects, which are not read; save text with .astype(str)")
+        if needed != member.file_size:
             raise ValueError(f"{member.filename}: {shape} needs {needed:,} bytes, it has {member.file_size:,}")
 
 

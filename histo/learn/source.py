@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from histo.class_names import check_names
+from histo.class_names import check_groups, check_names
 from histo.errors import UsageError
 from histo.folders import beside, kind_name, passed_over
 from histo.learn.folder import list_folder
@@ -135,7 +135,12 @@ def read_test(paths: Sequence[Path], source: Source, classes: Sequence[str] | No
 
 
 def with_test(source: Source, test: Source) -> Source:
-    """Put a test set behind a source: its cases get the split `test`, and `test:` before their names."""
+    """Put a test set behind a source: its cases get the split `test`, and `test:` before their names.
+
+    Raises:
+        UsageError: If a group of one is written otherwise in the other.
+    """
+    check_groups("--data and --test", [case.group for case in source.cases + test.cases])
     places = {name: place for place, name in enumerate(source.classes)}
     cases = tuple(
         replace(
@@ -172,6 +177,7 @@ def _read(
     for path, listing in zip(paths, named, strict=True):
         check_names(f"{flag} {path}", [*(listing.classes or ()), *(classes or ())])
     check_names(f"{flag} {_listed(paths)}", [name for listing in named for name in listing.classes or ()])
+    check_groups(f"{flag} {_listed(paths)}", [group for listing in listings for group in listing.groups])
     numbered = all(listing.classes is None for listing in listings)
     chosen = tuple(classes) if classes else _join_classes(paths, named, numbered, flag)
     return _join(named, source_names(paths, flag), chosen), numbered

@@ -33,7 +33,7 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], targ
     named = len(classes) <= _MOST_NAMED
     edge = 0.72 * min(len(classes), _MOST_NAMED)
     name_inch = 0.09 * max(map(len, classes)) if named else 0.0
-    figure = Figure(figsize=(max(edge + 2.6 + name_inch, _LEAST_INCH), edge + 1.6 + name_inch), layout="constrained")
+    figure = Figure(figsize=(max(edge + 2.6 + name_inch, _LEAST_INCH), edge + 1.6 + name_inch), layout="compressed")
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1), 1)[:, None]
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")

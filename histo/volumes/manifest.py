@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 
-from histo.class_names import check_names, whole_numbers
+from histo.class_names import check_groups, check_names, whole_numbers
+from histo.csv_table import read_csv
 from histo.errors import UsageError
 from histo.regular_file import require_regular
 
@@ -45,7 +45,9 @@ def read_manifest(path: Path, flag: str) -> list[ManifestRow]:
     table = _read(where, path)
     _check_columns(where, table.column_names)
     columns = {name: _texts(where, table, name) for name in _COLUMNS}
-    columns["label"] = _labels(where, columns["label"])
+    columns |= {name: _whole_again(columns[name]) for name in ("label", "group")}
+    check_names(where, [label for label in columns["label"] if label is not None])
+    check_groups(where, columns["group"])
     rows: dict[str, int] = {}
     found = []
     for number, values in enumerate(zip(*columns.values(), strict=True), start=1):
@@ -59,14 +61,10 @@ def read_manifest(path: Path, flag: str) -> list[ManifestRow]:
 
 def _read(where: str, path: Path) -> pa.Table:
     try:
-        require_regular(path, _MOST_BYTES)
         if path.suffix.lower() == ".parquet":
+            require_regular(path, _MOST_BYTES)
             return pq.read_table(path, columns=[name for name in pq.read_schema(path).names if name in _COLUMNS])
-        options = pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(_COLUMNS, pa.string()), null_values=[""], strings_can_be_null=True
-        )
-        parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
-        return pyarrow.csv.read_csv(path, convert_options=options, parse_options=parsing)
+        return read_csv(path, _COLUMNS)
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise UsageError(
@@ -97,18 +95,17 @@ def _texts(where: str, table: pa.Table, name: str) -> list[str | None]:
         or pa.types.is_large_string(kind)
         or pa.types.is_integer(kind)
         or pa.types.is_null(kind)
-        or (pa.types.is_floating(kind) and name == "label")
+        or (pa.types.is_floating(kind) and name in ("label", "group"))
     ):
         raise UsageError(f"{where}: {name} is {kind}; expected text")
     return [text or None for text in column.cast(pa.string()).to_pylist()]
 
 
-def _labels(where: str, labels: list[str | None]) -> list[str | None]:
-    """Read labels; those that pandas has written as floats are whole numbers again."""
-    given = [label for label in labels if label is not None]
-    check_names(where, given)
-    numbers = whole_numbers(given)
-    return labels if numbers is None else [None if label is None else str(int(float(label))) for label in labels]
+def _whole_again(values: list[str | None]) -> list[str | None]:
+    """Return values as they are; whole numbers that pandas has written as floats are whole numbers again."""
+    if whole_numbers([value for value in values if value is not None]) is None:
+        return values
+    return [None if value is None else str(int(float(value))) for value in values]
 
 
 def _row(where: str, folder: Path, values: dict[str, str | None]) -> ManifestRow:

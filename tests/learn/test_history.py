@@ -16,6 +16,7 @@ from histo.errors import UsageError
 from histo.learn.backbones import Normalisation
 from histo.learn.bundle import Architecture, Bundle, TileInput, find_bundle, read_bundle
 from histo.learn.checkpoint import read_state, read_validation
+from histo.learn.epoch_index import EpochIndex, write_index
 from histo.learn.history import History
 from histo.learn.loop import Epoch, Step
 from histo.learn.model import Network
@@ -207,3 +208,15 @@ def test_an_index_that_does_not_fit_the_run_costs_no_checkpoint(tmp_path: Path, 
         History(tmp_path, keep=2).rewind()
 
     assert kept(tmp_path) == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"), [([], r"\(0 epochs have\); go on with `histo train --resume`$"), ([1, 2], "give .*/epoch_0002$")]
+)
+def test_a_run_that_has_not_ended_is_no_bundle_yet_and_says_how_to_go_on(
+    tmp_path: Path, kept: list[int], said: str
+) -> None:
+    write_index(tmp_path, EpochIndex(last=len(kept), kept=kept))
+
+    with pytest.raises(UsageError, match=said):
+        find_bundle(tmp_path)

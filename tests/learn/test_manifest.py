@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from histo.errors import UsageError
-from histo.learn.source import Source, read_sources
+from histo.learn.source import Source, read_sources, with_test
 from histo.learn.survey import survey
 from histo.store import put_csv
 
@@ -108,11 +108,20 @@ def test_a_file_that_a_manifest_names_and_that_is_not_there_is_a_broken_image(tm
     assert "nowhere.png: not readable (No such file" in str(found.errors[1])
 
 
+def test_a_path_of_windows_is_a_broken_image_with_the_way_out(tmp_path: Path) -> None:
+    _, error = survey(read_sources([write_csv(tmp_path, "path,label\na.png,A\nsub\\c.png,B\n")])).errors
+
+    assert str(error).endswith("c.png: not readable (No such file or directory); write its path with / in place of \\")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("path,class\na.png,A\n", "no column label; its columns: path, class"),
-        ("path;label\na.png;A\n", "no column label; its columns: path;label"),
+        ("path;label\na.png;A\n", "its columns are separated by semicolons; separate them by commas"),
+        ('\ufeff"path";"label"\r\na.png;"A, B"\r\n', "its columns are separated by semicolons"),
+        ("path\tlabel\na.png\tA\n", "its columns are separated by tabs"),
+        ("path,label\na.png, A\nb.png,B\n", "label ' A' begins or ends with a blank; remove it"),
         ("label,group\nA,1\n", "neither path nor image"),
         ("image,label\nx,A\n", "a CSV file cannot hold images"),
         ("path,image,label\na.png,x,A\n", "both path and image"),
@@ -194,6 +203,52 @@ def test_a_table_that_histo_wrote_is_read_as_it_was_meant(tmp_path: Path) -> Non
 
     assert columns_of(read_sources([tmp_path / "list.csv"])) == rows
     assert "\n=" not in (tmp_path / "list.csv").read_text().replace(",", "\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "said"),
+    [("path,label\n", "utf-16", "UTF-16"), ("path,label,Gr\u00f6\u00dfe\n", "cp1252", "not UTF-8")],
+)
+def test_a_header_of_another_encoding_is_one_line(tmp_path: Path, text: str, encoding: str, said: str) -> None:
+    (tmp_path / "list.csv").write_bytes((text + "a.png,A,1\n").encode(encoding))
+
+    with pytest.raises(UsageError, match=rf"list\.csv: not a readable CSV file \(it is {said}; save it as UTF-8"):
+        read_sources([tmp_path / "list.csv"])
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_patients_whose_numbers_pandas_wrote_as_floats_are_numbers(tmp_path: Path, ending: str) -> None:
+    path = write_csv(tmp_path, "path,label,group\na.png,A,7.0\nb.png,B,\nsub/c.png,B,12.0\n")
+    columns = {"path": ["a.png", "b.png", "sub/c.png"], "label": ["A", "B", "B"], "group": [7.0, float("nan"), 12.0]}
+    if ending == "parquet":
+        path = write_parquet(tmp_path, columns)
+
+    assert [case.group for case in read_sources([path]).cases] == ["7", None, "12"]
+
+
+@pytest.mark.parametrize("other", ["p1 ", "P1", "\uff501"])
+def test_a_patient_who_is_written_in_two_ways_is_refused_by_both(tmp_path: Path, other: str) -> None:
+    path = write_csv(tmp_path, f"path,label,group\na.png,A,p1\nb.png,B,{other}\n")
+
+    with pytest.raises(UsageError, match="differ only in blanks or case, and would be two patients") as caught:
+        read_sources([path])
+
+    assert "'p1'" in str(caught.value)
+    assert repr(other) in str(caught.value)
+
+
+def test_blanks_within_the_name_of_a_patient_count(tmp_path: Path) -> None:
+    path = write_csv(tmp_path, "path,label,group\na.png,A,1 1\nb.png,B,11\n")
+
+    assert [case.group for case in read_sources([path]).cases] == ["1 1", "11"]
+
+
+def test_a_patient_is_not_written_otherwise_in_the_test_set(tmp_path: Path) -> None:
+    train = read_sources([write_csv(tmp_path, "path,label,group\na.png,A,p1\nb.png,B,p2\n")])
+    test = read_sources([write_csv(tmp_path, "path,label,group\nsub/c.png,A,p1 \n")])
+
+    with pytest.raises(UsageError, match="--data and --test: groups 'p1' and 'p1 '"):
+        with_test(train, test)
 
 
 @pytest.mark.parametrize("name", ["list.csv", "list.parquet"])

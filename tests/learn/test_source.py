@@ -206,6 +206,21 @@ def test_folders_of_splits_are_not_taken_for_classes(tmp_path: Path) -> None:
         read_sources([tmp_path])
 
 
+def test_of_folders_of_splits_the_training_one_is_named(tmp_path: Path) -> None:
+    for place in ("Train/TUM/a.png", "Valid/TUM/a.png"):
+        save(tmp_path / place, 1)
+
+    with pytest.raises(UsageError, match=r"\(Train, Valid\), not classes; give --data .*/Train, and"):
+        read_sources([tmp_path])
+
+
+def test_labels_of_an_npz_that_are_python_objects_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    np.savez(tmp_path / "t.npz", data=np.zeros((2, 8, 8, 3), np.uint8), labels=np.array(["TUM", "STR"], object))
+
+    with pytest.raises(UsageError, match=r"labels\.npy: Python objects, .*; save text with \.astype\(str\)"):
+        read_sources([tmp_path / "t.npz"])
+
+
 def test_a_class_without_images_is_refused_with_what_the_source_holds(tmp_path: Path) -> None:
     save(tmp_path / "A" / "a.png", 1)
     (tmp_path / "B").mkdir()

@@ -146,6 +146,17 @@ def test_the_counts_of_a_confusion_matrix_stand_beside_it(tmp_path: Path) -> Non
     assert [[int(row[name]) for name in CLASSES] for row in table] == matrix
 
 
+@pytest.mark.parametrize(
+    "classes", [("mts", "normal"), ("Tumour epithelium, moderately differentiated", "NORM", "x" * 20), ("x" * 80, "y")]
+)
+def test_no_text_of_a_confusion_matrix_is_cut_off(tmp_path: Path, classes: tuple[str, ...]) -> None:
+    draw_confusion(np.eye(len(classes), dtype=int).tolist(), classes, tmp_path / "confusion.png")
+
+    with Image.open(tmp_path / "confusion.png") as picture:
+        grey = np.asarray(picture.convert("L"))
+    assert min(grey[0].min(), grey[-1].min(), grey[:, 0].min(), grey[:, -1].min()) == 255
+
+
 def test_the_bins_of_a_reliability_diagram_stand_beside_it(tmp_path: Path) -> None:
     truth, probabilities = draw()
     before, after = reliability_bins(truth, probabilities), reliability_bins(truth[::-1], probabilities)

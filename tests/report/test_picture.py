@@ -29,4 +29,10 @@ def test_any_name_can_stand_anywhere_in_a_picture(name: str, tmp_path: Path) -> 
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.size == (320, 240)
     assert all(character.isprintable() or character == "\n" for text in shown for character in text)
-    assert any(text.startswith("$\\mathdefault{10^") for text in shown), "powers beside an axis stay powers"
+    powers = [text for text in figure.findobj(Text) if _shown(text).startswith("$\\mathdefault{10^")]
+    assert powers, "powers beside an axis stay powers"
+    assert all(isinstance(text, Text) and text.get_parse_math() for text in powers), "and are drawn as such"
+
+
+def _shown(text: object) -> str:
+    return text.get_text() if isinstance(text, Text) else ""

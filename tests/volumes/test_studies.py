@@ -157,6 +157,25 @@ def test_labels_of_a_manifest_are_written_in_one_way_and_whole_numbers_as_such(t
     assert labels == [["0", "1", None], ["0", "1"]]
 
 
+def test_patients_of_a_manifest_are_written_in_one_way_and_whole_numbers_as_such(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("study,group\ns1,p1\ns2,p1 \n")
+    (tmp_path / "b.csv").write_text("study,group\ns1,7.0\ns2,\n")
+    pq.write_table(pa.table({"study": ["s1", "s2"], "group": [7.0, None]}), tmp_path / "c.parquet")
+
+    with pytest.raises(UsageError, match="groups 'p1' and 'p1 ' differ only in blanks or case"):
+        found(tmp_path / "a.csv")
+    groups = [[study.group for study in found(tmp_path / name).values()] for name in ("b.csv", "c.parquet")]
+
+    assert groups[0][0] == groups[1][0] == "7"
+
+
+def test_a_manifest_of_studies_with_semicolons_is_one_line_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("study;label\ns1;TUM\n")
+
+    with pytest.raises(UsageError, match="its columns are separated by semicolons; separate them by commas"):
+        found(tmp_path / "a.csv")
+
+
 def test_class_folders_of_studies_are_written_in_one_way(tmp_path: Path) -> None:
     nifti(tmp_path / "MTS" / "s1" / "a.nii", tmp_path / "mts" / "s2" / "a.nii")
 
