@@ -259,7 +259,7 @@ def _check_weights(folder: Path, bundle: Bundle, flag: str) -> None:
     try:
         with safe_open(path, framework="numpy") as tensors:
             outputs, *others = tensors.get_slice(HEAD_WEIGHT).get_shape() or [0]
-    except SafetensorError as error:
+    except (SafetensorError, FileNotFoundError) as error:
         raise UsageError(f"{path}: {' '.join(str(error).split())}; these are not the weights of a bundle") from None
     if len(others) != 1 or outputs != len(bundle.classes):
         named = len(bundle.classes)

@@ -49,7 +49,7 @@ def write_checkpoint(
     bundle: Bundle,
     optimizer: torch.optim.Optimizer,
     position: Position,
-    val_logits_NK: npt.NDArray[np.floating],
+    val_logits_NK: npt.NDArray[np.floating] | None,
 ) -> None:
     """Put a checkpoint in place as a whole: `model.json`, `model.safetensors`, `state.pt`, `validation.safetensors`.
 
@@ -59,7 +59,8 @@ def write_checkpoint(
         bundle: Describes the network; its `weights_sha256` is filled in.
         optimizer: Its state is taken.
         position: Where training stands.
-        val_logits_NK: What the network makes of the validation cases, in the order of the run's cases.
+        val_logits_NK: What the network makes of the validation cases, in the order of the run's cases; None without
+            any.
     """
     draft = _draft(folder)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
@@ -70,8 +71,9 @@ def write_checkpoint(
     state: dict[str, Any] = {"position": asdict(position), "optimizer": optimizer.state_dict()}
     with put_atomic(draft / STATE) as file:
         torch.save(state, file)
-    with put_atomic(draft / VALIDATION) as file:
-        file.write(safetensors.numpy.save({"logits": val_logits_NK}))
+    if val_logits_NK is not None:
+        with put_atomic(draft / VALIDATION) as file:
+            file.write(safetensors.numpy.save({"logits": val_logits_NK}))
     replace_folder(draft, folder)
 
 

@@ -14,14 +14,17 @@ import torch
 from histo import store
 from histo.errors import UsageError
 from histo.learn.bundle import Bundle
-from histo.learn.checkpoint import Position, write_checkpoint
+from histo.learn.checkpoint import STATE, Position, write_checkpoint
 from histo.learn.epoch_index import EpochIndex, index_path, read_index, write_index
 from histo.learn.loop import Epoch
 from histo.learn.model import Network
 from histo.learn.phases import EpochRule
 
-_NUMBERS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
-"""What every line of metrics has beside its epoch and its phase."""
+_NUMBERS = ("train_loss", "train_accuracy", "learning_rate")
+_VALIDATED = ("val_loss", "val_accuracy")
+"""What every line of metrics has beside its epoch and its phase; the latter are null without validation cases."""
+_CONTINUED = 3
+"""How many of the last checkpoints have the state to go on from."""
 
 
 class History:
@@ -29,10 +32,11 @@ class History:
 
     Args:
         run: Folder of the run.
-        keep: How many of the last checkpoints are kept, beside the best one.
+        keep: How many of the last checkpoints are kept, beside the best one; None keeps all. Those that training goes
+            on from, the last three, have the optimiser's state.
     """
 
-    def __init__(self, run: Path, keep: int = 1) -> None:
+    def __init__(self, run: Path, keep: int | None = None) -> None:
         self.metrics_path = run / "metrics.jsonl"
         self.steps_path = run / "steps.jsonl"
         self._run = run
@@ -64,9 +68,13 @@ class History:
         return [line for line in store.read_json_lines(self.metrics_path) if _is_whole(line) and line["epoch"] <= last]
 
     def chosen(self, rule: EpochRule) -> dict[str, Any] | None:
-        """Return the metrics of the epoch of least validation loss, the earliest one of equals; or of the last one."""
+        """Return the metrics of the epoch of least validation loss, the earliest one of equals; or of the last one.
+
+        It is the last one, too, where there are no validation cases; None before the first.
+        """
         past = self.past()
-        return _best(past) if rule == "best" else next(reversed(past), None)
+        validated = bool(past) and past[-1]["val_loss"] is not None
+        return _best(past) if rule == "best" and validated else next(reversed(past), None)
 
     def checkpoint(self, epoch: int) -> Path:
         """Return the folder of an epoch's checkpoint."""
@@ -99,8 +107,8 @@ class History:
         self._prune(kept)
 
     def _kept(self, lines: list[dict[str, Any]]) -> list[int]:
-        """Choose the epochs whose checkpoints stay: the last ones, and the best."""
-        kept = [*lines[-self._keep :], _best(lines) or lines[-1]]
+        """Choose the epochs whose checkpoints stay: all, or the last ones and the best."""
+        kept = lines if self._keep is None else [*lines[-self._keep :], _best(lines) or lines[-1]]
         return sorted({line["epoch"] for line in kept})
 
     def _index(self) -> EpochIndex:
@@ -127,13 +135,20 @@ class History:
         for found in self._checkpoints.glob("*") if self._checkpoints.exists() else ():
             if found not in wanted:
                 store.remove(found)
+        for epoch in kept[:-_CONTINUED]:
+            store.remove(self.checkpoint(epoch) / STATE)
 
 
 def _best(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
-    finite = [line for line in lines if math.isfinite(line["val_loss"])]
+    finite = [line for line in lines if line["val_loss"] is not None and math.isfinite(line["val_loss"])]
     return min(finite, key=lambda line: line["val_loss"], default=None)
 
 
 def _is_whole(line: dict[str, Any]) -> bool:
     numbers = [line.get(name) for name in ("epoch", *_NUMBERS)]
-    return "phase" in line and all(isinstance(value, int | float) for value in numbers)
+    validated = [line.get(name, "") for name in _VALIDATED]
+    return (
+        "phase" in line
+        and all(isinstance(value, int | float) for value in numbers)
+        and all(value is None or isinstance(value, int | float) for value in validated)
+    )

@@ -4,6 +4,7 @@ Every worker runs the same loop on its share of each global batch. The loss of a
 divided by its count, and gradients are summed over workers, so the number of workers does not change the result.
 """
 
+import math
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -61,12 +62,14 @@ class Validation:
         accuracy: Share of the cases that are right.
         temperature: By which logits are to be divided, see `calibration.py`; 1 if the loss is not finite.
         logits_NK: Of all cases, over all workers, in the order of the stream's members.
+
+    Loss, accuracy and logits are None where there are no cases.
     """
 
-    loss: float
-    accuracy: float
+    loss: float | None
+    accuracy: float | None
     temperature: float
-    logits_NK: npt.NDArray[np.floating]
+    logits_NK: npt.NDArray[np.floating] | None
 
 
 @dataclass(frozen=True)
@@ -74,21 +77,27 @@ class Epoch:
     """What a pass over the data gave; losses and accuracies are means over cases, summed over workers.
 
     `train_loss` is what was minimised, label smoothing and class weights included, and is measured while the weights
-    change; `val_loss` is the plain cross-entropy of the weights at the end.
+    change; `val_loss` is the plain cross-entropy of the weights at the end. What is of validation is None where there
+    are no validation cases.
     """
 
     epoch: int
     phase: str
     train_loss: float
     train_accuracy: float
-    val_loss: float
-    val_accuracy: float
+    val_loss: float | None
+    val_accuracy: float | None
     learning_rate: float
     images_per_second: float
     seconds: float
     temperature: float
     steps: tuple[Step, ...]
-    val_logits_NK: npt.NDArray[np.floating]
+    val_logits_NK: npt.NDArray[np.floating] | None
+
+    @property
+    def finite(self) -> bool:
+        """Whether its losses are numbers, so that training can go on."""
+        return math.isfinite(self.train_loss + (self.val_loss or 0))
 
 
 class _Tally:
@@ -239,6 +248,8 @@ def validate(network: Network, stream: Stream, precision: Precision = "float32")
         precision: See `Network.features`.
     """
     network.eval()
+    if not stream.order.members:
+        return Validation(None, None, 1.0, None)
     logits, labels = [], []
     for batch in stream.batches(epoch=0):
         features = batch.inputs if batch.inputs.ndim == 2 else network.features(batch.inputs, precision)

@@ -206,14 +206,23 @@ def load_network(folder: Path, bundle: Bundle) -> Network:
     """Build a bundle's network on the CPU, in evaluation mode.
 
     Raises:
-        UsageError: If there is no such network, or a tensor is missing, of another shape, or unknown.
+        UsageError: If there is no such network, or a tensor is missing, of another shape, or unknown; or if the
+            weights are gone since the bundle was looked at, as a run that goes on removes checkpoints.
     """
     architecture = bundle.architecture
     where = f"{folder / MODEL_JSON}: architecture.backbone"
     backbone = create_backbone(architecture.backbone, bundle.input.layout, where)
     normalisation = Normalisation(bundle.input.mean, bundle.input.std)
     network = Network(backbone, normalisation, len(bundle.classes), architecture.dropout)
-    load_tensors(network, load_file(folder / WEIGHTS), str(folder / WEIGHTS))
+    path = folder / WEIGHTS
+    try:
+        tensors = load_file(path)
+    except OSError as error:
+        raise UsageError(
+            f"{path}: {error.strerror or 'No such file or directory'}; a run that goes on may have removed this "
+            "checkpoint: give the command again, or another --epoch"
+        ) from None
+    load_tensors(network, tensors, str(path))
     return network.eval()
 
 

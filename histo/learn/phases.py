@@ -126,16 +126,17 @@ class Phase:
         return rate * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup))) / 2
 
 
-def is_stalled(val_losses: Sequence[float], patience: int | None) -> bool:
-    """Say whether the best of a phase's validation losses lies `patience` epochs back.
+def is_stalled(val_losses: Sequence[float | None], patience: int | None) -> bool:
+    """Say whether the best of a phase's validation losses lies `patience` epochs back; never without validation.
 
     Examples:
         >>> is_stalled([0.9, 0.5, 0.6], patience=2), is_stalled([0.9, 0.5, 0.6, 0.5], patience=2)
         (False, True)
     """
-    if patience is None or not val_losses:
+    losses = [loss for loss in val_losses if loss is not None]
+    if patience is None or not losses:
         return False
-    return len(val_losses) - 1 - val_losses.index(min(val_losses)) >= patience
+    return len(losses) - 1 - losses.index(min(losses)) >= patience
 
 
 def phases_left(spec: FitSpec, past: list[dict[str, Any]]) -> Iterator[Phase]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 from histo.errors import UsageError
+from histo.learn.deal import deal
 from histo.learn.listing import SPLITS, Split
 from histo.learn.source import Case, Source
 from histo.learn.survey import Survey
@@ -27,8 +28,9 @@ _FINEST = 20
 class SplitSpec(Spec):
     """How cases are held out, where the source does not say so itself."""
 
-    val_fraction: float = Field(0.2, gt=0, lt=1)
-    """Share of the cases for validation (0 to 1), stratified by class."""
+    val_fraction: float = Field(0.2, ge=0, lt=1)
+    """Share of the cases for validation (0 to 1), stratified by class; 0 trains on all of them, and keeps the last
+    epoch."""
     test_fraction: float = Field(0, ge=0, lt=1)
     """Share of the cases for testing (0 to 1), stratified by class."""
     allow_leaks: bool = False
@@ -38,9 +40,10 @@ class SplitSpec(Spec):
 def assign_splits(source: Source, found: Survey, spec: SplitSpec, seed: int) -> tuple[Split | None, ...]:
     """Give every usable case its split: the source's own where it has one, else a stratified, seeded draw.
 
-    Drawn are the cases without a split, and the training cases of a source that names none for validation; the latter
-    never go to the test set. Cases of one group, or of equal content, stay together, and follow what is given for one
-    of them, but not into the test set of another source, which stays as it is; that is a leak, see `leaks.py`.
+    Few cases are split as well as they can be, see `deal`; `shortages` says what is wanting. Drawn are the cases
+    without a split, and the training cases of a source that names none for validation; the latter never go to the test
+    set. Cases of one group, or of equal content, stay together, and follow what is given for one of them, but not into
+    the test set of another source, which stays as it is; that is a leak, see `leaks.py`.
 
     Args:
         source: The cases.
@@ -52,7 +55,7 @@ def assign_splits(source: Source, found: Survey, spec: SplitSpec, seed: int) -> 
         A split for every case, None for one that cannot be used.
 
     Raises:
-        UsageError: If a class has too few cases, or groups, to be in all parts.
+        UsageError: If a class would have no training case, or validation none at all.
     """
     if len(source.classes) < 2:
         raise UsageError(f"a single class, {source.classes[0]}; a classifier needs two or more")
@@ -66,7 +69,7 @@ def assign_splits(source: Source, found: Survey, spec: SplitSpec, seed: int) -> 
     undecided = _follow(source, found, units, splits)
     settled = {units[i] for i in undecided if source.cases[i].split == "train"}
     pool = [i for i in undecided if units[i] not in settled]
-    tested = set(_draw(source, units, pool, spec.test_fraction, seed, "test"))
+    tested = set(_draw(source, units, pool, spec.test_fraction, seed, "test", spec.val_fraction))
     rest = [i for i in undecided if i not in tested]
     share = spec.val_fraction * len(undecided) / max(1, len(rest))
     validated = _draw(source, units, rest, share, seed, "val")
@@ -98,24 +101,42 @@ def assign_folds(source: Source, found: Survey, folds: int, seed: int) -> tuple[
         The fold of every case, from 0; None for one that takes no part.
 
     Raises:
-        UsageError: If a class has fewer cases, or groups, than there are folds.
+        UsageError: If there are fewer cases, or groups, than folds, or a class has a single one.
     """
     if len(source.classes) < 2:
         raise UsageError(f"a single class, {source.classes[0]}; a classifier needs two or more")
     members = [i for i in found.usable() if source.cases[i].split != "test"]
     labels, units = source.labels()[members], number_units(source, found)[members]
-    for label, name in enumerate(source.classes):
-        count = len(np.unique(units[labels == label]))
-        if count < folds:
-            raise UsageError(
-                f"--folds {folds}: class {name} has {count} cases (images of one group, or copies, count as one); "
-                "ask for at most that many folds, or choose the classes with --classes"
-            )
-    alone = len(np.unique(units)) == len(members)
-    dealer = (StratifiedKFold if alone else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
-    dealt = dealer.split(np.zeros((len(members), 1)), labels, groups=None if alone else units)
-    fold_of = {members[place]: fold for fold, (_, held_out) in enumerate(dealt) for place in held_out.tolist()}
+    counts = [len(np.unique(units[labels == label])) for label in range(len(source.classes))]
+    together = len(np.unique(units))
+    if together < folds:
+        raise UsageError(
+            f"--folds {folds}: there are {together} cases (images of one group, or copies, count as one); ask for at "
+            "most that many folds"
+        )
+    if min(counts) < 2:
+        rare = source.classes[counts.index(min(counts))]
+        raise UsageError(
+            f"--folds {folds}: class {rare} has {min(counts)} cases (images of one group, or copies, count as one), "
+            "and the fold that tests it cannot learn it; add some, or choose the classes with --classes"
+        )
+    dealt = _fold_numbers(labels, units, folds, seed) if min(counts) >= folds else None
+    if dealt is None:
+        dealt = _deal(labels, units, [1 / folds] * folds, seed)
+    fold_of = dict(zip(members, dealt.tolist(), strict=True))
     return tuple(fold_of.get(i) for i in range(len(source.cases)))
+
+
+def _fold_numbers(
+    labels: npt.NDArray[np.int64], units: npt.NDArray[np.int64], folds: int, seed: int
+) -> npt.NDArray[np.int64] | None:
+    """Return the fold of every place in `labels`, whole units in one; None if one would be empty."""
+    alone = len(np.unique(units)) == len(labels)
+    dealer = (StratifiedKFold if alone else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
+    dealt = np.zeros(len(labels), np.int64)
+    for fold, (_, held_out) in enumerate(dealer.split(np.zeros((len(labels), 1)), labels, None if alone else units)):
+        dealt[held_out] = fold
+    return dealt if len(np.unique(dealt)) == folds else None
 
 
 def fold_splits(
@@ -187,67 +208,65 @@ def _leaders(case: Case, given: set[tuple[Split | None, str]]) -> list[Split]:
 
 
 def _draw(
-    source: Source, units: npt.NDArray[np.int64], pool: Sequence[int], fraction: float, seed: int, part: Split
+    source: Source,
+    units: npt.NDArray[np.int64],
+    pool: Sequence[int],
+    fraction: float,
+    seed: int,
+    part: Split,
+    later: float = 0,
 ) -> list[int]:
-    """Draw a share of the cases of a pool, whole units of it, stratified by class."""
+    """Draw a share of the cases of a pool, whole units of it, stratified by class; a later draw takes another share."""
     if not pool or not fraction:
         return []
     labels, members = source.labels()[list(pool)], units[list(pool)]
-    alone = len(np.unique(members)) == len(pool)
-    counts = Counter(label for label, _ in set(zip(labels.tolist(), members.tolist(), strict=True)))
-    rare, count = min(
-        ((source.classes[label], count) for label, count in sorted(counts.items())), key=lambda pair: pair[1]
-    )
-    if count == 1:
-        kind, purpose = "image" if alone else "group of images", "validation" if part == "val" else "testing"
-        raise UsageError(f"class {rare} has a single {kind}; it needs two or more, one of them for {purpose}")
-    if not alone:
-        held, folds = _folds(fraction, part)
-        if count < folds:
-            raise UsageError(
-                f"class {rare} has {count} groups (images of one patient, or copies, count as one); to hold out {held} "
-                f"of {folds} parts it needs {folds}; give more groups, or another --split.{part}-fraction"
-            )
-        return [pool[place] for place in _draw_units(source.classes, labels, members, (held, folds), seed)]
-    try:
-        _, held_out = train_test_split(list(pool), test_size=fraction, stratify=labels, random_state=seed)
-    except ValueError as error:
-        raise UsageError(f"--split.{part}-fraction {fraction:g} of {len(pool)} images: {error}") from None
-    return [int(index) for index in held_out]
+    places = _draw_places(labels, members, fraction, seed)
+    if places is None:
+        shares = [1 - fraction - later, fraction, *([later] if later else [])]
+        places = np.flatnonzero(_deal(labels, members, shares, seed, learner=0) == 1)
+    if not len(places):
+        raise UsageError(
+            f"no class has two cases (images of one group, or copies, count as one), so that none is left for {part}; "
+            f"add some, or give --split.{part}-fraction 0"
+        )
+    return [pool[place] for place in places.tolist()]
 
 
-def _folds(fraction: float, part: Split) -> tuple[int, int]:
-    """Return a fraction as a number of folds to hold out, and the number of all folds."""
-    ratio = Fraction(fraction).limit_denominator(_FINEST)
-    if not 0 < ratio < 1:
-        raise UsageError(f"--split.{part}-fraction {fraction:g}: with groups, or copies, at least 1 of {_FINEST} parts")
-    return ratio.numerator, ratio.denominator
-
-
-def _draw_units(
-    classes: Sequence[str],
+def _deal(
     labels: npt.NDArray[np.int64],
     units: npt.NDArray[np.int64],
-    ratio: tuple[int, int],
+    shares: Sequence[float],
     seed: int,
-) -> list[int]:
-    """Deal whole units into folds of like classes, and hold some of the folds out; returns places in `labels`.
+    learner: int | None = None,
+) -> npt.NDArray[np.int64]:
+    """Deal few units, see `deal`; returns the part of every place in `labels`."""
+    _, unit_of = np.unique(units, return_inverse=True)
+    _, class_of = np.unique(labels, return_inverse=True)
+    counts_UK = np.zeros((unit_of.max() + 1, class_of.max() + 1), np.int64)
+    np.add.at(counts_UK, (unit_of, class_of), 1)
+    return deal(counts_UK, shares, seed, learner)[unit_of]
 
-    Raises:
-        UsageError: If the units of a class all fall to one side.
-    """
-    held, folds = ratio
-    dealer = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    tests = [test for _, test in dealer.split(np.zeros((len(labels), 1)), labels, groups=units)]
-    out = np.zeros(len(labels), bool)
-    out[np.concatenate(tests[:held])] = True
-    for label in np.unique(labels):
-        if len(np.unique(out[labels == label])) == 1:
-            raise UsageError(
-                f"class {classes[label]}: its groups all fall to one side of the split; give another --seed, or split "
-                "by hand (a manifest with a column split)"
+
+def _draw_places(
+    labels: npt.NDArray[np.int64], units: npt.NDArray[np.int64], fraction: float, seed: int
+) -> npt.NDArray[np.int64] | None:
+    """Draw a share of places in `labels`, whole units, by class; None where scikit-learn asks for more units."""
+    if len(np.unique(units)) == len(labels):
+        try:
+            _, held_out = train_test_split(
+                np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed
             )
-    return np.flatnonzero(out).tolist()
+        except ValueError:  # fewer cases, of a class or to hold out, than there have to be
+            return None
+        return np.asarray(held_out)
+    ratio = Fraction(fraction).limit_denominator(_FINEST)
+    folds = ratio.denominator
+    if not 0 < ratio < 1 or min(len(np.unique(units[labels == label])) for label in np.unique(labels)) < folds:
+        return None
+    dealt = _fold_numbers(labels, units, folds, seed)
+    out = np.zeros(0, bool) if dealt is None else dealt < ratio.numerator
+    both = dealt is not None and all(len(np.unique(out[labels == label])) == 2 for label in np.unique(labels))
+    return np.flatnonzero(out) if both else None
 
 
 def split_hash(case_ids: Sequence[str], splits: Sequence[Split | None]) -> str:

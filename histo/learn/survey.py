@@ -126,11 +126,6 @@ def tile_mpp(mpps: Sequence[float] | None, source: Source, found: Survey, size_p
     """
     if not mpps:
         return None
-    if len(mpps) not in (1, len(source.names)):
-        raise UsageError(
-            f"--mpp {_joined(mpps)}: {len(mpps)} values for {len(source.names)} sources ({', '.join(source.names)}); "
-            "give one, or one for each"
-        )
     each = dict(zip(source.names, mpps if len(mpps) > 1 else list(mpps) * len(source.names), strict=True))
     edges = {name: _edge(name, each[name], source, found) for name in source.names}
     fields = {name: each[name] * edge for name, edge in edges.items() if edge is not None}

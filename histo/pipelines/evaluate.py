@@ -13,6 +13,7 @@ from histo.learn.bundle import Bundle, TileInput, check_layout, find_bundle, rea
 from histo.learn.converted import FOLDER, InferencePrecision, read_conversion, require_precision
 from histo.learn.evaluation import RESAMPLES
 from histo.learn.source import Source, read_sources
+from histo.learn.subset import Subset, draw_subset
 from histo.learn.survey import Survey, check_broken, check_field, survey
 from histo.pipelines.cluster import Device, check_shared, describe, place, session
 from histo.pipelines.colour_baseline import score_colours
@@ -21,7 +22,7 @@ from histo.pipelines.predict_cases import class_numbers, predict_cases
 from histo.pipelines.record import RunRecord, check_job, claim_output
 from histo.pipelines.say import say
 from histo.pipelines.train_data import check_mpp
-from histo.pipelines.train_spec import Resolutions
+from histo.pipelines.train_spec import Resolutions, check_count
 from histo.report.evaluation import write_evaluation
 from histo.report.text import format_confusion, format_scores
 from histo.spec import AbsolutePath, AbsolutePaths, Spec
@@ -40,6 +41,8 @@ class EvaluateSpec(Spec):
     mpp: Resolutions | None = None
     """Resolution of the images in --data (µm/px), one for all sources or one for each; they must show a field of the
     size that the bundle was trained on, to whose pixels they are resampled."""
+    subset: Subset = "full"
+    """How much of --data is measured on: full, tiny (100 a class), small (800), a share such as 0.1, or a count."""
     part: Literal["test", "val"] = "test"
     """Without --data: which part of the training run's own images."""
     out: AbsolutePath
@@ -57,7 +60,7 @@ class EvaluateSpec(Spec):
     resamples: int = Field(RESAMPLES, ge=0)
     """Draws of the bootstrap behind the 95 % intervals; 0 for none. Images that chose the epoch get none."""
     seed: int = Field(0, ge=0, lt=2**32)
-    """Fixes these draws."""
+    """Fixes these draws, and the subset."""
     colour_baseline: bool = False
     """Fit logistic regressions on the mean colour and on a colour histogram of the run's training images, and score
     them beside the bundle: how much of the accuracy colour alone gives."""
@@ -68,6 +71,9 @@ class EvaluateSpec(Spec):
             raise ValueError("--part names a part of the training run's own images; leave it out, or --data")
         if self.mpp and not self.data:
             raise ValueError("--mpp is of the images in --data, and the training run knows its own; leave it out")
+        if self.subset != "full" and not self.data:
+            raise ValueError("--subset is of the images in --data; leave it out, or give --data")
+        check_count("--mpp", self.mpp, self.data, "--data")
         return self
 
 
@@ -143,6 +149,7 @@ def _listed_cases(spec: EvaluateSpec, bundle: Bundle, run: PastRun | None) -> _C
     listed = _test_part(read_sources(spec.data, numbers=bundle.classes))
     check_layout(bundle, listed.images.layout, f"--model {spec.model}")
     class_numbers(listed, bundle)
+    listed = _subset(listed, spec)
     claim_output(spec.out)
     found = survey(listed)
     notes = [*check_broken(found, spec.max_broken), *_resolution(spec, bundle, listed, found)]
@@ -161,6 +168,12 @@ def _resolution(spec: EvaluateSpec, bundle: Bundle, source: Source, found: Surve
         return []
     line = check_field(spec.mpp, source, found, bundle.input)
     return [] if line is None else [line]
+
+
+def _subset(source: Source, spec: EvaluateSpec) -> Source:
+    """Draw the subset that is asked for, of test cases too, which `draw_subset` leaves whole."""
+    cases = tuple(replace(case, split=None if case.split == "test" else case.split) for case in source.cases)
+    return source.select(draw_subset(replace(source, cases=cases), spec.subset, spec.seed))
 
 
 def _test_part(source: Source) -> Source:

@@ -49,8 +49,10 @@ def train(spec: TrainSpec) -> int:
         with break_offs(spec.out, GOES_ON), Watcher({"": spec.out}, spec.most_epochs):
             result = run_training(spec, data, bundle, placement, earlier)
     best, test = result["best"], result["test"]
-    which = f"{spec.fit.bundle_epoch} epoch {best['epoch']}"
-    say(f"{which}: val_accuracy {best['val_accuracy']:.4f}; bundle: {spec.out / 'model'}")
+    validated = best["val_accuracy"] is not None
+    which = f"{spec.fit.bundle_epoch if validated else 'last'} epoch {best['epoch']}"
+    score = f"val_accuracy {best['val_accuracy']:.4f}" if validated else "nothing was held out to validate it"
+    say(f"{which}: {score}; bundle: {spec.out / 'model'}")
     if test:
         say(f"test split:\n{format_scores(test)}\ntables and pictures: {spec.out / 'test'}")
     return 0

@@ -123,7 +123,7 @@ def check_finite(out: Path, history: History) -> None:
         HistoError: If it is not.
     """
     last = history.past()[-1]
-    if not math.isfinite(last["train_loss"] + last["val_loss"]):
+    if not math.isfinite(last["train_loss"] + (last["val_loss"] or 0)):
         raise HistoError(
             f"{out}: the loss is not finite in epoch {last['epoch']}; lower --fit.head.learning-rate or "
             "--fit.tune.learning-rate, look at the images, and give another --out"

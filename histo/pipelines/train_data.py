@@ -7,8 +7,9 @@ from histo.errors import UsageError
 from histo.learn.history import History
 from histo.learn.leaks import check_leaks
 from histo.learn.listing import Split
+from histo.learn.shortages import fold_shortages, shortages
 from histo.learn.source import Source, read_sources, read_test, with_test
-from histo.learn.split import assign_folds, assign_splits, fold_splits
+from histo.learn.split import assign_folds, assign_splits, fold_splits, number_units
 from histo.learn.subset import draw_subset
 from histo.learn.survey import Survey, check_broken, survey, tile_mpp
 from histo.pipelines.cases import check_unchanged, read_folds, read_splits
@@ -88,12 +89,20 @@ def gather(spec: TrainSpec, source: Source, history: History) -> TrainingData:
     kept = read_splits(spec.out, source) if history.last else None
     found = survey(source)
     broken = check_broken(found, spec.max_broken)
-    mpp = tile_mpp(spec.mpp, source, found, spec.size_px)
+    mpp = tile_mpp(spec.mpps, source, found, spec.size_px)
     if kept is not None:
         check_unchanged(spec.out, source, found)
     splits = kept or assign_splits(source, found, spec.split, spec.seed)
     leaks = check_leaks(source, found, splits, spec.split.allow_leaks)
-    return TrainingData(source, found, mpp, (*broken, *leaks), splits)
+    short = shortages(source, splits, number_units(source, found), _drawn_fractions(spec, source))
+    return TrainingData(source, found, mpp, (*broken, *leaks, *short), splits)
+
+
+def _drawn_fractions(spec: TrainSpec, source: Source) -> dict[Split, float]:
+    """Return the shares that are drawn from all cases; none where a source has splits of its own."""
+    if any(case.split for case in source.cases):
+        return {}
+    return {"val": spec.split.val_fraction, "test": spec.split.test_fraction}
 
 
 def check_mpp(mpps: Sequence[float] | None, source: Source) -> None:
@@ -120,5 +129,6 @@ def gather_folds(spec: CrossvalSpec, source: Source, *, has_begun: bool) -> Fold
         check_unchanged(spec.out, source, found)
     folds = read_folds(spec.out, source) if has_begun else assign_folds(source, found, spec.folds, spec.seed)
     apart = sum(case.split == "test" for case in source.cases)
-    notes = (f"{apart} images that the source sets apart for testing take no part",) if apart else ()
+    notes = [f"{apart} images that the source sets apart for testing take no part"] if apart else []
+    notes += fold_shortages(source, folds, number_units(source, found), spec.folds)
     return FoldedData(source, found, mpp, (*broken, *notes), folds)

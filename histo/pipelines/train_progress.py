@@ -146,9 +146,9 @@ def _tick_text(tick: dict[str, Any], epochs: int) -> str:
 
 
 def _epoch_text(metrics: dict[str, Any], epochs: int) -> str:
+    parts = [part for part in ("train", "val") if metrics[f"{part}_loss"] is not None]
+    scores = [f"{part} loss {metrics[f'{part}_loss']:.4f} accuracy {metrics[f'{part}_accuracy']:.4f}" for part in parts]
     return (
-        f"epoch {metrics['epoch']}/{epochs} ({metrics['phase']})  "
-        f"train loss {metrics['train_loss']:.4f} accuracy {metrics['train_accuracy']:.4f}  "
-        f"val loss {metrics['val_loss']:.4f} accuracy {metrics['val_accuracy']:.4f}  "
+        f"epoch {metrics['epoch']}/{epochs} ({metrics['phase']})  {'  '.join(scores)}  "
         f"{metrics['images_per_second']:.1f} images/s  {duration(metrics['seconds'])}"
     )

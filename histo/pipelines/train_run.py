@@ -78,8 +78,10 @@ def run_training(
         with _DRAWING:
             _draw_samples(spec, data)
         _run_workers(spec, placement, bundle, history)
+        chosen = history.chosen(spec.fit.bundle_epoch)
         with _DRAWING:
-            draw_curves(history.past(), store.read_json_lines(history.steps_path), spec.out / "figures" / "curves.png")
+            steps, target = store.read_json_lines(history.steps_path), spec.out / "figures" / "curves.png"
+            draw_curves(history.past(), steps, chosen["epoch"] if chosen else None, target)
         best = _finish(spec, history)
         with _CONVERTING:
             _convert(spec, data)
@@ -174,7 +176,7 @@ def _finish(spec: TrainSpec, history: History) -> dict[str, Any]:
 def _convert(spec: TrainSpec, data: TrainingData) -> None:
     """Give the best bundle its converted form, with bfloat16 measured on validation images; a run can do without it."""
     source = data.source.select([i for i, split in enumerate(data.splits) if split == "val"])
-    tiles = load_evenly(source, spec.size_px, MEASURED)
+    tiles = load_evenly(source, spec.size_px, MEASURED) if source.cases else None
     try:
         say(f"converted for CPUs: {convert(spec.out / 'model', tiles=tiles, threads=cpu_count())}")
     except NotConvertibleError as error:
@@ -187,6 +189,8 @@ def _score_val(spec: TrainSpec, data: TrainingData, checkpoint: Path) -> None:
     They are too good, since these images chose the epoch and the temperature; intervals would claim too much.
     """
     members = [i for i, split in enumerate(data.splits) if split == "val"]
+    if not members:
+        return
     source, bundle = data.source.select(members), read_bundle(checkpoint)
     predictions = Predictions(
         cases=source.cases,

@@ -1,5 +1,6 @@
 """The settings of a training run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -35,6 +36,16 @@ def _as_list(value: object) -> object:
 Resolutions = Annotated[list[Annotated[float, Field(gt=0)]], BeforeValidator(_as_list)]
 
 
+def check_count(flag: str, mpps: Sequence[float] | None, sources: Sequence[Path], of: str) -> None:
+    """Make sure that there is one resolution for all sources of a flag, or one for each.
+
+    Raises:
+        ValueError: If not.
+    """
+    if mpps and len(mpps) not in (1, len(sources)):
+        raise ValueError(f"{flag}: {len(mpps)} values for {len(sources)} sources of {of}; give one, or one for each")
+
+
 class TrainingSpec(Spec):
     """What a training run and a cross-validation have in common."""
 
@@ -68,14 +79,19 @@ class TrainingSpec(Spec):
     """Run or bundle whose weights are the start instead of ImageNet's."""
     epoch: int | None = Field(None, ge=1)
     """Which epoch of the run in --start-from; default: its best."""
-    keep_checkpoints: int = Field(3, ge=1)
-    """How many of the last checkpoints are kept, beside the best one."""
+    keep_checkpoints: int | None = Field(None, ge=1)
+    """How many of the last checkpoints are kept, beside the best one; default: all, so that any epoch can be chosen."""
     max_failures: int = Field(3, ge=0)
     """How often the run goes on from its last epoch after a worker was lost."""
     network: NetworkSpec = NetworkSpec()
     split: SplitSpec = SplitSpec()
     augment: AugmentSpec = AugmentSpec()
     fit: FitSpec = FitSpec()
+
+    @model_validator(mode="after")
+    def _resolution_of_each_source(self) -> Self:
+        check_count("--mpp", self.mpp, self.data, "--data")
+        return self
 
     @model_validator(mode="after")
     def _one_beginning(self) -> Self:
@@ -110,6 +126,29 @@ class TrainSpec(TrainingSpec):
 
     test: AbsolutePaths | None = None
     """Sources that are set apart: never trained on, scored once at the end."""
+    test_mpp: Resolutions | None = None
+    """Resolution of the images in --test (µm/px), one for all of them or one for each; default: the one of --mpp."""
+
+    @model_validator(mode="after")
+    def _resolution_of_each_test_source(self) -> Self:
+        if self.test_mpp and not (self.test and self.mpp):
+            raise ValueError("--test-mpp is of the images in --test, beside --mpp of those in --data; give both, too")
+        check_count("--test-mpp", self.test_mpp, self.test or [], "--test")
+        if self.test and self.test_mpp is None and len(self.mpp or [0]) > 1:
+            raise ValueError("--mpp has several values; give that of the images in --test with --test-mpp")
+        return self
+
+    @property
+    def mpps(self) -> list[float] | None:
+        """Resolution of the images of each source (µm/px), those of --test behind those of --data; None if unknown."""
+        if not self.mpp:
+            return None
+        each, tests = _each(self.mpp, self.data), self.test or []
+        return each + _each(self.test_mpp or self.mpp[:1], tests)
+
+
+def _each(values: list[float], sources: Sequence[Path]) -> list[float]:
+    return values if len(values) == len(sources) else values * len(sources)
 
 
 class CrossvalSpec(TrainingSpec):

@@ -1,6 +1,5 @@
 """What each worker of a training run does: load the run, and go through the epochs that are left of it."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,7 +95,7 @@ def train_worker(config: dict[str, Any]) -> None:
             past.append({"phase": phase.name, "val_loss": epoch.val_loss})
             if rank() == 0:
                 history.record(epoch, network, optimizer, bundle, spec.seed)
-            if not math.isfinite(epoch.train_loss + epoch.val_loss):
+            if not epoch.finite:
                 return
             own = [line["val_loss"] for line in past if line["phase"] == phase.name]
             if is_stalled(own, spec.fit.patience):

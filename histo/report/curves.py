@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from histo.report.picture import write_picture
 
-TRAIN, VAL, BEST = "#332288", "#CC6677", "#117733"
+TRAIN, VAL, KEPT, LEAST = "#332288", "#CC6677", "#117733", "#882255"
 _MOST_POINTS = 2000
 _FEW_POINTS = 20
 """Up to so many steps each is a dot, too: the line through a single one is invisible."""
@@ -21,28 +21,37 @@ _SMOOTH = 0.02
 """Width of the running mean, as a share of all steps."""
 
 
-def draw_curves(epochs: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]], target: Path) -> None:
+def draw_curves(
+    epochs: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]], chosen: int | None, target: Path
+) -> None:
     """Draw the lines of `metrics.jsonl` and `steps.jsonl` below each other, over the number of the step.
 
     Args:
-        epochs: At least one: `epoch`, `phase`, `train_loss`, `val_loss`, `train_accuracy`, `val_accuracy`.
+        epochs: At least one: `epoch`, `phase`, `train_loss`, `val_loss`, `train_accuracy`, `val_accuracy`; what is of
+            validation is None where there are no validation cases.
         steps: Of all epochs: `epoch`, `step`, `loss`, `accuracy`, `learning_rate`.
+        chosen: Number of the epoch that became the bundle; None if none did.
         target: The picture, a PNG.
     """
     figure = Figure(figsize=(9, 8.5), layout="constrained")
     loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.6])
     ends = _ends(steps)
+    validated = all(line["val_loss"] is not None for line in epochs)
     for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
         _draw_steps(axes, steps, name)
         x = [ends[line["epoch"]] for line in epochs]
         axes.plot(x, [line[f"train_{name}"] for line in epochs], "o-", color=TRAIN, ms=5, label="training, epoch")
-        axes.plot(x, [line[f"val_{name}"] for line in epochs], "s--", color=VAL, ms=5, label="validation, epoch")
-        _mark_best(axes, epochs, ends)
+        if validated:
+            axes.plot(x, [line[f"val_{name}"] for line in epochs], "s--", color=VAL, ms=5, label="validation, epoch")
+            _mark_least(axes, epochs, ends)
+        if chosen is not None:
+            axes.axvline(ends[chosen], color=KEPT, ls=":", lw=1.6, label=f"epoch {chosen}: its bundle is kept")
     loss.set_ylabel("loss (nats)")
     accuracy.set_ylabel("accuracy")
     accuracy.set_ylim(-0.02, 1.02)
     figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    if any(_spans_decades([line[part] for line in epochs]) for part in ("train_loss", "val_loss")):
+    parts = ("train_loss", "val_loss") if validated else ("train_loss",)
+    if any(_spans_decades([line[part] for line in epochs]) for part in parts):
         loss.set_yscale("log")
     x, rates = [step["step"] for step in steps], [step["learning_rate"] for step in steps]
     rate.plot(x, rates, "." if len(steps) == 1 else "-", color="black", lw=1.2)
@@ -77,12 +86,20 @@ def _draw_steps(axes: Axes, steps: Sequence[Mapping[str, Any]], name: str) -> No
         axes.plot(x[start : start + len(means)], means, color=TRAIN, lw=1, label=f"mean of {width} steps", alpha=0.7)
 
 
-def _mark_best(axes: Axes, epochs: Sequence[Mapping[str, Any]], ends: Mapping[int, int]) -> None:
+def _mark_least(axes: Axes, epochs: Sequence[Mapping[str, Any]], ends: Mapping[int, int]) -> None:
     finite = [line for line in epochs if math.isfinite(line["val_loss"])]
     if finite:
-        best = min(finite, key=lambda line: line["val_loss"])
-        label = f"best epoch, {best['epoch']}: its bundle is kept"
-        axes.axvline(ends[best["epoch"]], color=BEST, ls=":", lw=1.6, label=label)
+        least = min(finite, key=lambda line: line["val_loss"])
+        axes.plot(
+            [ends[least["epoch"]]],
+            [0.02],
+            "^",
+            color=LEAST,
+            ms=7,
+            transform=axes.get_xaxis_transform(),
+            label=f"epoch {least['epoch']}: least validation loss",
+            clip_on=False,
+        )
 
 
 def _spans_decades(losses: Sequence[float]) -> bool:

@@ -32,7 +32,8 @@ class EventWriter:
                 self._writer.add_scalar(f"step/{name}", step[name], step["step"])
         for part in ("train", "val"):
             for name in ("loss", "accuracy"):
-                self._writer.add_scalar(f"{name}/{part}", epoch[f"{part}_{name}"], steps[-1]["step"])
+                if epoch[f"{part}_{name}"] is not None:
+                    self._writer.add_scalar(f"{name}/{part}", epoch[f"{part}_{name}"], steps[-1]["step"])
         self._writer.add_scalar("images_per_second", epoch["images_per_second"], steps[-1]["step"])
         self._writer.flush()
 

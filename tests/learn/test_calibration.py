@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from histo.learn.calibration import fit_temperature, uncalibrated
+from histo.learn.calibration import LEAST_CASES, fit_temperature, uncalibrated
 from histo.learn.metrics import calibration_error
 
 
@@ -33,13 +33,24 @@ def test_scaling_makes_too_sure_probabilities_honest() -> None:
     assert after < 0.03
 
 
-@pytest.mark.parametrize("n", [1, 5, 72])
+@pytest.mark.parametrize("n", [LEAST_CASES, 300])
 def test_a_few_cases_that_all_are_right_do_not_make_certain(n: int) -> None:
     logits = np.tile([9.0, 0.0, 0.0], (n, 1))
 
     temperature = fit_temperature(logits, np.zeros(n, np.int64))
 
     assert softmax(logits / temperature, axis=1)[0, 0] == pytest.approx((n + 0.5) / (n + 1), abs=0.01)
+
+
+@pytest.mark.parametrize("temperature", [0.2, 5.0])
+def test_few_cases_fit_no_temperature(temperature: float) -> None:
+    assert fit_temperature(*draw(temperature, LEAST_CASES - 1)) == 1
+
+
+def test_a_network_is_made_surer_only_where_resampling_agrees() -> None:
+    fitted = [fit_temperature(*draw(0.9, n)) for n in (LEAST_CASES, 40_000)]
+
+    assert fitted == [1, pytest.approx(0.9, rel=0.05)]
 
 
 @given(temperature=st.floats(0.2, 20), seed=st.integers(0, 1000))

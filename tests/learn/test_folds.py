@@ -10,6 +10,8 @@ from made_cases import make_source, survey_of
 
 from histo.errors import UsageError
 from histo.learn.listing import Split
+from histo.learn.shortages import fold_shortages
+from histo.learn.source import Source
 from histo.learn.split import SplitSpec, assign_folds, fold_splits, number_units
 
 SPEC = SplitSpec(val_fraction=0.25)
@@ -95,9 +97,28 @@ def test_folds_are_a_function_of_the_seed() -> None:
     assert assign_folds(source, found, 4, seed=1) != assign_folds(source, found, 4, seed=2)
 
 
-def test_more_folds_than_a_class_has_cases_or_groups_are_refused() -> None:
-    alone, grouped = make_source([9, 4]), make_source([9, 9], groups=[*map(str, range(9)), *["a", "b", "c"] * 3])
+def test_a_class_of_fewer_cases_than_folds_is_tested_in_some_of_them_and_said() -> None:
+    source = make_source([13, 3])
+    found = survey_of(source)
 
-    for source, name, count in ((alone, "K1", 4), (grouped, "K1", 3)):
-        with pytest.raises(UsageError, match=re.escape(f"--folds 5: class {name} has {count} cases")):
-            assign_folds(source, survey_of(source), 5, seed=0)
+    fold_of = assign_folds(source, found, 5, seed=0)
+
+    assert len(set(fold_of[13:])) == 3
+    assert set(fold_of) == set(range(5))
+    assert fold_shortages(source, fold_of, number_units(source, found), 5) == [
+        "some of the 5 folds test no case of K1 (3 in all)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (make_source([9, 1]), "class K1 has 1 cases"),
+        (make_source([2, 2]), "there are 4 cases"),
+        (make_source([9, 9], groups=[*map(str, range(9)), *["a"] * 9]), "class K1 has 1 cases"),
+        (make_source([9, 9], groups=["a", "b", "c"] * 6), "there are 3 cases"),
+    ],
+)
+def test_folds_that_would_be_empty_or_could_not_learn_a_class_are_refused(source: Source, words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"--folds 5: {words}")):
+        assign_folds(source, survey_of(source), 5, seed=0)

@@ -65,11 +65,21 @@ def test_an_epoch_is_recorded_with_metrics_steps_and_a_checkpoint(tmp_path: Path
     assert read_bundle(history.checkpoint(1)).temperature == metrics["temperature"] == 1.5
 
 
-@pytest.mark.parametrize(("keep", "expected"), [(1, [2, 5]), (2, [2, 4, 5]), (9, [1, 2, 3, 4, 5])])
-def test_the_last_checkpoints_and_the_best_one_are_kept(tmp_path: Path, keep: int, expected: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("keep", "expected"), [(1, [2, 5]), (2, [2, 4, 5]), (9, [1, 2, 3, 4, 5]), (None, [1, 2, 3, 4, 5])]
+)
+def test_the_last_checkpoints_and_the_best_one_are_kept(tmp_path: Path, keep: int | None, expected: list[int]) -> None:
     record(History(tmp_path, keep), 0.5, 0.2, 0.4, 0.6, 0.3)
 
     assert kept(tmp_path) == expected
+
+
+def test_the_last_three_checkpoints_have_the_optimisers_state(tmp_path: Path) -> None:
+    record(History(tmp_path), 0.5, 0.2, 0.4, 0.6, 0.3)
+
+    states = [path.parent.name for path in sorted((tmp_path / "checkpoints").glob("*/state.pt"))]
+    assert states == ["epoch_0003", "epoch_0004", "epoch_0005"]
+    assert read_bundle(find_bundle(tmp_path, epoch=1)).origin["metrics"]["epoch"] == 1
 
 
 def test_the_best_epoch_is_the_earliest_of_equals_and_never_one_without_a_loss(tmp_path: Path) -> None:
@@ -132,7 +142,7 @@ def test_a_bundle_is_found_in_a_run_by_epoch_or_as_the_best(tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def two_epochs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    record(History(run := tmp_path_factory.mktemp("run")), 0.5, 0.4)
+    record(History(run := tmp_path_factory.mktemp("run"), keep=1), 0.5, 0.4)
     return run
 
 

@@ -9,8 +9,9 @@ from made_cases import make_source, survey_of
 from histo.errors import UsageError
 from histo.learn.leaks import check_leaks, find_leaks
 from histo.learn.listing import Split
+from histo.learn.shortages import shortages
 from histo.learn.source import Source
-from histo.learn.split import SplitSpec, assign_splits, split_hash
+from histo.learn.split import SplitSpec, assign_splits, number_units, split_hash
 
 
 def assign(
@@ -66,7 +67,7 @@ def test_what_is_linked_by_group_or_content_stays_together(contents: list[int], 
     try:
         splits = assign(source, SplitSpec(val_fraction=0.5), contents=contents)
     except UsageError as error:
-        assume("single group" not in str(error) and "fall to one side" not in str(error))
+        assume("no class has two cases" not in str(error) and "can be trained on" not in str(error))
         raise
 
     assert find_leaks(source, survey_of(source, contents), splits) == []  # type: ignore[arg-type]
@@ -162,7 +163,7 @@ def test_given_splits_stay_and_only_they_can_leak(splits: list[Split | None], co
     try:
         assigned = assign_splits(source, found, SplitSpec(val_fraction=0.5), seed)
     except UsageError as error:
-        assume(not any(reason in str(error) for reason in ("single", "one side", "no training images")))
+        assume(not any(reason in str(error) for reason in ("no class has", "can be trained on", "no training")))
         raise
 
     kept = [(own, now) for own, now in zip(splits, assigned, strict=True) if own is not None]
@@ -181,22 +182,67 @@ def test_a_broken_image_has_no_split() -> None:
     ("source", "spec", "message"),
     [
         (make_source([2, 2], ["val", "test", "val", "test"]), {}, "no training images"),
-        (make_source([5, 1]), {}, "class K1 has a single image"),
         (make_source([5]), {}, "a single class, K0"),
-        (make_source([9, 9], groups=["p"] * 9 + ["q"] * 9), {}, "class K0 has a single group of images"),
-        (make_source([9, 9], groups=[f"{i // 3}" for i in range(18)]), {}, "class K0 has 3 groups .* it needs 5"),
-        (make_source([9, 9], groups=["p"] * 18), {"val_fraction": 0.01}, "a single group"),
-        (
-            make_source([9, 9], groups=[f"{i // 2}" for i in range(18)]),
-            {"val_fraction": 0.01},
-            "at least 1 of 20 parts",
-        ),
+        (make_source([9, 9], groups=["p"] * 9 + ["q"] * 9), {}, "no class has two cases .* none is left for val"),
+        (make_source([9, 9], groups=["p"] * 18), {"val_fraction": 0.01}, "no class has two cases"),
+        (make_source([1, 1]), {"val_fraction": 0, "test_fraction": 0.2}, "give --split.test-fraction 0"),
         (make_source([9, 9]), {"val_fraction": 0.5, "test_fraction": 0.5}, "leave nothing to train with"),
     ],
 )
 def test_a_split_that_cannot_be_is_refused_by_name(source: Source, spec: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         assign(source, SplitSpec(**spec))  # type: ignore[arg-type]
+
+
+@given(
+    st.integers(2, 4),
+    st.sampled_from([8, 16]),
+    st.sampled_from([0.1, 0.2, 0.3]),
+    st.sampled_from([0.0, 0.2]),
+    st.integers(0, 99),
+)
+def test_a_small_cohort_is_split_with_every_class_on_both_sides(
+    classes: int, patients: int, val: float, test: float, seed: int
+) -> None:
+    counts = [patients // classes] * (classes - 1) + [patients - patients // classes * (classes - 1)]
+    groups = [f"{label}/{patient}" for label, count in enumerate(counts) for patient in range(count) for _ in range(3)]
+    source = make_source([3 * count for count in counts], groups=groups)
+
+    splits = assign(source, SplitSpec(val_fraction=val, test_fraction=test), seed)
+
+    seen = {(case.label, split) for case, split in zip(source.cases, splits, strict=True)}
+    parts = 1 + bool(val) + bool(test)
+    assert len(set(zip(groups, splits, strict=True))) == patients
+    assert {(label, "train") for label in range(classes)} <= seen
+    assert min(counts) < parts or {(label, "val") for label in range(classes)} <= seen
+    assert splits.count("train") >= len(splits) / 4
+
+
+def test_the_seed_moves_the_split_of_a_small_cohort() -> None:
+    source = make_source([12, 12], groups=[f"p{i // 3}" for i in range(24)])
+
+    drawn = {tuple(assign(source, seed=seed)) for seed in range(12)}
+
+    assert len(drawn) > 4
+
+
+def test_a_class_with_one_patient_is_learned_and_its_absence_from_validation_is_said() -> None:
+    source = make_source([9, 9, 2], groups=[*(f"{i // 3}" for i in range(18)), "z", "z"])
+    found = survey_of(source)
+
+    splits = assign_splits(source, found, SplitSpec(), seed=0)
+
+    assert splits[18:] == ("train", "train")
+    assert {case.label for case, split in zip(source.cases, splits, strict=True) if split == "val"} == {0, 1}
+    assert shortages(source, splits, number_units(source, found), {"val": 0.2}) == [
+        "validation has no case of K2 (1 in all); its score is not known",
+        "validation has 6 of 20 cases, 0.30 of them; 0.2 was asked for",
+        "probabilities are not calibrated: 6 validation cases, fewer than 100",
+    ]
+
+
+def test_no_validation_can_be_asked_for() -> None:
+    assert set(assign(make_source([1, 1]), SplitSpec(val_fraction=0))) == {"train"}
 
 
 def test_equal_content_in_two_splits_is_a_leak() -> None:

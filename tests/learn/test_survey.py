@@ -152,7 +152,6 @@ def test_sources_of_one_field_agree_whatever_their_size(tmp_path: Path) -> None:
     [
         ([4.0], r"a/tiles show 112 µm \(28 px at 4 µm/px\), those of b/tiles 380 µm \(95 px at 4 µm/px\)"),
         ([4.0, 1.21], r"--mpp 4,1\.21: images of a/tiles show 112 µm .* those of b/tiles 115 µm"),
-        ([4.0, 1.0, 1.0], r"3 values for 2 sources \(a/tiles, b/tiles\)"),
     ],
 )
 def test_sources_of_several_fields_are_refused(tmp_path: Path, mpps: list[float], message: str) -> None:

@@ -54,6 +54,25 @@ def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "cases.csv"
 
 
+@INLINE
+def test_sixteen_patients_of_four_classes_are_cross_validated_by_default(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    levels = np.repeat([30, 90, 150, 210], 4)
+    noise = np.random.default_rng(0).normal(levels[:, None, None, None], 12, (16, 32, 32, 3))
+    labels = np.repeat([0, 1, 2, 3], 4)
+    np.savez(tmp_path / "cohort.npz", images=np.clip(noise, 0, 255).astype(np.uint8), labels=labels)
+    flags = ["--classes", "A,B,C,D", "--fit.batch-size", "4"]
+
+    assert crossval(tmp_path / "cohort.npz", tmp_path / "out", *tiny, *flags) == 0
+
+    rows = rows_of(tmp_path / "out" / "predictions.parquet")
+    told = capsys.readouterr().out
+    assert "some of the 5 folds test no case of A (4 in all), B (4 in all), C (4 in all), D (4 in all)" in told
+    assert sorted({row["fold"] for row in rows}) == [0, 1, 2, 3, 4]
+    assert len(rows) == 16
+
+
 @pytest.fixture(scope="module")
 def validated(patients: Path, tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("validated") / "out"

@@ -106,6 +106,20 @@ def test_several_sources_are_measured_together_and_each(bundle: Path, tmp_path: 
     assert len(record["broken"]) == 1
 
 
+@INLINE
+def test_a_subset_is_drawn_from_each_class_of_the_test_part(bundle: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), np.uint8)
+    np.savez(tmp_path / "t.npz", test_images=images, test_labels=np.arange(12) % 3)
+    flags = ["--model", str(bundle), "--data", str(tmp_path / "t.npz"), "--resamples", "0"]
+
+    assert evaluate(tmp_path / "six", *flags, "--subset", "6") == 0
+    assert evaluate(tmp_path / "more", *flags, "--subset", "0.75") == 0
+
+    six, more = (rows_of(tmp_path / name / "predictions.parquet") for name in ("six", "more"))
+    assert sorted(row["truth"] for row in six) == ["MUS", "MUS", "STR", "STR", "TUM", "TUM"]
+    assert {row["case_id"] for row in six} < {row["case_id"] for row in more}
+
+
 def evaluate(out: Path, *flags: str) -> int:
     return main(["evaluate", "--out", str(out), *flags])
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from inline_ray import inline
+from PIL import Image
 from safetensors.torch import load_file
 from tensorboardX.proto.event_pb2 import Event
 
@@ -261,7 +262,7 @@ def test_two_workers_train_as_one_does(tiles: Path, tiny: list[str], tmp_path: P
         assert two == pytest.approx(one, rel=1e-9)
 
 
-REAL = ["--size-px", "64", "--subset", "200", "--network.dropout", "0", "--augment.preset", "stain"]
+REAL = ["--size-px", "64", "--subset", "95", "--network.dropout", "0", "--augment.preset", "stain"]
 REAL += ["--fit.head.epochs", "1", "--fit.tune.epochs", "2", "--fit.batch-size", "30"]
 
 
@@ -332,6 +333,18 @@ def test_two_sources_of_one_field_are_trained_together_and_scored_apart(
     assert sum(part["n"] for part in scores["per_source"].values()) == scores["n"] > 140
 
 
+def write_cohort(folder: Path, patients: int, classes: int) -> Path:
+    """Write a manifest of patients with two tiles each, whose classes differ in brightness."""
+    random, rows = np.random.default_rng(0), ["path,label,group"]
+    for number in range(2 * patients):
+        label = number // 2 % classes
+        noise = random.normal(50 + 50 * label, 20, (32, 32, 3))
+        Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+        rows.append(f"{number}.png,class {label},p{number // 2}")
+    (folder / "cohort.csv").write_text("\n".join(rows))
+    return folder / "cohort.csv"
+
+
 @INLINE
 def test_a_phase_ends_when_the_validation_loss_has_stalled(tiny: list[str], tmp_path: Path) -> None:
     random = np.random.default_rng(0)
@@ -345,6 +358,42 @@ def test_a_phase_ends_when_the_validation_loss_has_stalled(tiny: list[str], tmp_
     assert len(losses) < 30
     assert is_stalled(losses, 2)
     assert not any(is_stalled(losses[:end], 2) for end in range(len(losses)))
+
+
+@INLINE
+def test_a_run_without_validation_learns_from_everything_and_keeps_the_last_epoch(
+    tiles: Path, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    flags = [*SHORT, *tiny, "--split.val-fraction", "0", "--fit.patience", "1"]
+
+    assert train(tiles, run, *flags) == 0
+
+    told = capsys.readouterr().out
+    bundle = read_bundle(run / "model")
+    assert "36 train" in told
+    assert "last epoch 2: nothing was held out to validate it" in told
+    assert [line["val_loss"] for line in lines(run / "metrics.jsonl")] == [None, None]
+    assert (bundle.origin["metrics"]["epoch"], bundle.temperature) == (2, 1)
+    assert not (run / "val").exists()
+    assert train(tiles, run, *flags, "--resume") == 0
+
+
+@INLINE
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_cohort_of_eight_patients_is_trained_on_by_default(
+    classes: int, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohort = write_cohort(tmp_path, patients=8, classes=classes)
+
+    assert train(cohort, tmp_path / "run", *SHORT, *tiny) == 0
+
+    table = pq.read_table(tmp_path / "run" / "split.parquet")
+    seen = set(zip(table["label"].to_pylist(), table["split"].to_pylist(), strict=True))
+    assert len(seen) == 2 * classes, "each class is on both sides"
+    told = capsys.readouterr().out
+    assert f"probabilities are not calibrated: {2 * classes} validation cases" in told
+    assert ("validation has 8 of 16 cases, 0.50 of them; 0.2 was asked for" in told) == (classes == 4)
 
 
 @INLINE

@@ -125,3 +125,33 @@ def test_a_class_that_cannot_be_learned_is_refused(tiles: Path, tmp_path: Path) 
         gathered(from_one, tmp_path)
     with pytest.raises(UsageError, match="label 1000000: numbered labels count the classes from 0"):
         gathered(numbered_high, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "mpps"),
+    [
+        ("--mpp 4", [4, 4]),
+        ("--mpp 4,1.5", [4, 1.5]),
+        ("--mpp 4 --test T", [4, 4, 4]),
+        ("--mpp 4,1.5 --test T,U --test-mpp 2", [4, 1.5, 2, 2]),
+        ("--mpp 4 --test T,U --test-mpp 2,3", [4, 4, 2, 3]),
+        ("--test T", None),
+    ],
+)
+def test_every_source_has_the_resolution_that_was_given_for_it(flags: str, mpps: list[float] | None) -> None:
+    assert read_spec(TrainSpec, [*["--data", "A,B", "--out", "O"], *flags.split()], "histo train").mpps == mpps
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--mpp 4,1,1", "--mpp: 3 values for 2 sources of --data; give one, or one for each"),
+        ("--mpp 4 --test T --test-mpp 2,3", "--test-mpp: 2 values for 1 sources of --test"),
+        ("--mpp 4,1 --test T", "give that of the images in --test with --test-mpp"),
+        ("--mpp 4 --test-mpp 2", "give both, too"),
+        ("--test T --test-mpp 2", "give both, too"),
+    ],
+)
+def test_resolutions_that_fit_no_sources_are_refused(flags: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        read_spec(TrainSpec, [*["--data", "A,B", "--out", "O"], *flags.split()], "histo train")

@@ -60,21 +60,24 @@ def history(per_epoch: int, phases: list[str], last_loss: float = 0.5) -> tuple[
     ],
 )
 def test_curves_of_any_run_are_drawn(tmp_path: Path, per_epoch: int, phases: list[str], last_loss: float) -> None:
-    draw_curves(*history(per_epoch, phases, last_loss), tmp_path / "curves.png")
+    draw_curves(*history(per_epoch, phases, last_loss), len(phases), tmp_path / "curves.png")
 
     assert size(tmp_path / "curves.png") == (990, 935)
 
 
 def test_curves_show_both_parts_and_both_phases(tmp_path: Path) -> None:
     epochs, steps = history(8, ["head", "tune"])
-    draw_curves(epochs, steps, tmp_path / "a.png")
+    draw_curves(epochs, steps, 1, tmp_path / "a.png")
     changed = [epochs[0] | {"val_accuracy": 0.1}, epochs[1]]
-    draw_curves(changed, steps, tmp_path / "b.png")
-    draw_curves([line | {"phase": "head"} for line in epochs], steps, tmp_path / "c.png")
+    draw_curves(changed, steps, 1, tmp_path / "b.png")
+    draw_curves([line | {"phase": "head"} for line in epochs], steps, 1, tmp_path / "c.png")
+    draw_curves(epochs, steps, 2, tmp_path / "d.png")
+    unvalidated = [line | {"val_loss": None, "val_accuracy": None} for line in epochs]
+    draw_curves(unvalidated, steps, 2, tmp_path / "e.png")
 
-    pictures = {(tmp_path / f"{name}.png").read_bytes() for name in "abc"}
+    pictures = {(tmp_path / f"{name}.png").read_bytes() for name in "abcde"}
 
-    assert len(pictures) == 3
+    assert len(pictures) == 5
 
 
 def test_every_point_of_a_roc_curve_stands_beside_it(tmp_path: Path) -> None:
