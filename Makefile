@@ -21,7 +21,7 @@ SIDE_BY_SIDE ?= 2
 export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(BIN)/python -m pytest -q
 
-.PHONY: setup demo quick test test-together test-kills test-alone check check-lowest constraints lint bench bench-cpu bench-peers \
+.PHONY: setup demo quick test test-together test-alone check check-lowest constraints lint bench bench-cpu bench-peers \
 	bench-train bench-volumes chaos check-gpu
 
 setup: $(VENV)/installed
@@ -39,13 +39,10 @@ demo: setup
 quick: setup
 	$(PYTEST) -n $(SIDE_BY_SIDE) -m 'not ray and not slow and not alone and not gpu and not chaos'
 
-test: test-together test-kills test-alone
+test: test-together test-alone
 
 test-together: setup
-	$(PYTEST) -n $(SIDE_BY_SIDE) --durations=25 -m 'not kills and not alone and not gpu and not chaos'
-
-test-kills: setup
-	$(PYTEST) -n $(SIDE_BY_SIDE) --durations=25 -m 'kills and not gpu and not chaos'
+	$(PYTEST) -n $(SIDE_BY_SIDE) --durations=25 -m 'not alone and not gpu and not chaos'
 
 test-alone: setup
 	$(PYTEST) --durations=25 -m 'alone and not gpu and not chaos'
@@ -62,7 +59,7 @@ check-lowest:
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(PYTHON) .ci/lowest.py > $(VENV)-lowest/constraints.txt
 	$(VENV)-lowest/bin/pip install --quiet --constraint $(VENV)-lowest/constraints.txt --editable '.[dev]'
-	$(VENV)-lowest/bin/python -m pytest -q -n $(SIDE_BY_SIDE) -W default -m 'not kills and not alone and not gpu and not chaos'
+	$(VENV)-lowest/bin/python -m pytest -q -n $(SIDE_BY_SIDE) -W default -m 'not alone and not gpu and not chaos'
 
 constraints:
 	$(PYTHON) -m venv --upgrade-deps $(VENV)-newest

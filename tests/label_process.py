@@ -15,8 +15,6 @@ from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import paint
 
 ROOT = Path(__file__).resolve().parents[1]
-OWN_MOUNTS = ("unshare", "--mount", *(() if os.getuid() == 0 else ("--user", "--map-root-user")))
-"""Begins a command that may mount file systems which nobody else sees."""
 FAULTY = os.pathsep.join([str(ROOT / "tests" / "faulty"), str(ROOT)])
 """PYTHONPATH of processes whose slides misbehave; they run this tree, wherever histo is installed from."""
 

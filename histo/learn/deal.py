@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-_MOST_DRAWS, _MOST_UNITS = 64, 20_000
+_MOST_DRAWS, _MOST_UNITS = 32, 20_000
 """Draws of which the best one is taken, and units that are dealt in all of them together."""
 
 

@@ -19,7 +19,7 @@ from label_process import FAULTY, assert_same_tables, end, ledger, run, start, w
 from processes import descendants
 from ray.cluster_utils import Cluster
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.kills, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 N_SLIDES, N_NODES = 15, 3
 WORKERS_KILLED, WORKERS = 3, ("ray::RegionLabeler", "ray::Map(plan_row)")

@@ -6,7 +6,7 @@ import pytest
 from label_loop import label_folder, make_job
 from label_process import assert_same_tables, ledger, run, write_slide
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.kills]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 GOOD = ("good one.tif", "good two.tif", "once-tiles.tif", "once-mask.tif")
 BAD = {

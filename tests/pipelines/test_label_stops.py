@@ -10,9 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 from label_loop import label_folder, make_job
-from label_process import OWN_MOUNTS, ROOT, assert_same_tables, end, ledger, run, start, wait_until, write_slide
+from label_process import ROOT, assert_same_tables, end, ledger, run, start, wait_until, write_slide
+from mounts import OWN_MOUNTS
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.kills]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 N_SLIDES = 6
 

@@ -116,6 +116,7 @@ def stopped(finished: Path, tmp_path: Path) -> Path:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "job", ["train --config {run}/../settings.yaml", "evaluate --model {run} --out {run}/out", "convert --model {run}"]
 )

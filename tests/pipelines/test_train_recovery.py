@@ -27,7 +27,7 @@ SETTINGS = ["--workers", "2", "--size-px", "64", "--fit.head.epochs", "1", "--fi
 WORKER = "ray::RayTrainWorker"
 MEASURED = ("epoch", "phase", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.kills]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
