@@ -231,4 +231,4 @@ def test_wrong_settings_are_one_line(patients: Path, tmp_path: Path, capsys: pyt
     assert "--split.test-fraction: each fold is tested once" in shown[1]
     assert "--test" in shown[2]
     assert "no GPU" in shown[3]
-    assert len(shown) == 5
+    assert len(shown) == 4
