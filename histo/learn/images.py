@@ -28,14 +28,11 @@ MOST_PIXELS = 2**25
 """Of an image; 5792 x 5792. A process decodes several at a time, each in some 12 bytes per pixel."""
 MOST_BYTES = 2**29
 """Of an image file; more than so many pixels need."""
-_BITS_PER_SAMPLE, _STRIP_OFFSETS, _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _SAMPLE_FORMAT = (
-    258,
-    273,
-    322,
-    323,
-    324,
-    339,
-)
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
+_PROFILE = b"ICC_PROFILE\0"
+"""By which libjpeg knows a colour profile."""
 _UNSIGNED = frozenset((1, 4))
 """TIFF's sample formats of whole numbers from 0; 4 stands for one that is not said."""
 _EIGHT_BITS = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"))
@@ -176,11 +173,10 @@ def _depth(image: ImageFile.ImageFile) -> int:
 def _check_whole(name: str, image: ImageFile.ImageFile, data: bytes) -> None:
     """Refuse what Pillow would make up: JPEG that libjpeg warns of, and blocks of a TIFF that lie nowhere."""
     if image.format == "JPEG":
+        unprofiled = data.replace(_PROFILE, bytes(len(_PROFILE)))  # it is not used, and may be damaged
         try:
-            simplejpeg.decode_jpeg(data, colorspace="GRAY", min_height=1, min_width=1, min_factor=8, strict=True)
+            simplejpeg.decode_jpeg(unprofiled, colorspace="GRAY", min_height=1, min_width=1, min_factor=8, strict=True)
         except ValueError as error:
-            if "ICC" in str(error):  # of its colour profile, which is not used
-                return
             raise ImageError(f"{name}: damaged ({error}); replace or remove it") from None
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         places = [*image.tag_v2.get(_STRIP_OFFSETS, ()), *image.tag_v2.get(_TILE_OFFSETS, ())]

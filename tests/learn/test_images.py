@@ -230,8 +230,17 @@ def test_a_jpeg_with_a_damaged_colour_profile_is_an_image() -> None:
     noisy().save(file := io.BytesIO(), "JPEG")
     data = file.getvalue()
     profile = b"ICC_PROFILE\0\3\1"
+    profiled = data[:2] + b"\xff\xe2" + struct.pack(">H", 2 + len(profile)) + profile + data[2:]
 
-    assert decode("t.jpg", data[:2] + b"\xff\xe2" + struct.pack(">H", 2 + len(profile)) + profile + data[2:]).any()
+    assert decode("t.jpg", profiled).any()
+    with pytest.raises(ImageError, match=r"t\.jpg: damaged"):  # the profile hides no damage
+        decode("t.jpg", profiled[: len(profiled) // 2] + data[-2:])
+
+
+def test_bytes_behind_the_end_of_a_jpeg_are_no_damage() -> None:
+    noisy().save(file := io.BytesIO(), "JPEG")
+
+    assert (decode("t.jpg", file.getvalue() + b"of a camera") == decode("t.jpg", file.getvalue())).all()
 
 
 def test_a_tiff_of_which_a_block_lies_nowhere_is_no_image() -> None:
