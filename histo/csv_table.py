@@ -73,6 +73,7 @@ def _check_quotes(path: Path) -> None:
     Raises:
         ValueError: If there are such.
     """
+    csv.field_size_limit(_MOST_BYTES)  # a cell may hold the outline of an area
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         rows = csv.reader(file, strict=True)
         try:

@@ -312,6 +312,16 @@ def test_quotes_that_are_not_closed_swallow_no_rows(tmp_path: Path, end: str) ->
         read_sources([path])
 
 
+def test_a_cell_may_hold_the_outline_of_a_whole_tumour(tmp_path: Path) -> None:
+    for number in range(2):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    outline = "1.5 2.5, " * 40_000
+
+    source = read_sources([write_csv(tmp_path, f'path,label,wkt\n0.png,a,"POLYGON (({outline}))"\n1.png,b,\n')])
+
+    assert source.classes == ("a", "b")
+
+
 @pytest.mark.parametrize("label", ["a\0", " ", "a\nb", "x" * 201, "a\u200b"], ids=ascii)
 def test_a_label_that_no_bundle_takes_is_refused_before_anything_is_learned(tmp_path: Path, label: str) -> None:
     path = write_parquet(tmp_path, {"image": encoded(tmp_path, 1, 2), "label": ["b", label]})
