@@ -27,7 +27,6 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
-_NOT_THERE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
 _MOST_SHOWN = 200
 """Letters of a value in a message."""
 _MOST_BYTES = 2**20
@@ -44,7 +43,7 @@ def _not_empty(path: Any) -> Any:
 
 
 def _absolute(path: Path) -> Path:
-    """Write a path out from the root on; what cannot be looked up is an error, what is not there is none."""
+    """Write a path out from the root on; one that no file can have is an error, one that cannot be read is none."""
     try:
         path = path.expanduser()
     except RuntimeError:
@@ -56,7 +55,7 @@ def _absolute(path: Path) -> Path:
     try:
         path.stat()
     except OSError as error:
-        if error.errno not in _NOT_THERE:
+        if error.errno == errno.ENAMETOOLONG:
             raise ValueError(f"{error.strerror}; give another path") from None
     return path
 

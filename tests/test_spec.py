@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -215,3 +216,12 @@ def test_a_saved_spec_reads_back_as_itself(stride: int, mpp: float | None, worke
     spec = Label(slides=Path("/a"), workers=workers, tiling=Tiling(stride_px=stride, mpp=mpp))
 
     assert Label.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_a_path_whose_place_cannot_be_entered_is_a_setting_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refuse)  # as where a colleague's run is read, whose images are not for all
+
+    assert read("--slides", "/closed/slides").slides == Path("/closed/slides")
