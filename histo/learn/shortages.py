@@ -9,7 +9,7 @@ from histo.learn.calibration import LEAST_CASES
 from histo.learn.listing import Split
 from histo.learn.source import Source
 
-_PARTS: tuple[tuple[Split, str], ...] = (("val", "validation"), ("test", "the test split"))
+_PARTS: dict[Split, str] = {"val": "validation", "test": "the test split"}
 _NEAR = 0.05
 """How far a share may be from the one that was asked for without a word."""
 
@@ -25,23 +25,32 @@ def shortages(
         units: What stays together, see `number_units`.
         fractions: Shares that were drawn from all cases; none where a source gives its own splits.
     """
-    labels, drawn = source.labels(), np.array([split or "" for split in splits])
-    taken = drawn != ""
     lines = []
-    for part, name in _PARTS:
-        own = drawn == part
-        if not own.any():
-            continue
-        absent = [label for label in range(len(source.classes)) if label not in labels[own]]
-        if absent:
-            lines.append(f"{name} has no case of {_counted(source, absent, units, taken)}; its score is not known")
-        share, asked = own.sum() / taken.sum(), fractions.get(part)
-        if asked and abs(share - asked) > _NEAR:
-            lines.append(f"{name} has {own.sum()} of {taken.sum()} cases, {share:.2f} of them; {asked:g} was asked for")
-    count = int((drawn == "val").sum())
-    if 0 < count < LEAST_CASES:
-        lines.append(f"probabilities are not calibrated: {count} validation cases, fewer than {LEAST_CASES}")
-    return lines
+    taken = sum(split is not None for split in splits)
+    for part, name in _PARTS.items():
+        lines += absences(source, splits, units, part)
+        own, asked = splits.count(part), fractions.get(part)
+        if own and asked and abs(own / taken - asked) > _NEAR:
+            lines.append(f"{name} has {own} of {taken} cases, {own / taken:.2f} of them; {asked:g} was asked for")
+    return [*lines, *calibration_shortage(splits)]
+
+
+def absences(source: Source, splits: Sequence[Split | None], units: npt.NDArray[np.int64], part: Split) -> list[str]:
+    """Say which classes are missing from a part, if there is such a part."""
+    labels, own = source.labels(), np.array([split == part for split in splits])
+    absent = [label for label in range(len(source.classes)) if label not in labels[own]]
+    if not own.any() or not absent:
+        return []
+    taken = np.array([split is not None for split in splits])
+    return [f"{_PARTS[part]} has no case of {_counted(source, absent, units, taken)}; its score is not known"]
+
+
+def calibration_shortage(splits: Sequence[Split | None]) -> list[str]:
+    """Say where validation has too few cases for a temperature."""
+    count = splits.count("val")
+    if not 0 < count < LEAST_CASES:
+        return []
+    return [f"probabilities are not calibrated: {count} validation cases, fewer than {LEAST_CASES}"]
 
 
 def fold_shortages(source: Source, folds: Sequence[int | None], units: npt.NDArray[np.int64], count: int) -> list[str]:

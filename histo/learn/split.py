@@ -130,13 +130,14 @@ def assign_folds(source: Source, found: Survey, folds: int, seed: int) -> tuple[
 def _fold_numbers(
     labels: npt.NDArray[np.int64], units: npt.NDArray[np.int64], folds: int, seed: int
 ) -> npt.NDArray[np.int64] | None:
-    """Return the fold of every place in `labels`, whole units in one; None if one would be empty."""
+    """Return the fold of every place in `labels`, whole units in one; None if one is empty, or has all of a class."""
     alone = len(np.unique(units)) == len(labels)
     dealer = (StratifiedKFold if alone else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
     dealt = np.zeros(len(labels), np.int64)
     for fold, (_, held_out) in enumerate(dealer.split(np.zeros((len(labels), 1)), labels, None if alone else units)):
         dealt[held_out] = fold
-    return dealt if len(np.unique(dealt)) == folds else None
+    held = any(len(np.unique(dealt[labels == label])) < 2 for label in np.unique(labels))
+    return dealt if len(np.unique(dealt)) == folds and not held else None
 
 
 def fold_splits(
@@ -250,23 +251,39 @@ def _deal(
 def _draw_places(
     labels: npt.NDArray[np.int64], units: npt.NDArray[np.int64], fraction: float, seed: int
 ) -> npt.NDArray[np.int64] | None:
-    """Draw a share of places in `labels`, whole units, by class; None where scikit-learn asks for more units."""
-    if len(np.unique(units)) == len(labels):
-        try:
-            _, held_out = train_test_split(
-                np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed
-            )
-        except ValueError:  # fewer cases, of a class or to hold out, than there have to be
-            return None
-        return np.asarray(held_out)
-    ratio = Fraction(fraction).limit_denominator(_FINEST)
-    folds = ratio.denominator
-    if not 0 < ratio < 1 or min(len(np.unique(units[labels == label])) for label in np.unique(labels)) < folds:
+    """Draw a share of places in `labels`, whole units, by class.
+
+    None where scikit-learn asks for more units, or leaves a class on one side.
+    """
+    alone = len(np.unique(units)) == len(labels)
+    out = _draw_cases(labels, fraction, seed) if alone else _draw_units(labels, units, fraction, seed)
+    if out is None or any(len(np.unique(out[labels == label])) < 2 for label in np.unique(labels)):
         return None
-    dealt = _fold_numbers(labels, units, folds, seed)
-    out = np.zeros(0, bool) if dealt is None else dealt < ratio.numerator
-    both = dealt is not None and all(len(np.unique(out[labels == label])) == 2 for label in np.unique(labels))
-    return np.flatnonzero(out) if both else None
+    return np.flatnonzero(out)
+
+
+def _draw_cases(labels: npt.NDArray[np.int64], fraction: float, seed: int) -> npt.NDArray[np.bool_] | None:
+    """Return which cases are held out; None where there are fewer, of a class or to hold out, than there have to be."""
+    out = np.zeros(len(labels), bool)
+    try:
+        _, held_out = train_test_split(np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed)
+    except ValueError:
+        return None
+    out[held_out] = True
+    return out
+
+
+def _draw_units(
+    labels: npt.NDArray[np.int64], units: npt.NDArray[np.int64], fraction: float, seed: int
+) -> npt.NDArray[np.bool_] | None:
+    """Return which cases are held out, whole units; None where a class has fewer units than the fraction has folds."""
+    ratio = Fraction(fraction).limit_denominator(_FINEST)
+    if not 0 < ratio < 1:
+        return None
+    if min(len(np.unique(units[labels == label])) for label in np.unique(labels)) < ratio.denominator:
+        return None
+    dealt = _fold_numbers(labels, units, ratio.denominator, seed)
+    return None if dealt is None else dealt < ratio.numerator
 
 
 def split_hash(case_ids: Sequence[str], splits: Sequence[Split | None]) -> str:

@@ -18,6 +18,7 @@ from histo.learn.bundle import read_bundle
 from histo.learn.evaluation import RESAMPLES, Predictions, spread
 from histo.learn.history import History
 from histo.learn.model import Network
+from histo.learn.shortages import calibration_shortage
 from histo.pipelines.cases import FILE, write_folds
 from histo.pipelines.cluster import Placement, Resources, check_shared, describe, place, session
 from histo.pipelines.continued import break_offs
@@ -54,14 +55,10 @@ def crossval(spec: CrossvalSpec) -> int:
     members = [i for i, fold in enumerate(data.folds) if fold is not None]
     check_start(spec, [], [data.found.content_hashes[i] for i in members])
     folds = [data.of_fold(fold, spec.of_fold(fold, workers=1)) for fold in range(spec.folds)]
-    say(
-        "\n".join(
-            [
-                f"{source.describe()}: {len(members)} in {spec.folds} folds",
-                *data.notes,
-            ]
-        )
-    )
+    fewest = min((fold.splits for fold in folds), key=lambda splits: splits.count("val"))
+    notes = [*data.notes, *calibration_shortage(fewest)]
+    notes += [f"fold {number}: {note}" for number, fold in enumerate(folds) for note in fold.notes]
+    say("\n".join([f"{source.describe()}: {len(members)} in {spec.folds} folds", *notes]))
     with session((spec.workers or 1) * (spec.side_by_side or 1)) as resources:
         placement, side_by_side = _place(spec, resources)
         check_shared(spec.out, *spec.data, *spec.weight_files)

@@ -7,7 +7,7 @@ from histo.errors import UsageError
 from histo.learn.history import History
 from histo.learn.leaks import check_leaks
 from histo.learn.listing import Split
-from histo.learn.shortages import fold_shortages, shortages
+from histo.learn.shortages import absences, fold_shortages, shortages
 from histo.learn.source import Source, read_sources, read_test, with_test
 from histo.learn.split import assign_folds, assign_splits, fold_splits, number_units
 from histo.learn.subset import draw_subset
@@ -68,7 +68,8 @@ class FoldedData(_Cases):
         begun = History(spec.out).last
         drawn = None if begun else fold_splits(self.source, self.found, self.folds, fold, spec.split, spec.seed)
         splits = drawn or read_splits(spec.out, self.source)
-        return TrainingData(self.source, self.found, self.mpp, (), splits)
+        absent = absences(self.source, splits, number_units(self.source, self.found), "val")
+        return TrainingData(self.source, self.found, self.mpp, tuple(absent), splits)
 
 
 def read_training_source(spec: TrainSpec) -> Source:

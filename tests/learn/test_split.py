@@ -241,6 +241,15 @@ def test_a_class_with_one_patient_is_learned_and_its_absence_from_validation_is_
     ]
 
 
+def test_a_rare_class_of_a_large_set_is_on_both_sides() -> None:
+    source = make_source([60, 60, 2])
+
+    for seed in range(20):
+        splits = assign(source, seed=seed)
+        assert sorted(splits[120:]) == ["train", "val"]
+        assert abs(splits.count("val") - 24) <= 2
+
+
 def test_no_validation_can_be_asked_for() -> None:
     assert set(assign(make_source([1, 1]), SplitSpec(val_fraction=0))) == {"train"}
 

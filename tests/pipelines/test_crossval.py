@@ -69,6 +69,7 @@ def test_sixteen_patients_of_four_classes_are_cross_validated_by_default(
     rows = rows_of(tmp_path / "out" / "predictions.parquet")
     told = capsys.readouterr().out
     assert "some of the 5 folds test no case of A (4 in all), B (4 in all), C (4 in all), D (4 in all)" in told
+    assert "probabilities are not calibrated: " in told
     assert sorted({row["fold"] for row in rows}) == [0, 1, 2, 3, 4]
     assert len(rows) == 16
 
