@@ -114,6 +114,8 @@ def evaluate(spec: EvaluateSpec) -> int:
     if run is None and (not spec.data or spec.colour_baseline):
         flag = "--colour-baseline" if spec.colour_baseline else "without --data"
         raise UsageError(f"{flag}: needs the training run of --model {spec.model}; give the run's folder as --model")
+    if run and spec.colour_baseline and not run.content_hashes("val"):
+        raise UsageError("--colour-baseline: is tuned on validation images, and the run has none; leave it out")
     cases = _own_cases(spec, run) if run and not spec.data else _listed_cases(spec, bundle, run)
     say("\n".join([cases.source.describe(), *cases.notes]))
     if cases.seen:

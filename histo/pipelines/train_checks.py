@@ -123,8 +123,13 @@ def check_finite(out: Path, history: History) -> None:
         HistoError: If it is not.
     """
     last = history.past()[-1]
-    if not math.isfinite(last["train_loss"] + (last["val_loss"] or 0)):
+    if not is_finite(last):
         raise HistoError(
             f"{out}: the loss is not finite in epoch {last['epoch']}; lower --fit.head.learning-rate or "
             "--fit.tune.learning-rate, look at the images, and give another --out"
         )
+
+
+def is_finite(epoch: dict[str, Any]) -> bool:
+    """Whether the losses of an epoch, a line of `metrics.jsonl`, are numbers."""
+    return math.isfinite(epoch["train_loss"] + (epoch["val_loss"] or 0))

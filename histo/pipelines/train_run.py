@@ -29,7 +29,7 @@ from histo.pipelines.past_run import PastRun
 from histo.pipelines.predict_cases import predict_cases
 from histo.pipelines.record import RunRecord
 from histo.pipelines.say import say
-from histo.pipelines.train_checks import check_finite
+from histo.pipelines.train_checks import check_finite, is_finite
 from histo.pipelines.train_data import TrainingData
 from histo.pipelines.train_entry import train_in_worker
 from histo.pipelines.train_spec import TrainSpec
@@ -78,10 +78,8 @@ def run_training(
         with _DRAWING:
             _draw_samples(spec, data)
         _run_workers(spec, placement, bundle, history)
-        chosen = history.chosen(spec.fit.bundle_epoch)
         with _DRAWING:
-            steps, target = store.read_json_lines(history.steps_path), spec.out / "figures" / "curves.png"
-            draw_curves(history.past(), steps, chosen["epoch"] if chosen else None, target)
+            _draw_curves(spec, history)
         best = _finish(spec, history)
         with _CONVERTING:
             _convert(spec, data)
@@ -89,6 +87,13 @@ def run_training(
         result = {"best": best, "test": _score_test(spec, data, placement)}
         record.finish(0, **result)
     return result
+
+
+def _draw_curves(spec: TrainSpec, history: History) -> None:
+    """Draw how training went, also where it failed."""
+    chosen = history.chosen(spec.fit.bundle_epoch) if is_finite(history.past()[-1]) else None
+    steps, target = store.read_json_lines(history.steps_path), spec.out / "figures" / "curves.png"
+    draw_curves(history.past(), steps, chosen["epoch"] if chosen else None, target)
 
 
 def _draw_samples(spec: TrainSpec, data: TrainingData) -> None:

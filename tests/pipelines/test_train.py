@@ -377,6 +377,10 @@ def test_a_run_without_validation_learns_from_everything_and_keeps_the_last_epoc
     assert (bundle.origin["metrics"]["epoch"], bundle.temperature) == (2, 1)
     assert not (run / "val").exists()
     assert train(tiles, run, *flags, "--resume") == 0
+    measured_on = ["evaluate", "--model", str(run), "--data", str(tiles), "--out", str(tmp_path / "e")]
+    assert main([*measured_on, "--colour-baseline"]) == 2
+    assert "is tuned on validation images, and the run has none" in capsys.readouterr().err
+    assert main(["convert", "--model", str(run)]) == 0
 
 
 @INLINE
