@@ -8,7 +8,7 @@ import pytest
 from inline_ray import inline
 
 from histo.learn.bundle import Bundle, read_bundle
-from histo.learn.calibration import fit_temperature
+from histo.learn.calibration import LEAST_CASES, fit_temperature
 from histo.learn.checkpoint import read_validation
 from histo.learn.frozen import FrozenBackbone
 from histo.learn.history import History
@@ -109,11 +109,12 @@ def test_every_setting_changes_what_is_trained(
 
 
 def in_parts(path: Path, **changed: np.ndarray) -> Path:
-    """A file with parts for training, validation and test, some of its arrays changed."""
-    random, labels = np.random.default_rng(0), np.repeat([0, 1], 8)
+    """A file with parts for training, validation (enough for a temperature) and test, some of its arrays changed."""
+    random = np.random.default_rng(0)
     arrays: dict[str, np.ndarray] = {}
-    for part in ("train", "val", "test"):
-        noise = random.normal(0, 40, (16, 32, 32, 3)) + (90 + 60 * labels)[:, None, None, None]
+    for part, count in (("train", 16), ("val", LEAST_CASES), ("test", 16)):
+        labels = np.arange(count) % 2
+        noise = random.normal(0, 40, (count, 32, 32, 3)) + (90 + 60 * labels)[:, None, None, None]
         arrays |= {f"{part}_images": np.clip(noise, 0, 255).astype(np.uint8), f"{part}_labels": labels}
     np.savez(path, **(arrays | changed))
     return path
@@ -121,7 +122,6 @@ def in_parts(path: Path, **changed: np.ndarray) -> Path:
 
 def test_the_temperature_is_fitted_on_validation_cases_and_never_on_test_cases(tiny: list[str], tmp_path: Path) -> None:
     other = np.random.default_rng(1).integers(0, 255, (16, 32, 32, 3), np.uint8)
-    flipped = np.tile([1, 0], 8)
 
     def temperatures(name: str, **changed: np.ndarray) -> list[float]:
         trained(in_parts(tmp_path / f"{name}.npz", **changed), tmp_path / name, *tiny, *HEAD)
@@ -131,21 +131,20 @@ def test_the_temperature_is_fitted_on_validation_cases_and_never_on_test_cases(t
         return bundles
 
     fitted = temperatures("as-it-is")
-    assert temperatures("other-test", test_images=other, test_labels=flipped) == fitted
-    assert temperatures("other-val", val_labels=flipped) != fitted
-    assert all(fitted[i] != 1 for i in range(2))
+    assert temperatures("other-test", test_images=other, test_labels=np.arange(16) // 8) == fitted
+    assert temperatures("other-val", val_labels=np.arange(LEAST_CASES) // 2 % 2) != fitted
+    assert 1 not in fitted
 
 
-def test_the_temperature_of_an_epoch_is_that_of_its_validation_logits(
-    unequal: Path, tiny: list[str], tmp_path: Path
-) -> None:
-    trained(unequal, tmp_path, *tiny, *HEAD)
+def test_the_temperature_of_an_epoch_is_that_of_its_validation_logits(tiny: list[str], tmp_path: Path) -> None:
+    tiles = in_parts(tmp_path / "tiles.npz")
+    trained(tiles, tmp_path, *tiny, *HEAD)
 
-    spec = settings(unequal, tmp_path, *HEAD)
+    spec = settings(tiles, tmp_path, *HEAD)
     source, history = read_training_source(spec), History(tmp_path)
     members = [i for i, split in enumerate(read_splits(tmp_path, source)) if split == "val"]
     logits = read_validation(history.checkpoint(2))
-    assert history.past()[1]["temperature"] == fit_temperature(logits, source.labels()[members])
+    assert history.past()[1]["temperature"] == fit_temperature(logits, source.labels()[members]) != 1
 
 
 @pytest.mark.parametrize("flags", [[], ["--no-fit.head.augment"]], ids=["augmented", "cached"])
