@@ -4,7 +4,7 @@
 
 All words are pytest's; the tests are those of the working directory. Ray's workers are killed at the end of a job, and
 tests kill others, so each process that has loaded histo writes down once a second what it has run. Ray's own daemons
-are left out. Needs `pip install coverage`.
+are left out. Needs `pip install coverage==7.10.7`; 7.17 closes its data in one thread while another one writes it.
 """
 
 import os

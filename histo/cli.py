@@ -18,7 +18,7 @@ from importlib import import_module, metadata
 from types import ModuleType
 
 from histo.errors import HistoError
-from histo.printable import printable_lines
+from histo.pipelines.say import complain, say
 from histo.spec import Spec, read_spec
 
 _MOST_SAID = 500
@@ -42,15 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if job in _JOBS:
             return run_job(job, arguments[words:], prog=f"histo {job}")
     if arguments == ["--version"]:
-        print(f"histo {metadata.version('histo')}")
+        say(f"histo {metadata.version('histo')}")
         return 0
     jobs = "\n".join(f"  histo {name:17}{meaning}" for name, (_, meaning) in _JOBS.items())
     usage = f"usage: histo JOB [--help] [--config FILE.yaml] [--any.field value ...]\n\n{jobs}"
     if arguments and arguments[0] in ("-h", "--help"):
-        print(usage)
+        say(usage)
         return 0
     trouble = f"unknown job {' '.join(arguments[:2])!r}{_nearest(arguments)}" if arguments else "which job?"
-    print(printable_lines(f"histo: {trouble}\n{usage}"), file=sys.stderr)
+    complain(f"histo: {trouble}\n{usage}")
     return 2
 
 
@@ -76,16 +76,16 @@ def run_job(name: str, argv: Sequence[str], prog: str) -> int:
             spec = read_spec(_spec_of(name), argv, prog, _specs)
             return int(getattr(_pipeline(name), _module_name(name))(spec))
     except HistoError as error:
-        print(printable_lines(f"{prog}: {error}"), file=sys.stderr)
+        complain(f"{prog}: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
+        complain(f"{prog}: interrupted")
         return 1
     except MemoryError:
-        print(f"{prog}: there is not enough memory; give it more, or less to do at a time", file=sys.stderr)
+        complain(f"{prog}: there is not enough memory; give it more, or less to do at a time")
         return 1
     except Exception as error:  # noqa: BLE001 -- the boundary: what comes here is told in one line as well
-        print(printable_lines(f"{prog}: {_mistake(error)}"), file=sys.stderr)
+        complain(f"{prog}: {_mistake(error)}")
         return 1
 
 

@@ -5,6 +5,8 @@ else was written of it.
 """
 
 import math
+import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,11 @@ from histo.learn.loop import Epoch
 from histo.learn.model import Network
 from histo.learn.phases import EpochRule
 
-_NUMBERS = ("train_loss", "train_accuracy", "learning_rate")
+_TRAINED = ("train_loss", "train_accuracy", "learning_rate")
 _VALIDATED = ("val_loss", "val_accuracy")
 """What every line of metrics has beside its epoch and its phase; the latter are null without validation cases."""
+_STEP = ("step", "loss", "accuracy", "learning_rate")
+"""What every line of steps has beside its epoch."""
 _CONTINUED = 3
 """How many of the last checkpoints have the state to go on from."""
 
@@ -67,6 +71,10 @@ class History:
         last = self.last
         return [line for line in store.read_json_lines(self.metrics_path) if _is_whole(line) and line["epoch"] <= last]
 
+    def steps(self) -> list[dict[str, Any]]:
+        """Return the optimiser's steps that can be seen, also those of an epoch that goes on."""
+        return [line for line in store.read_json_lines(self.steps_path) if _has(line, _STEP)]
+
     def chosen(self, rule: EpochRule) -> dict[str, Any] | None:
         """Return the metrics of the epoch of least validation loss, the earliest one of equals; or of the last one.
 
@@ -86,8 +94,7 @@ class History:
         self._check_kept(index)
         write_index(self._run, index)  # one that is missing later is lost, and does not mean that nothing has happened
         store.put_json_lines(self.metrics_path, self.past())
-        steps = store.read_json_lines(self.steps_path)
-        store.put_json_lines(self.steps_path, [step for step in steps if step.get("epoch", math.inf) <= index.last])
+        store.put_json_lines(self.steps_path, [step for step in self.steps() if step["epoch"] <= index.last])
         self._prune(index.kept)
 
     def record(
@@ -145,10 +152,13 @@ def _best(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def _is_whole(line: dict[str, Any]) -> bool:
-    numbers = [line.get(name) for name in ("epoch", *_NUMBERS)]
-    validated = [line.get(name, "") for name in _VALIDATED]
-    return (
-        "phase" in line
-        and all(isinstance(value, int | float) for value in numbers)
-        and all(value is None or isinstance(value, int | float) for value in validated)
+    validated = [name for name in _VALIDATED if line.get(name, "") is not None]
+    return isinstance(line.get("phase"), str) and _has(line, (*_TRAINED, *validated))
+
+
+def _has(line: dict[str, Any], names: Iterable[str]) -> bool:
+    """Whether a line has an epoch, and under these names what a float can be."""
+    numbers = [line.get(name) for name in names]
+    return type(line.get("epoch")) is int and all(
+        isinstance(value, float) or (type(value) is int and abs(value) <= sys.float_info.max) for value in numbers
     )

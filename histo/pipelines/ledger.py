@@ -14,6 +14,12 @@ from histo.slides.collection import Collection, table_path
 
 FILE = "slides.parquet"
 _ORDER = ("ok", "partial", "empty", "failed", "pending")
+_LABELLED = ("content_id", "fingerprint", "n_tiles", "n_ok", "n_failed", "mpp_x", "mpp_y", "mpp_source")
+_NEEDED: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("ok", "partial", "empty", "absent"), _LABELLED),
+    "failed": ("error_code",),
+    "pending": (),
+}
 
 
 @dataclass
@@ -140,7 +146,7 @@ class Ledger(Rows):
 
 
 def _file(out: Path) -> RowsFile:
-    return RowsFile(out / FILE, "slide_id", "the tables are counted again")
+    return RowsFile(out / FILE, "slide_id", "the tables are counted again", _NEEDED)
 
 
 def read_ledger(out: Path) -> pa.Table | None:

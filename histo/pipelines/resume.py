@@ -101,7 +101,7 @@ def _is_unchanged(slide: FoundSlide, row: Row) -> bool:
 def _expected_fingerprint(job: LabelJob, row: Row) -> str | None:
     """Return what the fingerprint of an unchanged slide would be now; None if only opening it can tell."""
     if row["status"] == "failed":
-        return job.failure_fingerprint(row["size_bytes"], row["mtime_ns"])
+        return job.failure_fingerprint(row.get("size_bytes"), row.get("mtime_ns"))
     if row["mpp_source"] == "override" and not job.mpp_if_missing == row["mpp_x"] == row["mpp_y"]:
         return None
     if not job.tolerates(row["n_ok"], row["n_failed"]):

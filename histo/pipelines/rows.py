@@ -6,7 +6,7 @@ Both are read when a run begins.
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,11 +31,13 @@ class RowsFile:
         path: The Parquet file.
         key: The column that names a row.
         if_removed: What becomes of results whose rows are lost, for messages.
+        needed: The columns that have a value in a row, by its status; there is no other status.
     """
 
     path: Path
     key: str
     if_removed: str
+    needed: Mapping[str, Sequence[str]]
 
     @property
     def lines(self) -> Path:
@@ -63,22 +65,27 @@ class RowsFile:
             reason = f"no column {' and '.join(sorted(missing))}"
         raise UsageError(f"{self.path}: cannot be read ({reason}); remove it, and {self.if_removed}")
 
-    def earlier(self, layout: pa.Schema | None = None) -> dict[str, Row]:
+    def earlier(self, layout: pa.Schema) -> dict[str, Row]:
         """Return the rows of the table, and in their place those that were settled after it was rebuilt.
 
-        A row without a name or a status, or with a value that its column cannot have, is left out: what it stands for
-        is looked up again.
+        A row without a name, of an unknown status, without a value that it needs, or with one that its column cannot
+        have, is left out: what it stands for is looked up again.
 
         Args:
-            layout: The columns; None takes every value as it is.
+            layout: The columns.
 
         Raises:
             UsageError: If the table cannot be read.
         """
         table = self.read()
         rows = [*([] if table is None else table.to_pylist()), *store.read_json_lines(self.lines)]
-        named = [row for row in rows if all(isinstance(row.get(name), str) for name in (self.key, "status"))]
-        return {row[self.key]: row for row in (named if layout is None else _fitting(named, layout))}
+        return {row[self.key]: row for row in _fitting([row for row in rows if self._is_whole(row)], layout)}
+
+    def _is_whole(self, row: Row) -> bool:
+        name, status = row.get(self.key), row.get("status")
+        if not (isinstance(name, str) and isinstance(status, str) and status in self.needed):
+            return False
+        return all(row.get(column) is not None for column in self.needed[status])
 
 
 def _fitting(rows: Sequence[Row], layout: pa.Schema) -> list[Row]:

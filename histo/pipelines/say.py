@@ -7,6 +7,7 @@ terminal that is gone, a log whose disk is full.
 import os
 import sys
 from contextlib import suppress
+from typing import TextIO
 
 from histo.printable import printable_lines
 
@@ -16,15 +17,23 @@ def say(text: object) -> None:
     put(f"{printable_lines(str(text))}\n")
 
 
+def complain(text: str) -> None:
+    """Print an error, a line or several; where nobody takes it, the exit code tells."""
+    try:
+        print(printable_lines(text), file=sys.stderr, flush=True)
+    except OSError:
+        _print_no_more(sys.stderr)
+
+
 def put(text: str) -> None:
     """Print text as it is, at once."""
     try:
         print(text, end="", flush=True)
     except OSError:
-        _print_no_more()
+        _print_no_more(sys.stdout)
 
 
-def _print_no_more() -> None:
+def _print_no_more(stream: TextIO) -> None:
     """Have what is printed go nowhere from now on, also what is printed when the process ends."""
     with suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 -- a name, not a path
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        os.dup2(nowhere.fileno(), stream.fileno())

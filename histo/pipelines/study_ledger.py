@@ -17,6 +17,7 @@ from histo.volumes.studies import FoundStudy
 
 FILE = "studies.parquet"
 _ORDER = ("ok", "failed", "pending")
+_NEEDED = {"ok": ("content_id", "fingerprint"), "absent": (), "failed": ("error_code",), "pending": ()}
 _LOOKS = 16
 """Studies that are looked up at once; on a network file system each look is a wait."""
 _PLACES = ("volume_path", "sheet_path")
@@ -26,7 +27,7 @@ _AT_REST = ("done", "failed")
 
 def study_rows_file(out: Path) -> RowsFile:
     """Where the rows of studies stand."""
-    return RowsFile(out / FILE, "study_id", "the studies are read again")
+    return RowsFile(out / FILE, "study_id", "the studies are read again", _NEEDED)
 
 
 class StudyLedger(Rows):
@@ -154,5 +155,5 @@ def _files_id(study: FoundStudy) -> str | None:
 def _expected_fingerprint(job: StudyJob, study: FoundStudy, row: Row) -> str:
     """Return what the fingerprint of an unchanged study would be now."""
     if row["status"] == "failed":
-        return job.failure_fingerprint(row["files_id"])
-    return job.fingerprint(row["content_id"], study.files)
+        return job.failure_fingerprint(row.get("files_id"))
+    return job.fingerprint(row.get("content_id") or "", study.files)

@@ -77,9 +77,9 @@ class _Run:
     def new_epochs(self) -> list[dict[str, Any]]:
         """Return the epochs that have ended since the last call, and write their events."""
         lines = self._history.seen()[self.shown :]
-        steps = store.read_json_lines(self._history.steps_path) if lines else []
+        steps = self._history.steps() if lines else []
         for line in lines:
-            self._events.add(line, [step for step in steps if step.get("epoch") == line["epoch"]])
+            self._events.add(line, [step for step in steps if step["epoch"] == line["epoch"]])
         self.shown += len(lines)
         return lines
 

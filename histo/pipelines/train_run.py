@@ -92,8 +92,8 @@ def run_training(
 def _draw_curves(spec: TrainSpec, history: History) -> None:
     """Draw how training went, also where it failed."""
     chosen = history.chosen(spec.fit.bundle_epoch) if is_finite(history.past()[-1]) else None
-    steps, target = store.read_json_lines(history.steps_path), spec.out / "figures" / "curves.png"
-    draw_curves(history.past(), steps, chosen["epoch"] if chosen else None, target)
+    target = spec.out / "figures" / "curves.png"
+    draw_curves(history.past(), history.steps(), chosen["epoch"] if chosen else None, target)
 
 
 def _draw_samples(spec: TrainSpec, data: TrainingData) -> None:

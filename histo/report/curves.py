@@ -26,16 +26,21 @@ def draw_curves(
 ) -> None:
     """Draw the lines of `metrics.jsonl` and `steps.jsonl` below each other, over the number of the step.
 
+    Epochs whose steps are lost are left out; without any steps there is no picture.
+
     Args:
         epochs: At least one: `epoch`, `phase`, `train_loss`, `val_loss`, `train_accuracy`, `val_accuracy`; what is of
             validation is None where there are no validation cases.
-        steps: Of all epochs: `epoch`, `step`, `loss`, `accuracy`, `learning_rate`.
+        steps: Of these epochs: `epoch`, `step`, `loss`, `accuracy`, `learning_rate`.
         chosen: Number of the epoch that became the bundle; None if none did.
         target: The picture, a PNG.
     """
+    ends = _ends(steps)
+    epochs = [line for line in epochs if line["epoch"] in ends]
+    if not epochs:
+        return
     figure = Figure(figsize=(9, 8.5), layout="constrained")
     loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.6])
-    ends = _ends(steps)
     validated = all(line["val_loss"] is not None for line in epochs)
     for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
         _draw_steps(axes, steps, name)
@@ -44,7 +49,7 @@ def draw_curves(
         if validated:
             axes.plot(x, [line[f"val_{name}"] for line in epochs], "s--", color=VAL, ms=5, label="validation, epoch")
             _mark_least(axes, epochs, ends)
-        if chosen is not None:
+        if chosen in ends:
             axes.axvline(ends[chosen], color=KEPT, ls=":", lw=1.6, label=f"epoch {chosen}: its bundle is kept")
     loss.set_ylabel("loss (nats)")
     accuracy.set_ylabel("accuracy")

@@ -1,6 +1,7 @@
 import json
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from histo.learn.epoch_index import EpochIndex, write_index
 from histo.learn.history import History
 from histo.learn.loop import Epoch, Step
 from histo.learn.model import Network
+from histo.report.curves import draw_curves
 
 BUNDLE = Bundle(
     architecture=Architecture(backbone="resnet18"),
@@ -158,6 +160,7 @@ def test_a_run_of_which_a_file_is_cut_goes_on_or_is_refused_in_one_line(two_epoc
         if cut.name == "steps.jsonl":
             history.rewind()
             assert [line["val_loss"] for line in history.past()] == [0.5, 0.4]
+            draw_curves(history.past(), history.steps(), 2, run / "curves.png")
         else:
             with pytest.raises(UsageError, match=cut.name) as caught:
                 history.rewind()
@@ -183,6 +186,24 @@ def test_a_file_of_another_shape_or_none_is_refused_in_one_line(
 
     assert "\n" not in str(caught.value)
     assert kept(run) == [2]
+
+
+@given(st.data())
+def test_a_line_with_another_value_is_refused_or_left_out(two_epochs: Path, data: st.DataObject) -> None:
+    other = st.none() | st.booleans() | st.text(max_size=3) | st.lists(st.integers(), max_size=2) | st.just(10**400)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(shutil.copytree(two_epochs, Path(folder) / "run"))
+        changed = run / data.draw(st.sampled_from(["metrics.jsonl", "steps.jsonl"]))
+        lines = store.read_json_lines(changed)
+        line = data.draw(st.sampled_from(lines))
+        name = data.draw(st.sampled_from([name for name in line if not name.startswith("val_")]))
+        line[name] = data.draw(other)
+        store.put_json_lines(changed, lines)
+        history = History(run)
+
+        with suppress(UsageError):
+            history.rewind()
+            draw_curves(history.past(), history.steps(), 2, run / "curves.png")
 
 
 def test_a_run_that_died_in_its_first_epoch_begins_again(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from label_loop import found, label, tasks
 from label_process import write_slide
@@ -105,6 +107,30 @@ def test_other_settings_or_weights_begin_a_slide_anew(
     assert (after["status"], after["attempts"]) == ("ok", 2)
     assert state(changed, slide) == "done"
     assert state(label_job, slide) == "settings"
+
+
+@pytest.mark.parametrize("status", ["ok", "failed"])
+def test_a_row_that_lacks_a_value_or_has_a_status_of_another_version_is_looked_up_again(
+    label_job: LabelJob, slide: FoundSlide, status: str
+) -> None:
+    if status == "failed":
+        Path(slide.path).write_bytes(b"no slide")
+    label(label_job, slide)
+    ledger = label_job.out / "slides.parquet"
+    whole = pq.read_table(ledger)
+    (row,) = whole.to_pylist()
+    assert row["status"] == status
+    changes = [{name: None} for name in row] + [{"status": "quarantined"}, {"status": "ok"}, {"status": "failed"}]
+
+    for change in changes:
+        pq.write_table(pa.Table.from_pylist([row | change], whole.schema), ledger)
+        assert state(label_job, slide)
+    for name in row:
+        pq.write_table(whole.drop_columns([name]), ledger)
+        if name not in ("slide_id", "status"):
+            assert state(label_job, slide)
+    pq.write_table(pa.Table.from_pylist([row | {"status": "quarantined"}], whole.schema), ledger)
+    assert state(label_job, slide) == "new"
 
 
 def test_a_changed_file_begins_its_slide_anew(label_job: LabelJob, slide: FoundSlide) -> None:

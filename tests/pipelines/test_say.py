@@ -1,6 +1,8 @@
 """What stands in names from outside does not steer the terminal."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,12 @@ def test_a_run_whose_log_is_full_goes_on(monkeypatch: pytest.MonkeyPatch) -> Non
 
         say("a line")
         say("another one")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no full device")
+@pytest.mark.parametrize(("words", "code"), [("--help", 0), ("--version", 0), ("lable", 2), ("train --nothing", 2)])
+def test_a_command_whose_output_nobody_can_take_ends_with_its_exit_code(words: str, code: int) -> None:
+    command = [sys.executable, "-c", "import sys; from histo.cli import main; sys.exit(main())", *words.split()]
+
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        assert subprocess.run(command, stdout=full, stderr=full, check=False).returncode == code

@@ -20,6 +20,7 @@ from histo.pipelines.cases import read_columns
 from histo.pipelines.record import past_record
 from histo.pipelines.rows import RowsFile
 
+LAYOUT = tables.schema(tables.SLIDES)
 JUNK = [
     b"",
     b"null",
@@ -42,11 +43,17 @@ def test_a_record_of_another_shape_is_refused_in_one_line(tmp_path: Path, conten
     assert "\n" not in str(caught.value)
 
 
+def rows_file(out: Path) -> RowsFile:
+    return RowsFile(
+        out / "slides.parquet", "slide_id", "the tables are counted again", {"ok": (), "failed": ("error",)}
+    )
+
+
 @given(st.data())
 def test_rows_that_were_settled_are_read_up_to_where_their_lines_are_torn(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    file = RowsFile(tmp_path_factory.mktemp("out") / "slides.parquet", "slide_id", "the tables are counted again")
+    file = rows_file(tmp_path_factory.mktemp("out"))
     lines = [json.dumps({"slide_id": f"é{number}", "status": "ok"}).encode() + b"\n" for number in range(3)]
     content = b"".join(lines)
     cut = data.draw(st.integers(0, len(content)))
@@ -54,37 +61,46 @@ def test_rows_that_were_settled_are_read_up_to_where_their_lines_are_torn(
     file.lines.write_bytes(content[:cut] + data.draw(st.binary(max_size=9).filter(lambda junk: b"\n" not in junk)))
 
     whole = cut // len(lines[0])
-    assert list(file.earlier())[:whole] == [f"é{number}" for number in range(whole)]
+    assert list(file.earlier(LAYOUT))[:whole] == [f"é{number}" for number in range(whole)]
 
 
 def test_lines_without_a_name_or_a_status_are_left_out(tmp_path: Path) -> None:
-    file = RowsFile(tmp_path / "slides.parquet", "slide_id", "the tables are counted again")
+    file = rows_file(tmp_path)
     file.lines.parent.mkdir()
     file.lines.write_text(
         '{"slide_id": "a", "status": "ok"}\n{}\n{"slide_id": "b"}\n{"slide_id": "c", "status": "ok"}\n'
     )
 
-    assert list(file.earlier()) == ["a", "c"]
+    assert list(file.earlier(LAYOUT)) == ["a", "c"]
 
 
 @pytest.mark.parametrize(
     "odd",
-    [{"slide_id": [1]}, {"slide_id": None}, {"status": ["ok"]}, {"n_tiles": "x"}, {"n_ok": 10**30}, {"error": 5}],
+    [
+        {"slide_id": [1]},
+        {"slide_id": None},
+        {"status": ["ok"]},
+        {"status": "held"},
+        {"status": "failed"},
+        {"n_tiles": "x"},
+        {"n_ok": 10**30},
+        {"error": 5},
+    ],
     ids=str,
 )
 def test_a_row_that_no_histo_writes_is_left_out_and_the_others_count(tmp_path: Path, odd: dict[str, Any]) -> None:
-    file = RowsFile(tmp_path / "slides.parquet", "slide_id", "the tables are counted again")
+    file = rows_file(tmp_path)
     lines = [{"slide_id": name, "status": "ok"} for name in "abc"]
     store.put_json_lines(file.lines, [lines[0], lines[1] | odd, lines[2]])
 
-    assert list(file.earlier(tables.schema(tables.SLIDES))) == ["a", "c"]
+    assert list(file.earlier(LAYOUT)) == ["a", "c"]
 
 
 def test_rows_of_another_type_in_the_table_are_left_out(tmp_path: Path) -> None:
-    file = RowsFile(tmp_path / "slides.parquet", "slide_id", "the tables are counted again")
+    file = rows_file(tmp_path)
     tables.write_table(file.path, pa.table({"slide_id": ["a", "b"], "status": ["ok"] * 2, "n_ok": ["x", None]}))
 
-    assert list(file.earlier(tables.schema(tables.SLIDES))) == ["b"]
+    assert list(file.earlier(LAYOUT)) == ["b"]
 
 
 @pytest.mark.parametrize("place", ["slides.parquet", "staging/ledger.jsonl"])
@@ -93,7 +109,7 @@ def test_a_ledger_that_is_a_pipe_is_not_waited_for(tmp_path: Path, place: str) -
     os.mkfifo(tmp_path / place)
 
     with pytest.raises(UsageError, match=r"cannot be read \(is a named pipe, not a regular file\)"):
-        RowsFile(tmp_path / "slides.parquet", "slide_id", "the tables are counted again").earlier()
+        rows_file(tmp_path).earlier(LAYOUT)
 
 
 def test_tables_and_splits_that_are_pipes_are_not_waited_for(tmp_path: Path) -> None:
