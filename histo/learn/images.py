@@ -31,6 +31,8 @@ MOST_BYTES = 2**29
 _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
+_STRIP_BYTES, _TILE_BYTES = 279, 325
+_COMPRESSION, _JPEG, _JPEG_TABLES = 259, 7, 347
 _PROFILE = b"ICC_PROFILE\0"
 """By which libjpeg knows a colour profile."""
 _UNSIGNED = frozenset((1, 4))
@@ -173,15 +175,25 @@ def _depth(image: ImageFile.ImageFile) -> int:
 def _check_whole(name: str, image: ImageFile.ImageFile, data: bytes) -> None:
     """Refuse what Pillow would make up: JPEG that libjpeg warns of, and blocks of a TIFF that lie nowhere."""
     if image.format == "JPEG":
-        unprofiled = data.replace(_PROFILE, bytes(len(_PROFILE)))  # it is not used, and may be damaged
-        try:
-            simplejpeg.decode_jpeg(unprofiled, colorspace="GRAY", min_height=1, min_width=1, min_factor=8, strict=True)
-        except ValueError as error:
-            raise ImageError(f"{name}: damaged ({error}); replace or remove it") from None
+        _check_jpeg(name, data.replace(_PROFILE, bytes(len(_PROFILE))))  # it is not used, and may be damaged
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        places = [*image.tag_v2.get(_STRIP_OFFSETS, ()), *image.tag_v2.get(_TILE_OFFSETS, ())]
-        if 0 in places:
+        tags = image.tag_v2
+        places = [*tags.get(_STRIP_OFFSETS, ()), *tags.get(_TILE_OFFSETS, ())]
+        sizes = [*tags.get(_STRIP_BYTES, ()), *tags.get(_TILE_BYTES, ())]
+        if 0 in places or len(places) != len(sizes):
             raise ImageError(f"{name}: damaged (a block has no data); replace or remove it")
+        if tags.get(_COMPRESSION) == _JPEG:
+            shared = tags.get(_JPEG_TABLES, b"")[:-2]  # without its end, which the block has
+            for place, size in zip(places, sizes, strict=True):
+                block = data[place : place + size]
+                _check_jpeg(name, shared + block[2:] if shared else block)
+
+
+def _check_jpeg(name: str, data: bytes) -> None:
+    try:
+        simplejpeg.decode_jpeg(data, colorspace="GRAY", min_height=1, min_width=1, min_factor=8, strict=True)
+    except ValueError as error:
+        raise ImageError(f"{name}: damaged ({error}); replace or remove it") from None
 
 
 def _as_rgb(image: Image.Image) -> Pixels:

@@ -3,6 +3,7 @@
 Those are `train_images`, `train_labels`, `val_images` and so on. The file is read into memory as a whole.
 """
 
+import os
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -17,10 +18,15 @@ from histo.learn.images import ArrayImages
 from histo.learn.listing import SPLITS, Listing, Split
 from histo.regular_file import require_regular
 
-MOST_BYTES = 2**36
-"""Of all arrays of a file, unpacked."""
+MOST_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+"""Of all images and labels of a file, unpacked: half of this machine's memory."""
 _ARRAY = ".npy"
 _Part = tuple[str, str, Split | None]
+_PARTS: tuple[_Part, ...] = (
+    *((f"{split}_images", f"{split}_labels", split) for split in SPLITS),
+    ("images", "labels", None),
+    ("data", "labels", None),
+)
 
 
 def list_npz(path: Path, flag: str) -> Listing:
@@ -33,8 +39,8 @@ def list_npz(path: Path, flag: str) -> Listing:
     Raises:
         UsageError: If it is not of a known form.
     """
-    arrays = _read_arrays(path, flag)
-    parts = _find_parts(path, arrays, flag)
+    arrays, others = _read_arrays(path, flag)
+    parts = _find_parts(path, arrays, others, flag)
     rows = [(key, row, split) for key, _, split in parts for row in range(len(arrays[key]))]
     labels, classes = _read_labels(path, [arrays[label_key].reshape(-1) for _, label_key, _ in parts], flag)
     return Listing(
@@ -44,20 +50,22 @@ def list_npz(path: Path, flag: str) -> Listing:
         classes=classes,
         splits=[split for _, _, split in rows],
         groups=[None] * len(rows),
-        others={f"array {key}": 1 for key in sorted(arrays) if not any(key in part for part in parts)},
+        others={f"array {key}": 1 for key in sorted({*arrays, *others}) if not any(key in part for part in parts)},
     )
 
 
-def _read_arrays(path: Path, flag: str) -> dict[str, npt.NDArray[Any]]:
-    """Read all arrays by name, each only after its size has been looked up; members that are no arrays are left."""
+def _read_arrays(path: Path, flag: str) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
+    """Read images and labels by name, after their sizes have been looked up; return also the names of other arrays."""
     where = f"{flag} {path}: not a readable npz file"
     try:
         require_regular(path)
         with ZipFile(path) as members:
             found = [member for member in members.infolist() if member.filename.endswith(_ARRAY)]
-            _check_sizes(members, found)
+            wanted = [member for member in found if any(_name(member) in part for part in _PARTS)]
+            _check_sizes(members, wanted)
         with np.load(path, allow_pickle=False) as file:
-            return {member.filename.removesuffix(_ARRAY): file[member.filename] for member in found}
+            arrays = {_name(member): file[member.filename] for member in wanted}
+        return arrays, [_name(member) for member in found if member not in wanted]
     except MemoryError:
         raise UsageError(f"{where} (memory is short); write a tile table, which is read in parts") from None
     except OSError as error:
@@ -66,13 +74,20 @@ def _read_arrays(path: Path, flag: str) -> dict[str, npt.NDArray[Any]]:
         raise UsageError(f"{where} ({' '.join(str(error).split()) or type(error).__name__})") from None
 
 
+def _name(member: ZipInfo) -> str:
+    return member.filename.removesuffix(_ARRAY)
+
+
 def _check_sizes(members: ZipFile, arrays: Sequence[ZipInfo]) -> None:
     """Refuse arrays of one name, of too many bytes, or of another size than their member has, before any is read."""
     if len({member.filename for member in arrays}) < len(arrays):
         raise ValueError("two arrays have one name; write it anew")
     total = sum(member.file_size for member in arrays)
     if total > MOST_BYTES:
-        raise ValueError(f"{total:,} bytes, more than {MOST_BYTES:,}; write a tile table with `prepare tiles`")
+        raise ValueError(
+            f"{total:,} bytes, more than half of this machine's memory, {MOST_BYTES:,}; save it as several files, and "
+            "give --data each"
+        )
     for member in arrays:
         with members.open(member) as opened:
             version = np.lib.format.read_magic(opened)
@@ -85,15 +100,16 @@ def _check_sizes(members: ZipFile, arrays: Sequence[ZipInfo]) -> None:
             raise ValueError(f"{member.filename}: {shape} needs {needed:,} bytes, it has {member.file_size:,}")
 
 
-def _find_parts(path: Path, arrays: dict[str, npt.NDArray[np.generic]], flag: str) -> list[_Part]:
+def _find_parts(
+    path: Path, arrays: dict[str, npt.NDArray[np.generic]], others: Sequence[str], flag: str
+) -> list[_Part]:
     """Find the pairs of image and label arrays; a file of a single part says nothing about a split."""
-    known: list[_Part] = [(f"{split}_images", f"{split}_labels", split) for split in SPLITS]
-    known += [("images", "labels", None), ("data", "labels", None)]
-    parts = [part for part in known if part[0] in arrays and part[1] in arrays]
+    parts = [part for part in _PARTS if part[0] in arrays and part[1] in arrays]
     if not parts:
+        held = sorted({*arrays, *others})
         raise UsageError(
-            f"{flag} {path}: holds {sorted(arrays)}; expected data and labels, images and labels, or train_images and "
-            "train_labels (val_, test_)"
+            f"{flag} {path}: holds {held}; expected data and labels, images and labels, or train_images and train_labels "
+            "(val_, test_)"
         )
     for key, label_key, _ in parts:
         images, labels = arrays[key], arrays[label_key]
@@ -113,6 +129,8 @@ def _read_labels(
     """Return all labels, and the names of the classes if they are names."""
     kinds = {labels.dtype.kind for labels in parts}
     labels = np.concatenate(parts)
+    if kinds == {"S"}:
+        labels, kinds = _decoded(path, labels, flag), {"U"}
     if not len(labels):
         raise UsageError(f"{flag} {path}: holds no images")
     if kinds == {"U"}:
@@ -124,3 +142,10 @@ def _read_labels(
     if not kinds <= {"i", "u"} or labels.min() < 0:
         raise UsageError(f"{flag} {path}: labels must be names or whole numbers from 0, not {labels.dtype}")
     return labels.tolist(), None
+
+
+def _decoded(path: Path, labels: npt.NDArray[np.generic], flag: str) -> npt.NDArray[np.str_]:
+    try:
+        return np.char.decode(labels.astype(np.bytes_), "utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{flag} {path}: labels are bytes that are not UTF-8; save text with .astype(str)") from None

@@ -226,6 +226,27 @@ def test_a_sound_jpeg_of_other_colours_is_an_image(mode: str) -> None:
     assert decode("t.jpg", file.getvalue()).shape == (64, 64, 3)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("tiled", [False, True])
+def test_a_jpeg_block_of_a_tiff_that_lacks_a_part_is_damaged(mode: str, tiled: bool) -> None:
+    random = np.random.default_rng(0).integers(0, 255, (96, 96, 4), np.uint8)
+    pixels = np.asarray(Image.fromarray(random[..., :3]).convert(mode))
+    file, settings = io.BytesIO(), {"tile": (32, 32)} if tiled else {"rowsperstrip": 32}
+    photometric = {"RGB": "rgb", "L": "minisblack", "CMYK": "separated"}[mode]
+    tifffile.imwrite(file, pixels, compression="jpeg", photometric=photometric, **settings)
+    data = file.getvalue()
+    with tifffile.TiffFile(io.BytesIO(data)) as opened:
+        page = opened.pages.first
+        start, size = page.dataoffsets[1], page.databytecounts[1]
+
+    whole = decode("t.tif", data)
+    damaged = data[: start + size // 2] + bytes(size - size // 2) + data[start + size :]
+
+    assert whole.shape == (96, 96, 3)
+    with pytest.raises(ImageError, match=r"t\.tif: (damaged|not a readable image)"):
+        decode("t.tif", damaged)
+
+
 def test_a_jpeg_with_a_damaged_colour_profile_is_an_image() -> None:
     noisy().save(file := io.BytesIO(), "JPEG")
     data = file.getvalue()

@@ -49,6 +49,26 @@ def test_members_that_are_no_arrays_are_left(tmp_path: Path) -> None:
     assert len(list_npz(path, "--data").case_ids) == 4
 
 
+def test_arrays_that_are_not_asked_for_are_named_and_not_read(tmp_path: Path) -> None:
+    people = io.BytesIO()
+    np.save(people, np.array([{"name": "A"}], object), allow_pickle=True)
+    others = {"people": people.getvalue(), "huge": of_shape("(2_000_000_000_000,)"), "torn": b"no array"}
+
+    listing = list_npz(written(tmp_path / "a.npz", data=npy(IMAGES), labels=npy(LABELS), **others), "--data")
+
+    assert listing.others == {"array huge": 1, "array people": 1, "array torn": 1}
+
+
+def test_labels_are_names_also_as_bytes(tmp_path: Path) -> None:
+    labels = np.array(["Tumör", "STR", "STR", "Tumör"])
+    as_bytes, other = np.char.encode(labels, "utf-8"), np.char.encode(labels, "latin-1")
+
+    listing = list_npz(written(tmp_path / "a.npz", data=npy(IMAGES), labels=npy(as_bytes)), "--data")
+
+    assert (listing.labels, listing.classes) == (labels.tolist(), ("STR", "Tumör"))
+    assert "bytes that are not UTF-8" in refused(written(tmp_path / "b.npz", data=npy(IMAGES), labels=npy(other)))
+
+
 def test_a_file_of_0_bytes_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.npz").touch()
 
@@ -119,7 +139,7 @@ def test_a_file_that_unpacks_to_too_much_is_refused_by_its_list(
 ) -> None:
     monkeypatch.setattr("histo.learn.npz.MOST_BYTES", 500)
 
-    assert "more than 500; write a tile table" in refused(
+    assert "more than half of this machine's memory, 500; save it as" in refused(
         written(tmp_path / "a.npz", data=npy(IMAGES), labels=npy(LABELS))
     )
 
