@@ -241,6 +241,8 @@ def _explain(error: ValidationError, spec: type[Spec], flags: dict[str, Any], fi
                 yield f"{where}: unknown field{_nearest(name, list(field_names(spec)))}"
             case "missing":
                 yield f"--{name.replace('_', '-')} is missing; give the flag, or `{name}` in a --config file"
+            case "list_type" if isinstance(detail["input"], str):
+                yield f"{where}: {_shown(detail['input'])}: cannot be read; give the list in a --config file"
             case _ if isinstance(detail["input"], dict):
                 yield f"{f'{where}: ' if name else ''}{detail['msg'].removeprefix('Value error, ')}"
             case _:
@@ -295,7 +297,8 @@ def _nearest(name: str, valid: list[str]) -> str:
     near = difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.75)
     best = [other for other in valid if near and _parts(other)[1] == near[0]]
     best = [other for other in best if section and _parts(other)[0] == section] or best
-    best = best or difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    plain = {other.lstrip("-"): other for other in valid}
+    best = best or [plain[near] for near in difflib.get_close_matches(name.lstrip("-"), plain, n=1, cutoff=0.5)]
     return f"; did you mean {' or '.join(best)}?" if best else f"; valid names: {', '.join(sorted(valid)[:12])}"
 
 

@@ -108,8 +108,8 @@ def _find_parts(
     if not parts:
         held = sorted({*arrays, *others})
         raise UsageError(
-            f"{flag} {path}: holds {held}; expected data and labels, images and labels, or train_images and train_labels "
-            "(val_, test_)"
+            f"{flag} {path}: holds {held}; expected data and labels, images and labels, or train_images and "
+            "train_labels (val_, test_)"
         )
     for key, label_key, _ in parts:
         images, labels = arrays[key], arrays[label_key]

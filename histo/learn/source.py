@@ -169,6 +169,7 @@ def _read(
     repeated = [name for name, count in Counter(classes or ()).items() if count > 1]
     if repeated:
         raise UsageError(f"--classes: {repeated[0]} is named twice")
+    check_names("--classes", classes or ())
     listings = [_list(path, classes, flag) for path in paths]
     named = [
         _name_numbers(path, listing, classes or numbers, flag) if listing.classes is None else listing

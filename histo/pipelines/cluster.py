@@ -25,8 +25,8 @@ _SETTINGS = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # no line twice
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's own notes stay out of the terminal; ours say what failed
 }
-
-
+_MOST_PER_CORE = 16
+"""Workers of a private Ray for each CPU of the machine; each is a process of some 0.5 GB."""
 _CPUS_FOR_OTHERS = 2
 """CPUs beside each GPU of a cluster that are left to planning, and to the job's own process."""
 
@@ -75,7 +75,7 @@ def session(workers: int | None) -> Iterator[Resources]:
         workers: Asked for by the user. A private Ray admits more workers than there are cores.
 
     Raises:
-        UsageError: If the cluster cannot be reached.
+        UsageError: If the cluster cannot be reached, or this machine can never run so many workers.
         HistoError: If a private Ray cannot be started, or is ended by others.
     """
     for name, value in _SETTINGS.items():
@@ -133,6 +133,11 @@ def describe(placement: Placement) -> dict[str, Any]:
 
 def _local_settings(workers: int | None) -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers and workers > _MOST_PER_CORE * cores:
+        raise UsageError(
+            f"--workers: {workers} processes, more than {_MOST_PER_CORE} for each of the {cores} CPUs of this machine; "
+            "ask for fewer"
+        )
     return {
         "num_cpus": max(cores, workers or 0),
         "include_dashboard": False,

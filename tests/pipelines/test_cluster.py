@@ -78,6 +78,14 @@ def test_a_folder_that_a_node_does_not_see_is_refused_by_name(joined_ray: None, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_more_workers_than_a_machine_can_ever_run_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
+
+    with pytest.raises(UsageError, match="--workers: 1000000 processes, more than 16 for each of the"), session(10**6):
+        pass
+
+
 class _Worker:
     def gpus(self) -> list[int]:
         return [int(number) for number in ray.get_gpu_ids()]
