@@ -19,6 +19,9 @@ _LONGEST = 5
 """Letters of a name that fit below a cell."""
 _MOST_NAMED = 36
 """Classes above which cells are too small for names and counts."""
+_UNNAMED_INCH = 9.0
+_MOST_LETTERS = 40
+"""Of a name in the picture; the CSV has the whole of it."""
 
 
 def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], target: Path) -> None:
@@ -31,15 +34,16 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], targ
     """
     counts = np.array(matrix)
     named = len(classes) <= _MOST_NAMED
-    edge = 0.72 * min(len(classes), _MOST_NAMED)
-    name_inch = 0.09 * max(map(len, classes)) if named else 0.0
+    names = [_short(name) for name in classes]
+    edge = 0.72 * len(classes) if named else _UNNAMED_INCH
+    name_inch = 0.09 * max(map(len, names)) if named else 0.0
     figure = Figure(figsize=(max(edge + 2.6 + name_inch, _LEAST_INCH), edge + 1.6 + name_inch), layout="compressed")
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1), 1)[:, None]
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     right = f"{np.trace(counts)} of {counts.sum()} right"
     if named:
-        _name_cells(axes, counts, shares, classes)
+        _name_cells(axes, counts, shares, names)
         axes.set_title(f"{right}\ncells: cases, and share of the true class", fontsize=10)
     else:
         axes.set_xlabel(f"predicted class, {len(classes)} in the order of the table")
@@ -49,6 +53,12 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], targ
     write_picture(figure, target)
     rows = [(name, *row) for name, row in zip(classes, counts.tolist(), strict=True)]
     put_csv(target.with_suffix(".csv"), ("truth", *classes), rows)
+
+
+def _short(name: str) -> str:
+    """Leave out the middle of a long name: its end may be what tells it from others."""
+    kept = _MOST_LETTERS // 2
+    return name if len(name) <= _MOST_LETTERS else f"{name[:kept]}…{name[-kept:]}"
 
 
 def _name_cells(

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+_MOST_COLUMNS = 20
+
 
 def format_scores(metrics: dict[str, Any]) -> str:
     """Say in a few lines what `metrics.json` holds.
@@ -62,16 +64,19 @@ def _number(value: float | None) -> str:
 def format_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
     """Lay a confusion matrix out as text: a row for each true class, a column for each predicted one.
 
+    Of more than 20 classes it has no columns: `confusion.csv` has them.
+
     Examples:
         >>> print(format_confusion([[3, 1], [0, 4]], ["STR", "TUM"]))
         truth  n  STR  TUM  correct
         STR    4    3    1    75.0%
         TUM    4    0    4   100.0%
     """
-    rows = [["truth", "n", *classes, "correct"]]
+    shown = slice(len(classes) if len(classes) <= _MOST_COLUMNS else 0)
+    rows = [["truth", "n", *classes[shown], "correct"]]
     for i, (name, counts) in enumerate(zip(classes, matrix, strict=True)):
         total = sum(counts)
-        rows.append([name, str(total), *map(str, counts), f"{counts[i] / total:.1%}" if total else "-"])
+        rows.append([name, str(total), *map(str, counts[shown]), f"{counts[i] / total:.1%}" if total else "-"])
     return _align(rows)
 
 
