@@ -5,6 +5,7 @@ meanwhile.
 """
 
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -61,6 +63,7 @@ def start_private(**settings: Any) -> None:
         HistoError: If it does not start.
     """
     _check_folder()
+    _give_token()
     late = threading.Timer(_SAY_AFTER_S, _say_late)
     late.daemon = True
     late.start()
@@ -72,12 +75,27 @@ def start_private(**settings: Any) -> None:
             except Exception as error:
                 ray.shutdown()
                 if time.monotonic() - began > PATIENCE_S or not _is_late(error):
+                    cause = "it may be too busy" if _is_late(error) else "mend that"
                     raise HistoError(
-                        f"Ray cannot be started on this machine ({_one_line(error)}); it may be too busy; give "
+                        f"Ray cannot be started on this machine ({_one_line(error)}); {cause}, and give "
                         "the same command again"
                     ) from error
     finally:
         late.cancel()
+
+
+def _give_token() -> None:
+    """Give a private Ray a token where there is no home folder that keeps one, as in many containers."""
+    if any(name in os.environ for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        return
+    try:
+        token = Path.home() / ".ray" / "auth_token"
+        token.parent.mkdir(parents=True, exist_ok=True)
+        kept = os.access(token if token.exists() else token.parent, os.R_OK if token.exists() else os.W_OK)
+    except (OSError, RuntimeError):  # the latter where nobody knows the user
+        kept = False
+    if not kept:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex()
 
 
 def _say_late() -> None:

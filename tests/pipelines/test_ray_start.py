@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,6 +96,23 @@ def test_a_temporary_folder_with_too_long_a_name_is_named_at_once(name: str, mon
         UsageError, match=f"^{name}=/tmp/long/.*: is [0-9]+ characters too long .*; set RAY_TMPDIR to a"
     ):
         start_private()
+
+
+@pytest.mark.parametrize(("home", "given"), [("there", False), ("not there", False), ("a file", True)])
+def test_without_a_home_folder_a_ray_gets_its_token_another_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str, given: bool
+) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "a file").touch()
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / home))
+    monkeypatch.setattr("ray.init", lambda **_: None)
+
+    start_private()
+
+    assert ("RAY_AUTH_TOKEN" in os.environ) == given
 
 
 def test_a_ray_that_is_late_is_waited_for_with_a_word(
