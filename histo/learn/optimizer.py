@@ -12,7 +12,7 @@ from histo.learn.model import Network
 from histo.learn.phases import Phase, TuneSpec
 
 SCALE = "scale"
-"""Key of a parameter group: its step size over that of the head."""
+"""Key of a parameter group: its learning rate over that of the head."""
 
 
 def make_optimizer(network: Network, phase: Phase) -> torch.optim.Optimizer:
@@ -36,7 +36,7 @@ def make_optimizer(network: Network, phase: Phase) -> torch.optim.Optimizer:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the step size of the head, and with it that of every group."""
+    """Set the learning rate of the head, and with it that of every group."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group[SCALE]
 

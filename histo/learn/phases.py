@@ -32,7 +32,7 @@ class TuneSpec(Spec):
     learning_rate: float = Field(3e-4, gt=0)
     """Step size of the head after the warm-up."""
     layer_decay: float = Field(0.8, gt=0, le=1)
-    """The step size of each layer is that of the layer above times this."""
+    """The learning rate of each layer is that of the layer above times this."""
     layers: int | None = Field(None, ge=1)
     """How many of the backbone's last layers (timm's groups) learn; default: all."""
     exact_statistics: bool = False
@@ -54,7 +54,7 @@ class FitSpec(Spec):
     weight_decay: float = Field(1e-2, ge=0)
     """Of matrices and kernels; biases and normalisations have none."""
     warmup_epochs: float = Field(0.5, ge=0)
-    """Epochs of each phase over which the step size rises from near 0."""
+    """Epochs of each phase over which the learning rate rises from near 0."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Step size after the warm-up: falls to 0 along half a cosine (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
@@ -105,7 +105,7 @@ class Phase:
         return self.begin + self.settings.epochs - 1
 
     def learning_rate(self, step: int, steps_per_epoch: int) -> float:
-        """Return the step size of the head.
+        """Return the learning rate of the head.
 
         Args:
             step: 0 at the start of the phase.

@@ -1,4 +1,4 @@
-"""A picture of how a training run went: loss, accuracy and step size over its steps."""
+"""A picture of how a training run went: loss, accuracy and learning rate over its steps."""
 
 import math
 from collections.abc import Mapping, Sequence
