@@ -27,7 +27,7 @@ VALIDATION = "validation.safetensors"
 class Position:
     """Where training stands after an epoch.
 
-    Order, augmentation and dropout are functions of the seed and the epoch, and the learning rate is one of the step: no
+    Order, augmentation and dropout are functions of the seed and the epoch, the learning rate is one of the step: no
     state of a random generator, sampler or schedule is needed beside it to go on.
 
     Attributes:
