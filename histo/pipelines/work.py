@@ -194,6 +194,10 @@ class Summary:
     failure: Row | None = None
 
 
+_SHORT_OF_MEMORY = ("can't allocate memory", "std::bad_alloc", "CUDA out of memory")
+"""What torch and OpenVINO say where Python has a MemoryError."""
+
+
 def describe_failure(error: BaseException, where: str) -> Row:
     """Turn an exception into the ledger's error columns; one that was not foreseen keeps its traceback."""
     if isinstance(error, InputError):
@@ -202,7 +206,7 @@ def describe_failure(error: BaseException, where: str) -> Row:
     if isinstance(error, OSError):
         message = f"{where}: {error.strerror or error}; mend the storage, or make room on it, and run it again"
         return {"error_code": Cause.STORAGE.value, "error": one_line(message), "traceback": trace}
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _SHORT_OF_MEMORY):
         message = f"{where}: memory is short; use fewer --workers or a smaller --batch-size, and run it again"
         return {"error_code": Cause.OUT_OF_MEMORY.value, "error": one_line(message), "traceback": trace}
     message = f"{where}: {type(error).__name__}: {error}; please report this with the traceback"

@@ -5,10 +5,13 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import openvino as ov
 import pytest
+import torch
 from isolated import end, fail, fall_short, pid
 from label_loop import found, plan
 from slides.mutations import tissue
@@ -112,8 +115,14 @@ def test_a_plan_that_is_short_of_memory_is_made_alone(
     assert len(row["tile_index"]) > 0
 
 
-def test_memory_that_is_short_elsewhere_is_no_internal_error() -> None:
-    failure = describe_failure(MemoryError(), "s.svs")
+@pytest.mark.parametrize(
+    "ask", [lambda: bytearray(2**60), lambda: torch.empty(2**50), lambda: ov.Tensor(ov.Type.u8, ov.Shape([2**50]))]
+)
+def test_memory_that_is_short_is_no_internal_error_whoever_asks_for_it(ask: Callable[[], object]) -> None:
+    with pytest.raises((MemoryError, RuntimeError)) as caught:
+        ask()
+
+    failure = describe_failure(caught.value, "s.svs")
 
     assert failure["error_code"] == "out_of_memory"
     assert failure["error"].startswith("s.svs: memory is short; use fewer --workers")
