@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from histo.demo.textures import paint
-from histo.learn.augment import PRESETS, AugmentSpec, augment
+from histo.learn.augment import augment
+from histo.learn.augmentation import PRESETS, AugmentSpec
 
 WARM_UP = 3
 ROUNDS = 15

@@ -60,7 +60,12 @@ source_pkgs = histo
 data_file = {folder}/.coverage
 patch = fork, _exit
 disable_warnings = no-data-collected, module-not-imported, module-not-measured, trace-changed, already-imported
+[paths]
+histo =
+    histo/
+    */_ray_pkg_*/histo/
 [report]
+ignore_errors = True
 skip_covered = True
 show_missing = True
 """

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from histo.demo.bundle import random_bundle
-from histo.learn.backbones import DEFAULT_BACKBONE
+from histo.learn.network_spec import DEFAULT_BACKBONE
 from histo.learn.predict import TorchPredictor
 from histo.resample import Pixels
 

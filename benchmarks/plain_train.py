@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from histo.learn.backbones import DEFAULT_BACKBONE
 from histo.learn.bundle import Architecture
 from histo.learn.model import pretrained_network
+from histo.learn.network_spec import DEFAULT_BACKBONE
 
 BATCH = 32
 

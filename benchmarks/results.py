@@ -19,12 +19,12 @@ import torch
 from scipy.special import softmax
 
 from histo.cli import main as histo
-from histo.learn.backbones import DEFAULT_BACKBONE
 from histo.learn.baseline import Features, colour_features, fit_regression
 from histo.learn.bundle import Architecture, read_bundle
 from histo.learn.calibration import fit_temperature
 from histo.learn.evaluation import Predictions, measure
 from histo.learn.model import pretrained_network
+from histo.learn.network_spec import DEFAULT_BACKBONE
 from histo.learn.source import Source, read_sources
 from histo.resample import resize
 

@@ -17,11 +17,13 @@ import time
 import torch
 from torch.nn.functional import cross_entropy
 
-from histo.learn.augment import AugmentSpec, augment
-from histo.learn.backbones import DEFAULT_BACKBONE, dimensions_of
+from histo.learn.augment import augment
+from histo.learn.augmentation import AugmentSpec
+from histo.learn.backbones import dimensions_of
 from histo.learn.bundle import Architecture
 from histo.learn.layout import VolumeLayout
 from histo.learn.model import Network, pretrained_network, random_network
+from histo.learn.network_spec import DEFAULT_BACKBONE
 from histo.learn.optimizer import make_optimizer
 from histo.learn.phases import FitSpec, Phase
 

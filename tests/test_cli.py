@@ -132,6 +132,41 @@ def test_wrong_usage_is_one_line_and_exit_2_before_ray_starts(
     assert not (place / "out").exists()
 
 
+WRONG = [
+    f"{TRAIN} --classes A,B,A",
+    "train --data nowhere --out out",
+    "train --data strange --out out --split.val-fraction 2",
+    "train --data notes/a.txt --out out",
+    "crossval --data nowhere --out out",
+    "crossval --data tiles.npz --out out --folds 1",
+    "evaluate --model model --data nowhere --out out",
+    "evaluate --model model --data strange --out out",
+    "evaluate --model empty --data tiles.npz --out out",
+    "convert --model empty",
+    "convert --model model --data nowhere",
+    "label --slides nowhere --model model --out out",
+    "prepare tiles --data nowhere --out out",
+    "prepare volumes --studies nowhere --out out",
+]
+
+
+def test_it_is_said_before_torch_is_loaded_and_by_jobs_that_need_it_before_ray_is(place: Path) -> None:
+    script = (
+        "import sys; from histo.cli import main\n"
+        "for line in sys.stdin.read().splitlines():\n"
+        "    code = main(line.split())\n"
+        "    ray = line.split()[0] in ('train', 'crossval', 'evaluate', 'convert') and 'ray' in sys.modules\n"
+        "    print(code, 'torch' in sys.modules, ray)\n"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-c", script], input="\n".join(WRONG), cwd=place, capture_output=True, text=True, check=True
+    )
+
+    assert ended.stdout.splitlines() == ["2 False False"] * len(WRONG), ended.stderr
+    assert len(ended.stderr.splitlines()) == len(WRONG)
+
+
 @pytest.mark.parametrize("argv", [[], ["lable"], ["--verison"], ["prepare"], ["prepare", "tile"]])
 def test_an_unknown_job_shows_the_jobs_and_exits_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 2

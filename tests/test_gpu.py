@@ -12,8 +12,8 @@ from histo.cli import main
 from histo.demo.bundle import random_bundle
 from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import paint
-from histo.learn.backbones import DEFAULT_BACKBONE
 from histo.learn.conversion import convert
+from histo.learn.network_spec import DEFAULT_BACKBONE
 from histo.learn.predict import TorchPredictor
 from histo.learn.predictor import load_predictor
 

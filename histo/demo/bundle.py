@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from histo.learn.backbones import DEFAULT_BACKBONE, RANDOM_START, create_backbone
+from histo.learn.backbones import RANDOM_START, create_backbone
 from histo.learn.bundle import Architecture, Bundle, TileInput, VolumeInput
 from histo.learn.checkpoint import Position, extract_bundle, write_checkpoint
 from histo.learn.layout import VolumeLayout
 from histo.learn.model import Network, pretrained_network, random_network
+from histo.learn.network_spec import DEFAULT_BACKBONE
 
 CLASSES = ("MUS", "STR", "TUM")
 STUDY_CLASSES = ("mts", "norma")

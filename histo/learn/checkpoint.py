@@ -15,11 +15,13 @@ from safetensors.torch import save
 
 from histo.errors import UsageError
 from histo.learn.bundle import MODEL_JSON, WEIGHTS, Bundle, hash_file
+from histo.learn.epoch_index import STATE
+from histo.learn.history import History
+from histo.learn.loop import Epoch
 from histo.learn.model import Network
 from histo.regular_file import WEIGHTS_BYTES, open_regular
 from histo.store import TEMPORARY_SUFFIX, put_atomic, put_json, replace_folder
 
-STATE = "state.pt"
 VALIDATION = "validation.safetensors"
 
 
@@ -41,6 +43,28 @@ class Position:
     epoch: int
     step: int
     seed: int
+
+
+def write_epoch(
+    history: History, epoch: Epoch, network: Network, optimizer: torch.optim.Optimizer, bundle: Bundle, seed: int
+) -> None:
+    """Enter an epoch that has ended into a run's history, with its checkpoint.
+
+    Args:
+        history: Of the run.
+        epoch: What was measured in it.
+        network: As it is after it.
+        optimizer: Likewise.
+        bundle: Describes the network; temperature and metrics are filled in.
+        seed: Of the run.
+    """
+    metrics = {name: value for name, value in vars(epoch).items() if name not in ("steps", "val_logits_NK")}
+    described = bundle.model_copy(
+        update={"origin": bundle.origin | {"metrics": metrics}, "temperature": epoch.temperature}
+    )
+    position = Position(epoch.phase, epoch.epoch, epoch.steps[-1].step, seed)
+    with history.entering(metrics, [asdict(step) for step in epoch.steps]) as folder:
+        write_checkpoint(folder, network, described, optimizer, position, epoch.val_logits_NK)
 
 
 def write_checkpoint(

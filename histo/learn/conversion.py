@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -30,6 +28,7 @@ from histo.learn.model import Network, load_network
 from histo.learn.predict import TorchPredictor
 from histo.learn.predictor import batch_on_cpu
 from histo.learn.runtime import OpenVinoPredictor, has_bf16
+from histo.learn.subset import evenly
 from histo.learn.tracing import NotConvertibleError, plain_features, probes, save_graph, trace
 from histo.learn.trial import compiles
 from histo.resample import Pixels
@@ -188,18 +187,6 @@ def _compare_with_torch(folder: Path, bundle: Bundle, form: Path, tiles: Pixels 
             f"{folder}: OpenVINO gives other probabilities than torch (by {difference:.2g}; at most {MOST_DIFFERENCE})"
         )
     return difference
-
-
-def evenly(values: npt.NDArray[Any], most: int) -> npt.NDArray[Any]:
-    """Return at most so many of the values, evenly taken.
-
-    Examples:
-        >>> evenly(np.arange(10), 4)
-        array([0, 3, 6, 9])
-        >>> evenly(np.arange(3), 4)
-        array([0, 1, 2])
-    """
-    return values if len(values) <= most else values[np.linspace(0, len(values) - 1, most).round().astype(int)]
 
 
 def _agree(bundle: Bundle, form: Path, tiles: Pixels, threads: int) -> Agreement:

@@ -9,6 +9,9 @@ from histo import store
 from histo.errors import UsageError
 from histo.regular_file import read_regular
 
+STATE = "state.pt"
+"""In a checkpoint: what training goes on from, beside the weights."""
+
 
 class EpochIndex(BaseModel):
     """What `index.json` says.

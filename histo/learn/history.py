@@ -6,20 +6,14 @@ else was written of it.
 
 import math
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from histo import store
 from histo.errors import UsageError
-from histo.learn.bundle import Bundle
-from histo.learn.checkpoint import STATE, Position, write_checkpoint
-from histo.learn.epoch_index import EpochIndex, index_path, read_index, write_index
-from histo.learn.loop import Epoch
-from histo.learn.model import Network
+from histo.learn.epoch_index import STATE, EpochIndex, index_path, read_index, write_index
 from histo.learn.phases import EpochRule
 
 _TRAINED = ("train_loss", "train_accuracy", "learning_rate")
@@ -97,20 +91,19 @@ class History:
         store.put_json_lines(self.steps_path, [step for step in self.steps() if step["epoch"] <= index.last])
         self._prune(index.kept)
 
-    def record(
-        self, epoch: Epoch, network: Network, optimizer: torch.optim.Optimizer, bundle: Bundle, seed: int
-    ) -> None:
-        """Write an epoch that has ended, its checkpoint first and the index last."""
-        metrics = {name: value for name, value in vars(epoch).items() if name not in ("steps", "val_logits_NK")}
-        described = bundle.model_copy(
-            update={"origin": bundle.origin | {"metrics": metrics}, "temperature": epoch.temperature}
-        )
-        position = Position(epoch.phase, epoch.epoch, epoch.steps[-1].step, seed)
-        folder, kept = self.checkpoint(epoch.epoch), self._kept([*self.past(), metrics])
-        write_checkpoint(folder, network, described, optimizer, position, epoch.val_logits_NK)
-        store.append_json_lines(self.steps_path, [asdict(step) for step in epoch.steps])
+    @contextmanager
+    def entering(self, metrics: dict[str, Any], steps: Iterable[dict[str, Any]]) -> Iterator[Path]:
+        """Enter an epoch that has ended, once the block has written its checkpoint to the folder that it is given.
+
+        Args:
+            metrics: Its line of `metrics.jsonl`.
+            steps: Its lines of `steps.jsonl`.
+        """
+        epoch, kept = metrics["epoch"], self._kept([*self.past(), metrics])
+        yield self.checkpoint(epoch)
+        store.append_json_lines(self.steps_path, steps)
         store.append_json_lines(self.metrics_path, [metrics])
-        write_index(self._run, EpochIndex(last=epoch.epoch, kept=kept))
+        write_index(self._run, EpochIndex(last=epoch, kept=kept))
         self._prune(kept)
 
     def _kept(self, lines: list[dict[str, Any]]) -> list[int]:

@@ -17,7 +17,8 @@ from torch.nn.utils import clip_grad_norm_
 
 from histo.learn.calibration import fit_temperature
 from histo.learn.collective import gather_rows, sum_gradients, sum_over_workers
-from histo.learn.model import Network, Precision
+from histo.learn.model import Network
+from histo.learn.network_spec import Precision
 from histo.learn.optimizer import set_learning_rate
 from histo.learn.phases import Phase
 from histo.learn.stream import Batch, Stream, own_rows

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -16,7 +15,6 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
     roc_auc_score,
 )
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -78,6 +76,9 @@ def calibration_error(truth_N: Labels, probabilities_NK: Probabilities) -> float
 
     The source is Guo et al. 2017 (arXiv 1706.04599); Naeini et al. 2015 (doi 10.1609/aaai.v29i1.9602).
     """
+    import torch  # noqa: PLC0415 -- what reads scores does without it
+    from torchmetrics.functional.classification import multiclass_calibration_error  # noqa: PLC0415 -- likewise
+
     below_1 = np.minimum(probabilities_NK.astype(np.float32), _JUST_BELOW_1)  # torchmetrics gives 1.0 a bin of its own
     error = multiclass_calibration_error(
         torch.from_numpy(below_1),

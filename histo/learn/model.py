@@ -5,7 +5,6 @@ Axes: B batch, C channels or features, S series, D slice, H height, W width, K c
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors.torch import load_file
@@ -23,9 +22,8 @@ from histo.learn.backbones import (
 from histo.learn.bundle import MODEL_JSON, WEIGHTS, Architecture, Bundle, check_layout
 from histo.learn.collective import rank, sum_over_workers, world_size
 from histo.learn.layout import TILES, Layout, planes_shape
+from histo.learn.network_spec import Precision
 from histo.learn.weights import Normalisation, first_line
-
-Precision = Literal["float32", "bf16", "float64"]
 
 
 class Network(nn.Module):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from histo.learn.model import Precision
+from histo.learn.network_spec import Precision
 from histo.spec import Spec
 
 EpochRule = Literal["best", "last"]

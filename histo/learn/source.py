@@ -307,3 +307,17 @@ def source_names(paths: Sequence[Path], flag: str) -> list[str]:
 
 def _listed(paths: Sequence[Path]) -> str:
     return ", ".join(str(path) for path in paths)
+
+
+def class_numbers(source: Source, classes: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return the labels of a source as indices into a bundle's classes.
+
+    Raises:
+        UsageError: If a case is of another class.
+    """
+    strangers = sorted({source.classes[case.label] for case in source.cases} - set(classes))
+    if strangers:
+        raise UsageError(
+            f"{', '.join(source.names)}: class {strangers[0]} is not one of the bundle's classes: {', '.join(classes)}"
+        )
+    return np.array([classes.index(source.classes[case.label]) for case in source.cases], np.int64)

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from histo.learn.augment import AugmentSpec, augment
+from histo.learn.augment import augment
+from histo.learn.augmentation import AugmentSpec
 from histo.learn.collective import gather_rows, rank, world_size
 from histo.learn.layout import planes_shape
-from histo.learn.model import Network, Precision
+from histo.learn.model import Network
+from histo.learn.network_spec import Precision
 from histo.learn.order import Order, Sample
 from histo.learn.source import Source
 

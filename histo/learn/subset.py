@@ -9,9 +9,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from fractions import Fraction
 from math import floor
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import AfterValidator, BeforeValidator
 
 from histo.errors import UsageError
@@ -105,3 +106,15 @@ def _count(subset: str, available: int, classes: int) -> int:
             "all, and for one of each class or more"
         )
     return int(subset)
+
+
+def evenly(values: npt.NDArray[Any], most: int) -> npt.NDArray[Any]:
+    """Return at most so many of the values, evenly taken.
+
+    Examples:
+        >>> evenly(np.arange(10), 4)
+        array([0, 3, 6, 9])
+        >>> evenly(np.arange(3), 4)
+        array([0, 1, 2])
+    """
+    return values if len(values) <= most else values[np.linspace(0, len(values) - 1, most).round().astype(int)]

@@ -5,9 +5,8 @@ from typing import Any
 from histo.learn.baseline import COLOURS, Features, colour_features, fit_regression
 from histo.learn.bundle import Bundle
 from histo.learn.metrics import score
-from histo.learn.source import Source
+from histo.learn.source import Source, class_numbers
 from histo.pipelines.past_run import PastRun
-from histo.pipelines.predict_cases import class_numbers
 
 
 def score_colours(run: PastRun, source: Source, bundle: Bundle) -> dict[str, Any]:
@@ -25,7 +24,7 @@ def score_colours(run: PastRun, source: Source, bundle: Bundle) -> dict[str, Any
         UsageError: If the run's images are gone, or others.
     """
     parts = [run.part("train")[0], run.part("val")[0], source]
-    labels = [class_numbers(part, bundle) for part in parts]
+    labels = [class_numbers(part, bundle.classes) for part in parts]
     features = [_features(part) for part in parts]
     scores = {}
     for name in COLOURS:

@@ -9,11 +9,9 @@ from pydantic import Field
 
 from histo.errors import ImageError, UsageError
 from histo.learn.bundle import find_bundle, read_bundle
-from histo.learn.conversion import convert as convert_bundle
-from histo.learn.conversion import evenly
 from histo.learn.converted import FOLDER
-from histo.learn.runtime import has_bf16
 from histo.learn.source import Source, read_sources
+from histo.learn.subset import evenly
 from histo.pipelines.past_run import find_run
 from histo.pipelines.say import say
 from histo.resample import Pixels
@@ -48,6 +46,9 @@ def convert(spec: ConvertSpec) -> int:
     size_px = read_bundle(model).input.size_px
     source = _source(spec, model)
     tiles = None if source is None else load_evenly(source, size_px, spec.tiles)
+    from histo.learn.conversion import convert as convert_bundle  # noqa: PLC0415 -- it loads torch and OpenVINO
+    from histo.learn.runtime import has_bf16  # noqa: PLC0415 -- likewise
+
     if tiles is None:
         say(f"no images to measure bf16 on: give --data, or the training run of {model}")
     elif not has_bf16():

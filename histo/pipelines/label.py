@@ -12,7 +12,7 @@ from histo.errors import UsageError
 from histo.folders import UNREADABLE_FOLDER, beside
 from histo.learn.bundle import Bundle, TileInput, bundle_hash, find_bundle, read_bundle
 from histo.pipelines import parts
-from histo.pipelines.cluster import check_shared, describe, place, session
+from histo.pipelines.cluster import check_shared, describe, session
 from histo.pipelines.continued import show_failures, storage_errors, traces_removed
 from histo.pipelines.label_model import agreement, converted_form
 from histo.pipelines.label_run import label_slides
@@ -20,6 +20,7 @@ from histo.pipelines.label_spec import LabelSpec
 from histo.pipelines.label_studies import label_studies
 from histo.pipelines.ledger import FILE, Ledger, read_ledger
 from histo.pipelines.lock import sole_run
+from histo.pipelines.placement import place
 from histo.pipelines.record import RunRecord, check_job, claim_output, is_begun, past_record, versions
 from histo.pipelines.resume import Todo, find_work, is_transient
 from histo.pipelines.say import say

@@ -12,9 +12,9 @@ import numpy as np
 
 from histo.errors import Cause, HistoError
 from histo.pipelines import parts
-from histo.pipelines.cluster import Placement
 from histo.pipelines.continued import break_offs
 from histo.pipelines.ledger import Ledger
+from histo.pipelines.placement import Placement
 from histo.pipelines.plans import Plans
 from histo.pipelines.pool import DESERTED, Pool
 from histo.pipelines.progress import Progress

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from histo.learn.converted import InferencePrecision
-from histo.pipelines.cluster import Device
+from histo.pipelines.placement import Device
 from histo.slides.plan import TilingSpec, TissueSpec
 from histo.slides.slide import ReaderChoice
 from histo.spec import AbsolutePath, Spec

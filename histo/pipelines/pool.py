@@ -11,7 +11,7 @@ import ray
 import ray.exceptions
 
 from histo.errors import HistoError
-from histo.pipelines.cluster import Placement
+from histo.pipelines.placement import Placement
 
 PLAN_CPUS = 0.1
 """CPUs of a planning task. Workers leave as much free, or a full pool would keep planning waiting for ever."""

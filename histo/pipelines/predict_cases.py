@@ -3,16 +3,16 @@
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import ray
 import ray.exceptions
 
-from histo.errors import HistoError, UsageError
-from histo.learn.bundle import Bundle, check_layout, read_bundle
+from histo.errors import HistoError
+from histo.learn.bundle import check_layout, read_bundle
 from histo.learn.converted import InferencePrecision
 from histo.learn.evaluation import Predictions
-from histo.learn.source import Source
-from histo.pipelines.cluster import Placement, root_cause
+from histo.learn.source import Source, class_numbers
+from histo.pipelines.cluster import root_cause
+from histo.pipelines.placement import Placement
 from histo.pipelines.predict_share import predict_share
 
 
@@ -33,7 +33,7 @@ def predict_cases(
         HistoError: If a task fails.
     """
     bundle = read_bundle(model)
-    truth_N = class_numbers(source, bundle)
+    truth_N = class_numbers(source, bundle.classes)
     check_layout(bundle, source.images.layout, f"--model {model}")
     task = ray.remote(num_cpus=placement.cpus, num_gpus=placement.gpus, max_retries=1)(predict_share)
     shares = [share for share in np.array_split(np.arange(len(truth_N)), placement.workers) if len(share)]
@@ -49,18 +49,3 @@ def predict_cases(
         probabilities_NK=np.concatenate(parts),
         temperatures_N=np.full(len(truth_N), bundle.temperature),
     )
-
-
-def class_numbers(source: Source, bundle: Bundle) -> npt.NDArray[np.int64]:
-    """Return the labels of a source as indices into the bundle's classes.
-
-    Raises:
-        UsageError: If a case is of another class.
-    """
-    strangers = sorted({source.classes[case.label] for case in source.cases} - set(bundle.classes))
-    if strangers:
-        raise UsageError(
-            f"{', '.join(source.names)}: class {strangers[0]} is not one of the bundle's classes: "
-            f"{', '.join(bundle.classes)}"
-        )
-    return np.array([bundle.classes.index(source.classes[case.label]) for case in source.cases], np.int64)

@@ -13,7 +13,7 @@ from histo.learn.bundle import read_bundle
 from histo.learn.converted import InferencePrecision
 from histo.learn.predictor import batch_on_cpu, load_predictor
 from histo.learn.source import Source
-from histo.pipelines.cluster import Placement
+from histo.pipelines.placement import Placement
 from histo.resample import Pixels
 
 

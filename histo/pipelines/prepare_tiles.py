@@ -13,7 +13,8 @@ from histo.learn.images import Content
 from histo.learn.source import Source, read_sources
 from histo.learn.survey import Survey, check_broken, examine, make_survey
 from histo.learn.tile_table import TableFooter, write_part
-from histo.pipelines.cluster import check_shared, describe, place, root_cause, session
+from histo.pipelines.cluster import check_shared, describe, root_cause, session
+from histo.pipelines.placement import place
 from histo.pipelines.record import RunRecord, claim_output
 from histo.pipelines.say import say
 from histo.spec import AbsolutePath, AbsolutePaths, Spec

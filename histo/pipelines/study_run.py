@@ -7,7 +7,7 @@ from pathlib import Path
 
 from histo.errors import Cause, HistoError, UsageError
 from histo.folders import UNREADABLE_FOLDER, beside
-from histo.pipelines.cluster import Device, Placement, check_shared, place, session
+from histo.pipelines.cluster import check_shared, session
 from histo.pipelines.continued import (
     break_offs,
     remove_traces,
@@ -16,6 +16,7 @@ from histo.pipelines.continued import (
     traces_removed,
 )
 from histo.pipelines.lock import sole_run
+from histo.pipelines.placement import Device, Placement, place
 from histo.pipelines.pool import DESERTED, Pool
 from histo.pipelines.progress import StudyProgress
 from histo.pipelines.record import RunRecord, check_job, claim_output

@@ -6,14 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from histo.errors import HistoError, UsageError
-from histo.learn.augment import check_augmentation
 from histo.learn.bundle import find_bundle, read_bundle
-from histo.learn.checkpoint import read_state
 from histo.learn.history import History
-from histo.learn.layout import Layout
-from histo.learn.model import Network, check_size
-from histo.learn.optimizer import make_optimizer
-from histo.learn.phases import Phase
 from histo.pipelines.past_run import find_run
 from histo.pipelines.record import check_job, read_record
 from histo.pipelines.train_spec import FREE_TO_CHANGE, TrainingSpec
@@ -40,18 +34,6 @@ def earlier_record(spec: TrainingSpec, command: str, *, has_begun: bool) -> dict
     if changed:
         raise UsageError(f"--resume: {'; '.join(changed)}; resume with the same settings, or give another --out")
     return earlier
-
-
-def check_history(out: Path, history: History) -> None:
-    """Make sure that the epochs of a run, if it has any, can be continued.
-
-    Raises:
-        HistoError: If the loss was not finite, or the last checkpoint is damaged.
-    """
-    if history.last:
-        check_finite(out, history)
-        read_bundle(history.checkpoint(history.last), "--resume")
-        read_state(history.checkpoint(history.last))
 
 
 def check_place(spec: TrainingSpec, inputs: Sequence[Path]) -> None:
@@ -102,18 +84,6 @@ def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str) -> li
             flag = f"{prefix}{name}".replace("_", "-")
             found.append(f"--{flag} is {value}, and was {before.get(name)} when the run began")
     return found
-
-
-def check_network(spec: TrainingSpec, network: Network, layout: Layout) -> None:
-    """Make sure that the network can see the images, and augmentation change them, and that every phase can be trained.
-
-    Raises:
-        UsageError: If not.
-    """
-    check_size(network, spec.network.backbone, layout, spec.size_px)
-    check_augmentation(spec.augment, layout)
-    if spec.fit.tune.epochs:
-        make_optimizer(network, Phase("tune", spec.fit))
 
 
 def check_finite(out: Path, history: History) -> None:

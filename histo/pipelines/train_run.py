@@ -22,10 +22,11 @@ from histo.learn.history import History
 from histo.learn.layout import batch_axes
 from histo.learn.tracing import NotConvertibleError
 from histo.pipelines.cases import write_cases
-from histo.pipelines.cluster import Placement, describe, root_cause
+from histo.pipelines.cluster import describe, root_cause
 from histo.pipelines.continued import storage_errors
 from histo.pipelines.convert import cpu_count, load_evenly
 from histo.pipelines.past_run import PastRun
+from histo.pipelines.placement import Placement
 from histo.pipelines.predict_cases import predict_cases
 from histo.pipelines.record import RunRecord
 from histo.pipelines.say import say

@@ -6,27 +6,13 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from histo.learn.augment import AugmentSpec
-from histo.learn.backbones import DEFAULT_BACKBONE, Initial
+from histo.learn.augmentation import AugmentSpec
+from histo.learn.network_spec import NetworkSpec
 from histo.learn.phases import FitSpec
 from histo.learn.split import SplitSpec
 from histo.learn.subset import Subset
-from histo.pipelines.cluster import Device
+from histo.pipelines.placement import Device
 from histo.spec import AbsolutePath, AbsolutePaths, Spec
-
-
-class NetworkSpec(Spec):
-    """Which network is fine-tuned."""
-
-    backbone: str = DEFAULT_BACKBONE
-    """timm's name of an ImageNet-pretrained backbone; for volumes also r3d_18, r2plus1d_18 (weights from Kinetics),
-    resnet3d_18, lenet_3d and alexnet_2d (from nothing)."""
-    weights: AbsolutePath | None = None
-    """File (safetensors, or torch's) with the backbone's weights; default: the installed package, or a hub's cache."""
-    initial: Initial = "pretrained"
-    """Weights that the backbone starts with; `random` is for networks without batch normalisation, which learn all."""
-    dropout: float = Field(0.2, ge=0, lt=1)
-    """Share of features that is dropped before the last layer in training (0 to 1)."""
 
 
 def _as_list(value: object) -> object:

@@ -7,17 +7,15 @@ import ray.train.torch
 import torch
 from safetensors.torch import load_file
 
-from histo.learn.augment import AugmentSpec
-from histo.learn.backbones import dimensions_of
-from histo.learn.bundle import WEIGHTS, Architecture, Bundle, find_bundle, read_bundle
-from histo.learn.checkpoint import read_state
+from histo.learn.augmentation import AugmentSpec
+from histo.learn.bundle import WEIGHTS, Bundle
+from histo.learn.checkpoint import read_state, write_epoch
 from histo.learn.collective import from_first_worker, rank
 from histo.learn.frozen import FrozenBackbone
 from histo.learn.history import History
-from histo.learn.layout import Layout
 from histo.learn.listing import Split
 from histo.learn.loop import fit
-from histo.learn.model import Network, pretrained_network, random_network, trained_network
+from histo.learn.model import Network
 from histo.learn.optimizer import make_optimizer
 from histo.learn.order import Order, class_weights
 from histo.learn.phases import Phase, is_stalled, phases_left
@@ -28,39 +26,11 @@ from histo.pipelines.cases import read_splits
 from histo.pipelines.say import say
 from histo.pipelines.train_data import read_training_source
 from histo.pipelines.train_progress import TickFile
-from histo.pipelines.train_spec import TrainingSpec, TrainSpec
+from histo.pipelines.train_spec import TrainSpec
+from histo.pipelines.train_start import initial_network
 
 LEAST_IMAGES = 500
 """Images that the frozen backbone must see to be worth its conversion, which takes as long as a hundred."""
-
-
-def describe_network(spec: TrainingSpec, layout: Layout) -> Architecture:
-    """Describe the network that a run asks for."""
-    name = spec.network.backbone
-    channels = layout.channels(dimensions_of(name)) or 1  # where it sees none of these arrays, who builds it says so
-    return Architecture(backbone=name, dropout=spec.network.dropout, input_channels=channels)
-
-
-def initial_network(spec: TrainingSpec, classes: tuple[str, ...], layout: Layout) -> Network:
-    """Build the network that training starts with: a pretrained backbone, or another run's, and a head from the seed.
-
-    Args:
-        spec: The settings.
-        classes: That are to be learned.
-        layout: What it is to see.
-
-    Raises:
-        UsageError: If its weights cannot be had, or are those of another network.
-    """
-    torch.manual_seed(spec.seed)
-    architecture = describe_network(spec, layout)
-    if spec.network.initial == "random":
-        return random_network(architecture, len(classes), layout)
-    if spec.start_from is None:
-        return pretrained_network(architecture, len(classes), spec.network.weights, layout)
-    folder = find_bundle(spec.start_from, spec.epoch, "--start-from")
-    bundle = read_bundle(folder, "--start-from")
-    return trained_network(folder, bundle, classes, architecture, layout)
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -94,7 +64,7 @@ def train_worker(config: dict[str, Any]) -> None:
         for epoch in progress.epochs(events, phase):
             past.append({"phase": phase.name, "val_loss": epoch.val_loss})
             if rank() == 0:
-                history.record(epoch, network, optimizer, bundle, spec.seed)
+                write_epoch(history, epoch, network, optimizer, bundle, spec.seed)
             if not epoch.finite:
                 return
             own = [line["val_loss"] for line in past if line["phase"] == phase.name]

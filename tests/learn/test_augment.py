@@ -10,7 +10,8 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
 from histo.errors import UsageError
-from histo.learn.augment import CHROMA, LUMA, PRESETS, STAINS, AugmentSpec, Settings, augment
+from histo.learn.augment import CHROMA, LUMA, STAINS, augment
+from histo.learn.augmentation import PRESETS, AugmentSpec, Settings
 from histo.spec import Spec, read_spec
 
 MANY = 200

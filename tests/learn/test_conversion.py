@@ -17,12 +17,13 @@ from histo.demo.bundle import random_bundle
 from histo.errors import UsageError
 from histo.learn import conversion
 from histo.learn.bundle import MODEL_JSON, WEIGHTS, hash_file
-from histo.learn.conversion import convert, ensure_converted, evenly
+from histo.learn.conversion import convert, ensure_converted
 from histo.learn.converted import CONSTANTS, FOLDER, GRAPH, RECORD, Agreement, read_conversion, require_precision
 from histo.learn.layout import TILES
 from histo.learn.predict import TorchPredictor
 from histo.learn.predictor import load_predictor
 from histo.learn.runtime import has_bf16
+from histo.learn.subset import evenly
 from histo.learn.tracing import NotConvertibleError, probes
 from histo.resample import Pixels
 

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from histo.learn.backbones import DEFAULT_BACKBONE, Normalisation
+from histo.learn.backbones import Normalisation
 from histo.learn.bundle import Architecture
 from histo.learn.frozen import FrozenBackbone
 from histo.learn.layout import TILES
 from histo.learn.model import Network, pretrained_network
+from histo.learn.network_spec import DEFAULT_BACKBONE
 from histo.learn.tracing import NotConvertibleError
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ from histo import store
 from histo.errors import UsageError
 from histo.learn.backbones import Normalisation
 from histo.learn.bundle import Architecture, Bundle, TileInput, find_bundle, read_bundle
-from histo.learn.checkpoint import read_state, read_validation
+from histo.learn.checkpoint import read_state, read_validation, write_epoch
 from histo.learn.epoch_index import EpochIndex, write_index
 from histo.learn.history import History
 from histo.learn.loop import Epoch, Step
@@ -43,7 +43,7 @@ def record(history: History, *losses: float) -> None:
         number = history.last + 1
         steps = tuple(Step(number, 2 * number - 1 + i, loss, 0.5, 0.1) for i in range(2))
         epoch = Epoch(number, "head", 1.0, 0.5, loss, 0.5, 0.1, 10.0, 1.0, 1.5, steps, np.full((3, 2), loss))
-        history.record(epoch, network, torch.optim.AdamW(network.parameters()), BUNDLE, seed=7)
+        write_epoch(history, epoch, network, torch.optim.AdamW(network.parameters()), BUNDLE, seed=7)
 
 
 def kept(run: Path) -> list[int]:

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import nn
 from worker_processes import call_in_processes
 
-from histo.learn.augment import AugmentSpec
+from histo.learn.augmentation import AugmentSpec
 from histo.learn.backbones import Normalisation
 from histo.learn.calibration import fit_temperature
 from histo.learn.loop import Epoch, Tick, fit, validate

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from histo.learn.augment import AugmentSpec, augment
+from histo.learn.augment import augment
+from histo.learn.augmentation import AugmentSpec
 from histo.learn.backbones import Normalisation
 from histo.learn.layout import TILES
 from histo.learn.model import Network

@@ -6,7 +6,7 @@ import torch
 from volume_files import PREPARATION, noise, write, write_classes
 
 from histo.errors import ImageError, UsageError
-from histo.learn.augment import AugmentSpec
+from histo.learn.augmentation import AugmentSpec
 from histo.learn.layout import TILES, VolumeLayout
 from histo.learn.order import Order
 from histo.learn.source import read_sources

@@ -9,12 +9,14 @@ from torch import nn
 
 from histo.demo.bundle import random_volume_bundle
 from histo.errors import UsageError
-from histo.learn.augment import AugmentSpec, augment, check_augmentation
-from histo.learn.backbones import DEFAULT_BACKBONE, create_backbone, load_pretrained
+from histo.learn.augment import augment
+from histo.learn.augmentation import AugmentSpec, check_augmentation
+from histo.learn.backbones import create_backbone, load_pretrained
 from histo.learn.bundle import Architecture, check_layout, read_bundle
 from histo.learn.conversion import convert
 from histo.learn.layout import TILES, VolumeLayout
 from histo.learn.model import Network, check_size, load_network, pretrained_network, random_network
+from histo.learn.network_spec import DEFAULT_BACKBONE
 from histo.learn.optimizer import layers_of
 from histo.learn.predict import TorchPredictor
 from histo.learn.predictor import batch_on_cpu, load_predictor

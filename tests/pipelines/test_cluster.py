@@ -4,7 +4,8 @@ import pytest
 import ray
 
 from histo.errors import UsageError
-from histo.pipelines.cluster import Placement, Resources, check_shared, place, session
+from histo.pipelines.cluster import check_shared, session
+from histo.pipelines.placement import Placement, Resources, place
 from histo.pipelines.pool import worker_resources
 
 LAPTOP = Resources(cpus=8, gpus=0, cpus_per_worker=None)

@@ -19,7 +19,7 @@ from plain_loop import rows_of
 from histo.cli import main
 from histo.errors import HistoError
 from histo.learn.predict import TorchPredictor
-from histo.pipelines.crossval import _read_scored
+from histo.pipelines.crossval_job import _read_scored
 from histo.resample import resize
 
 pytestmark = pytest.mark.slow

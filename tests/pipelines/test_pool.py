@@ -12,7 +12,8 @@ from label_loop import found, tasks
 from label_process import write_slide
 
 from histo.errors import HistoError
-from histo.pipelines.cluster import Placement, session
+from histo.pipelines.cluster import session
+from histo.pipelines.placement import Placement
 from histo.pipelines.pool import Pool
 from histo.pipelines.region import RegionLabeler
 from histo.pipelines.work import LabelJob, RegionTask, Summary

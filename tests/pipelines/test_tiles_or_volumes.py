@@ -10,7 +10,8 @@ from volume_files import PREPARATION, write, write_classes
 from histo.cli import main
 from histo.demo.bundle import random_volume_bundle
 from histo.errors import StudyError
-from histo.learn.augment import AugmentSpec, augment, check_augmentation
+from histo.learn.augment import augment
+from histo.learn.augmentation import AugmentSpec, check_augmentation
 from histo.learn.layout import TILES, VolumeLayout
 from histo.volumes.preparation import PreparationSpec, prepare
 

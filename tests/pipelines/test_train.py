@@ -29,7 +29,7 @@ from histo.learn.layout import TILES
 from histo.learn.phases import is_stalled
 from histo.learn.predict import TorchPredictor
 from histo.pipelines.train_spec import TrainSpec
-from histo.pipelines.train_worker import initial_network
+from histo.pipelines.train_start import initial_network
 from histo.resample import resize
 from histo.spec import read_spec
 
@@ -418,7 +418,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice(
 def test_a_failure_in_a_worker_is_one_line_and_exit_1(
     tiles: Path, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("histo.learn.history.write_checkpoint", Mock(side_effect=OSError("no room for a checkpoint")))
+    monkeypatch.setattr("histo.learn.checkpoint.write_checkpoint", Mock(side_effect=OSError("no room for a checkpoint")))
     run = tmp_path / "run"
 
     code = train(tiles, run, *SHORT, *tiny, "--max-failures", "0")

@@ -10,8 +10,8 @@ from PIL import Image
 from histo.errors import UsageError
 from histo.learn.history import History
 from histo.pipelines.cases import check_unchanged, read_splits, write_cases
-from histo.pipelines.train import summary
 from histo.pipelines.train_data import TrainingData, gather, read_training_source
+from histo.pipelines.train_job import summary
 from histo.pipelines.train_spec import TrainSpec
 from histo.spec import read_spec
 

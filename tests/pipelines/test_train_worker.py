@@ -17,11 +17,11 @@ from histo.learn.predict import TorchPredictor
 from histo.pipelines import train_run as job
 from histo.pipelines import train_worker as train_worker_module
 from histo.pipelines.cases import read_splits, write_cases
-from histo.pipelines.cluster import Placement
-from histo.pipelines.train import describe_bundle
+from histo.pipelines.placement import Placement
 from histo.pipelines.train_data import TrainingData, gather, gather_folds, read_training_source
 from histo.pipelines.train_spec import CrossvalSpec, TrainSpec
-from histo.pipelines.train_worker import initial_network, train_worker
+from histo.pipelines.train_start import describe_bundle, initial_network
+from histo.pipelines.train_worker import train_worker
 from histo.spec import read_spec
 
 MEASURED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
