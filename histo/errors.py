@@ -39,6 +39,7 @@ class Cause(StrEnum):
     GANTRY_TILT = "gantry_tilt"
     MIXED_SIZES = "mixed_sizes"
     MIXED_SLICES = "mixed_slices"
+    MIXED_IDENTITY = "mixed_identity"
     NO_ORIENTATION = "no_orientation"
     BAD_GEOMETRY = "bad_geometry"
     NOT_FINITE = "not_finite"

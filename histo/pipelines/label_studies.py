@@ -113,7 +113,7 @@ def label_studies(spec: LabelSpec, bundle: Bundle) -> int:
     job = _job(spec, bundle)
     layout = labelled_layout(job, agreement(spec.model, spec.precision))
     check_apart(spec.out, spec.studies)
-    found = find_studies(spec.studies, spec.study_is, flag="--studies")
+    found = find_studies(spec.studies, spec.study_is, flag="--studies", series=job.preparation.series)
     with claimed(spec.out, COMMAND):
         fresh = spec.overwrite and not is_begun(spec.out, spec)
         if not fresh:

@@ -2,12 +2,13 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from histo.errors import Cause, StudyError
 from histo.volumes.intensity import check_values
 from histo.volumes.pixels import read_pixels
 from histo.volumes.planes import Plane, PlanesOfFile, read_planes
@@ -36,7 +37,7 @@ def list_dicom(study_id: str, files: Sequence[Path], spacing_tolerance: float) -
     """Read the headers of DICOM files, and sort them into series.
 
     Raises:
-        StudyError: `unreadable` or `no_access`.
+        StudyError: `unreadable`, `no_access` or `mixed_identity`.
     """
     by_series: dict[str, list[PlanesOfFile]] = {}
     left_out: Counter[str] = Counter()
@@ -47,11 +48,32 @@ def list_dicom(study_id: str, files: Sequence[Path], spacing_tolerance: float) -
                 left_out[header] += 1
             else:
                 by_series.setdefault(header.series, []).append(header)
+    _check_identity(study_id, by_series)
     studies = {header.study_uid for headers in by_series.values() for header in headers}
     if len(studies) > 1:
         notes.append(f"files of {len(studies)} examinations (StudyInstanceUID)")
     series = [_found(headers, spacing_tolerance) for headers in by_series.values()]
     return DicomListing(series, left_out, notes)
+
+
+def _check_identity(study_id: str, by_series: Mapping[str, Sequence[PlanesOfFile]]) -> None:
+    """Refuse files of two patients, and a series of two examinations: nobody can tell whose it is."""
+    everything = [header for headers in by_series.values() for header in headers]
+    _check_one(study_id, {header.patient: header for header in everything}, "patient", "PatientID")
+    for headers in by_series.values():
+        where = f"{study_id}: series {headers[0].name}"
+        _check_one(where, {header.study_uid: header for header in headers}, "examination", "StudyInstanceUID")
+
+
+def _check_one(where: str, by_name: Mapping[str, PlanesOfFile], what: str, element: str) -> None:
+    named = sorted((name, header.planes[0].file) for name, header in by_name.items() if name)
+    if len(named) > 1:
+        (one, file), (other, another) = named[:2]
+        raise StudyError(
+            Cause.MIXED_IDENTITY,
+            f"{where}: {file} is of {what} {one!r}, {another} of {other!r} ({element}); divide the files, or correct"
+            " their headers",
+        )
 
 
 def _found(headers: Sequence[PlanesOfFile], spacing_tolerance: float) -> FoundSeries:

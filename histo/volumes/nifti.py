@@ -39,12 +39,13 @@ _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _BLOCK = 2**20
 
 
-def list_nifti(study_id: str, file: Path, allow_no_orientation: bool) -> list[FoundSeries]:
+def list_nifti(study_id: str, file: Path, allow_no_orientation: bool, folder: str = "") -> list[FoundSeries]:
     """Read a file's header.
 
     Args:
         study_id: What messages call the study.
         file: Of NIfTI-1 or NIfTI-2, gzipped or not.
+        folder: What tells its folder from those of the study's other files, with `/`; empty where they have one.
         allow_no_orientation: Whether to take the axes of a file without orientation for left to right, posterior to
             anterior, inferior to superior.
 
@@ -54,8 +55,8 @@ def list_nifti(study_id: str, file: Path, allow_no_orientation: bool) -> list[Fo
     header = _read_header(study_id, file)
     shape = _shape(study_id, file, header)
     _refuse_prepared(study_id, file, header)
-    count = shape[3] if len(shape) == 4 else 1
-    names = [f"{stem(file.name)}#{index}" for index in range(count)] if len(shape) == 4 else [stem(file.name)]
+    name = f"{folder}/{stem(file.name)}" if folder else stem(file.name)
+    names = [f"{name}#{index}" for index in range(shape[3])] if len(shape) == 4 else [name]
     read = partial(_read, study_id, file, allow_no_orientation)
     return [FoundSeries(name, "nifti", str(file), partial(read, index)) for index, name in enumerate(names)]
 

@@ -36,7 +36,8 @@ class FoundSeries:
     """What a header says of a series, and how to read it.
 
     Attributes:
-        name: The file's name without extension, or the DICOM series' description.
+        name: The file's name without extension, behind its folders where a study's files have several (`T1/x`), or the
+            DICOM series' description.
         format: What its files are.
         mark: What tells it from others of the same name: its number, else its UID; empty where nothing does.
         read: Loads it, given what messages call it; raises StudyError.
@@ -65,7 +66,7 @@ def choose_series(
     Args:
         study_id: What messages call the study.
         found: All series of it, by name.
-        wanted: Names, or globs, case-insensitive; a whole name wins over a glob.
+        wanted: Names, or globs, case-insensitive; a whole name wins over one of a folder, and that over a glob.
         count: How many series a study has, where `wanted` is empty: then all are taken in the order of their names.
 
     Raises:
@@ -94,6 +95,7 @@ def choose_series(
 def _match(study_id: str, found: Sequence[FoundSeries], pattern: str) -> FoundSeries:
     folded = pattern.casefold()
     matches = [series for series in found if series.name.casefold() == folded]
+    matches = matches or [series for series in found if folded in series.name.casefold().split("/")]
     matches = matches or [series for series in found if fnmatchcase(series.name.casefold(), folded)]
     if len(matches) == 1:
         return matches[0]

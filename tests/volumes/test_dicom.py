@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import gdcm
@@ -7,6 +8,7 @@ import pytest
 from pydicom.uid import JPEG2000Lossless, RLELossless
 from volumes import fake_dicom as fake
 
+from histo.errors import Cause, StudyError
 from histo.volumes.dicom import DicomListing, list_dicom
 from histo.volumes.geometry import Oriented, orient
 from histo.volumes.series import Series
@@ -175,11 +177,44 @@ def test_what_is_no_slice_is_left_out_and_counted(tmp_path: Path) -> None:
     )
 
 
-def test_files_of_two_examinations_are_noted(tmp_path: Path) -> None:
-    slices = fake.planes()
-    slices[3].StudyInstanceUID = "1.2.2"
+def test_series_of_two_examinations_are_noted(tmp_path: Path) -> None:
+    slices = fake.planes() + fake.planes()
+    for one in slices[5:]:
+        one.StudyInstanceUID, one.SeriesInstanceUID = "1.2.2", "1.2.2.1"
 
-    assert listing(fake.save(tmp_path, slices)).notes == ["files of 2 examinations (StudyInstanceUID)"]
+    files = fake.save(tmp_path, slices, [f"{index}.dcm" for index in range(10)])
+
+    assert listing(files).notes == ["files of 2 examinations (StudyInstanceUID)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("StudyInstanceUID", "1.2.2", "is of examination '1.2.1', "),
+        ("PatientID", "P2", "is of patient 'P1', "),
+    ],
+)
+def test_a_series_that_names_two_patients_or_examinations_is_an_error_that_names_both(
+    tmp_path: Path, name: str, value: str, said: str
+) -> None:
+    slices = fake.planes()
+    setattr(slices[3], name, value)
+
+    with pytest.raises(StudyError, match=re.escape(said)) as caught:
+        listing(fake.save(tmp_path, slices))
+
+    assert caught.value.cause is Cause.MIXED_IDENTITY
+    assert f"of {value!r} ({name})" in str(caught.value)
+
+
+def test_a_slice_that_names_no_patient_and_an_object_of_another_are_no_error(tmp_path: Path) -> None:
+    slices = fake.planes() + fake.planes()[:1]
+    slices[3].PatientID = ""
+    slices[5].PatientID, slices[5].SOPClassUID = "MASK", pydicom.uid.SegmentationStorage
+
+    found = listing(fake.save(tmp_path, slices, [f"{index}.dcm" for index in range(6)]))
+
+    assert (len(found.series), found.left_out) == (1, {"masks (SEG)": 1})
 
 
 def test_what_pydicom_warns_of_becomes_a_note(tmp_path: Path) -> None:
