@@ -89,6 +89,9 @@ def _read(planes: Sequence[Plane], spacing_tolerance: float, modality: str, inve
         values = read_pixels(stack.planes, where)
     if inverted:
         notes.append("low values are meant to be shown bright (MONOCHROME1); they are as stored")
+    without = sum(plane.slope == 0 for plane in stack.planes)
+    if without:
+        notes.append(f"RescaleSlope is 0 in {without} of {len(stack.planes)} slices; taken for 1")
     if modality == "CT":
         check_values(values, where, hounsfield=True)
     return Series(values, stack.affine, tuple(notes))

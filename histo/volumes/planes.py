@@ -45,7 +45,7 @@ class Plane:
         position_mm: Centre of its first pixel, LPS; None where the header does not say.
         orientation: Directions of growing columns and of growing rows, LPS; likewise.
         spacing_mm: Distance of rows, and of columns; likewise.
-        slope: By which stored values are multiplied, as exactly as NIfTI stores it (float32).
+        slope: By which stored values are multiplied, as exactly as NIfTI stores it (float32); 0 stands for 1.
         intercept: What is added then, likewise.
     """
 

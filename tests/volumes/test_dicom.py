@@ -1,7 +1,10 @@
 import re
+import subprocess
 from pathlib import Path
 
+import dcm2niix
 import gdcm
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -94,6 +97,53 @@ def test_values_are_stored_ones_times_slope_plus_intercept_of_their_own_slice(tm
 
     scale, shift = 1 + np.arange(5)[:, None, None] / 8, np.arange(5)[:, None, None] - 1024
     assert np.array_equal(values, stored * scale + shift)
+
+
+def stored_12_bits(tmp_path: Path, signed: bool, bits: int, *elements: tuple[int, int]) -> Series:
+    """Slices of 12 bits, of which those beyond are set as a mask says, with an overlay declared in each place."""
+    slices = fake.planes()
+    for one in slices:
+        values = np.arange(42).reshape(6, 7) - (21 if signed else 0)
+        fake.set_values(one, (values & 0xFFF) | np.where(values % 3 == 0, bits, 0), bits=12, signed=signed)
+        for group, place in elements:
+            one.add_new((group, 0x0100), "US", 16)
+            one.add_new((group, 0x0102), "US", place)
+    return read(fake.save(tmp_path, slices))
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(
+    ("bits", "elements"),
+    [(1 << 12, [(0x6000, 12)]), (0xB000, [(0x6000, 12), (0x6002, 13), (0x601E, 15)]), (0, [(0x6000, 14)])],
+)
+def test_overlays_in_bits_beyond_the_values_are_no_part_of_them(
+    tmp_path: Path, signed: bool, bits: int, elements: list[tuple[int, int]]
+) -> None:
+    values = stored_12_bits(tmp_path, signed, bits, *elements).values_DHW
+
+    assert np.array_equal(values[0], np.arange(42).reshape(6, 7) - (21 if signed else 0))
+
+
+def test_a_sign_that_is_not_extended_is_read_as_pydicom_reads_it(tmp_path: Path) -> None:
+    values = stored_12_bits(tmp_path, True, 0).values_DHW
+
+    one = pydicom.dcmread(min(tmp_path.iterdir()))
+    assert np.array_equal(values[0], one.pixel_array)
+    assert values.min() == -21
+
+
+def test_a_slope_of_0_is_read_as_1_as_dcm2niix_does_and_noted(tmp_path: Path) -> None:
+    slices = fake.planes(shape=(5, 32, 32), spacing_mm=(3, 1, 1))
+    for one in slices:
+        one.RescaleSlope, one.RescaleIntercept = 0, 0
+    files = fake.save(tmp_path / "in", slices)
+
+    series = read(files)
+
+    command = [dcm2niix.bin, "-z", "n", "-f", "made", "-o", tmp_path, tmp_path / "in"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert np.array_equal(np.unique(series.values_DHW), np.unique(nib.load(tmp_path / "made.nii").get_fdata()))
+    assert series.notes == ("RescaleSlope is 0 in 5 of 5 slices; taken for 1",)
 
 
 def test_enhanced_frames_have_slopes_of_their_own(tmp_path: Path) -> None:
