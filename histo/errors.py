@@ -91,7 +91,19 @@ class SlideError(InputError):
 
 
 class StudyError(InputError):
-    """One study cannot be used."""
+    """One study cannot be used.
+
+    Attributes:
+        of_bundle: The message where a bundle says how studies are prepared, and no setting is a way out.
+    """
+
+    def __init__(self, cause: Cause, message: str, of_bundle: str | None = None) -> None:
+        super().__init__(cause, message)
+        self.of_bundle = of_bundle or message
+
+    def __reduce__(self) -> tuple[type["StudyError"], tuple[Cause, str, str]]:  # type: ignore[override]
+        """Pickle with all arguments."""
+        return type(self), (self.cause, str(self), self.of_bundle)
 
 
 class ReadError(HistoError):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,8 @@ class LabelStudiesJob(StudyJob):
         threads: CPU threads of a worker.
         converted: Where the bundle's form for the CPU stands, if there is one.
     """
+
+    preparation_is_fixed: ClassVar[bool] = True
 
     model: Path
     model_hash: str

@@ -78,9 +78,19 @@ def _check_one(where: str, by_name: Mapping[str, PlanesOfFile], what: str, eleme
 
 def _found(headers: Sequence[PlanesOfFile], spacing_tolerance: float) -> FoundSeries:
     first = headers[0]
+    if any(header.mosaic for header in headers):
+        return FoundSeries(first.name, "dicom", first.mark, partial(_refuse_mosaic, len(headers)))
     planes = tuple(plane for header in headers for plane in header.planes)
     read = partial(_read, planes, spacing_tolerance, first.modality, any(header.inverted for header in headers))
     return FoundSeries(first.name, "dicom", first.mark, read)
+
+
+def _refuse_mosaic(count: int, where: str) -> Series:
+    raise StudyError(
+        Cause.MIXED_SLICES,
+        f"{where}: {count} mosaics (Siemens), each of many slices side by side in one picture; convert the series to"
+        " NIfTI, as dcm2niix does, or leave it out",
+    )
 
 
 def _read(planes: Sequence[Plane], spacing_tolerance: float, modality: str, inverted: bool, where: str) -> Series:

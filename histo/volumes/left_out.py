@@ -52,8 +52,9 @@ def left_out(file: Path, header: Any) -> str:
         return "secondary captures"
     if int(header.get("SamplesPerPixel") or 1) > 1 or header.get("PhotometricInterpretation", _GREY[1]) not in _GREY:
         return "colour images"
-    return "localizers" if "LOCALIZER" in _texts(header.get("ImageType")) else ""
+    return "localizers" if "LOCALIZER" in texts(header.get("ImageType")) else ""
 
 
-def _texts(value: Any) -> list[str]:
+def texts(value: Any) -> list[str]:
+    """Return the values of an element that may have several."""
     return [value] if isinstance(value, str) else [str(part) for part in value or []]

@@ -173,10 +173,11 @@ def _affine(
         affine = np.diag([*np.abs(header["pixdim"][1:4].astype(np.float64)), 1.0])
         notes += ["the file gives no orientation; its axes were taken for left to right, posterior to anterior, up"]
     else:
+        what = f"{where}: neither sform nor qform, so left and right are not known; repair the header"
         raise StudyError(
             Cause.NO_ORIENTATION,
-            f"{where}: neither sform nor qform, so left and right are not known; repair the header, or give"
-            " --preparation.allow-no-orientation where you know its axes to be those of RAS",
+            f"{what}, or give --preparation.allow-no-orientation where you know its axes to be those of RAS",
+            what,
         )
     return np.diag([scale, scale, scale, 1.0]) @ affine, tuple(notes)
 

@@ -43,7 +43,7 @@ class Named:
         """Say what names the patient."""
         if self.given is not None:
             return "the manifest"
-        return "PatientID" if self.files and patient_is == "files" else "its folder"
+        return "PatientID" if self.files and patient_is == "files" else "folder"
 
 
 def group_studies(named: Sequence[Named], patient_is: PatientIs) -> list[str]:
@@ -88,7 +88,7 @@ def describe_patients(named: Sequence[Named], groups: Sequence[str], patient_is:
 
     Examples:
         >>> describe_patients([Named("a", ("P1",), None, "a"), Named("b", (), "p2", "b")], ["P1", "p2"], "files")
-        '2 patients (studies named 1 by PatientID, 1 by its folder)'
+        '2 patients (studies named 1 by PatientID, 1 by folder)'
     """
     ways = Counter(one.way(patient_is) for one in named)
     words = [f"{number} by {way}" for way, number in ways.most_common()]

@@ -15,7 +15,7 @@ import pydicom
 from histo.errors import Cause, StudyError
 from histo.regular_file import open_regular
 from histo.volumes.files import accessible
-from histo.volumes.left_out import INVERTED, left_out
+from histo.volumes.left_out import INVERTED, left_out, texts
 from histo.volumes.limits import MOST_FRAMES, check_count, check_deflated, check_size, check_voxels
 
 _TAGS = [
@@ -73,6 +73,7 @@ class PlanesOfFile:
         name: The series' description, else its protocol, else its folder.
         mark: The series' number, else its UID.
         modality: CT, MR, ...
+        mosaic: Whether each picture is many slices side by side, as Siemens stores them.
         inverted: Whether low values are to be shown bright (MONOCHROME1); values are as stored all the same.
         planes: Its frames.
     """
@@ -83,6 +84,7 @@ class PlanesOfFile:
     name: str
     mark: str
     modality: str
+    mosaic: bool
     inverted: bool
     planes: tuple[Plane, ...]
 
@@ -130,6 +132,7 @@ def _planes_of_file(file: Path, header: Any) -> PlanesOfFile:
         name=_text(header, "SeriesDescription") or _text(header, "ProtocolName") or file.parent.name,
         mark=number or uid,
         modality=_text(header, "Modality"),
+        mosaic="MOSAIC" in texts(header.get("ImageType")),
         inverted=_text(header, "PhotometricInterpretation") == INVERTED,
         planes=tuple(_planes(file, header)),
     )

@@ -21,6 +21,13 @@ def prepare_slices(tmp_path: Path, slices: Slices) -> Prepared:
     return prepare("A/s1", fake.save(tmp_path, slices, [f"{index}.dcm" for index in range(len(slices))]), SPEC)
 
 
+def mosaic(slices: Slices) -> Slices:
+    for one in slices:
+        one.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]
+        one.ImagePositionPatient = [0.0, 0.0, 0.0]
+    return slices
+
+
 def one_slice(slices: Slices) -> Slices:
     return slices[:1]
 
@@ -144,6 +151,7 @@ def unknown_compression(slices: Slices) -> Slices:
 @pytest.mark.parametrize(
     ("fault", "cause", "message"),
     [
+        (mosaic, Cause.MIXED_SLICES, "5 mosaics (Siemens), each of many slices side by side in one picture; convert"),
         (one_slice, Cause.ONE_SLICE, "one slice, 0.dcm; leave out scouts"),
         (missing_slice, Cause.UNEVEN_SPACING, "6 mm from 1.dcm to 2.dcm, elsewhere 3 mm (1 missing in between?); find"),
         (tilt, Cause.GANTRY_TILT, "slices are sheared by 18.4 degrees (a tilted gantry; at most 0.5); resample"),

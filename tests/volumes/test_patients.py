@@ -41,7 +41,7 @@ def test_of_one_patient_id_for_all_the_folders_are_the_patients_where_that_is_sa
     groups = [study.group or "" for study in found.studies]
     assert groups == ["PA000000", "PA000002", "PA000001"]
     check_patients("--studies x", found.named, groups, "folder")
-    assert describe_patients(found.named, groups, "folder") == "3 patients (studies named 3 by its folder)"
+    assert describe_patients(found.named, groups, "folder") == "3 patients (studies named 3 by folder)"
 
 
 def test_two_examinations_of_one_patient_in_two_folders_are_one_group(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_what_named_the_patients_is_one_line(tmp_path: Path) -> None:
     found = find_studies(root)
 
     line = describe_patients(found.named, [study.group or "" for study in found.studies], "files")
-    assert line == "3 patients (studies named 3 by PatientID, 1 by its folder)"
+    assert line == "3 patients (studies named 3 by PatientID, 1 by folder)"
 
 
 def test_a_manifest_wins_over_files_and_its_patients_are_those_of_the_others() -> None:
