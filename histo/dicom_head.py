@@ -31,13 +31,26 @@ def read_head(path: Path, keywords: Sequence[str]) -> tuple[str, ...]:
         path: The file.
         keywords: What the values are called in the standard.
     """
+    header = read_elements(path, keywords)
+    return tuple("" if header is None else str(header.get(keyword) or "").strip() for keyword in keywords)
+
+
+def read_elements(path: Path, keywords: Sequence[str]) -> Dataset | None:
+    """Return elements from the beginning of a DICOM file; None where they cannot be read within the bound.
+
+    Args:
+        path: The file.
+        keywords: What the elements are called in the standard.
+    """
     tags = [BaseTag(tag_for_keyword(keyword) or 0) for keyword in keywords]
     try:
         with open_regular(path) as file, warnings.catch_warnings(action="ignore"):  # opening the file records them
             header = _read(file, tags)
-            return tuple(str(header.get(tag).value or "").strip() if tag in header else "" for tag in tags)
+            for _ in header:  # values are converted when they are looked at, and may not be what they should be
+                pass
+            return header
     except Exception:  # noqa: BLE001 -- pydicom raises what its parser runs into; opening the file says what is wrong
-        return ("",) * len(tags)
+        return None
 
 
 def _read(file: BinaryIO, tags: list[BaseTag]) -> Dataset:

@@ -39,6 +39,7 @@ class Cause(StrEnum):
     GANTRY_TILT = "gantry_tilt"
     MIXED_SIZES = "mixed_sizes"
     MIXED_SLICES = "mixed_slices"
+    MIXED_IDENTITY = "mixed_identity"
     NO_ORIENTATION = "no_orientation"
     BAD_GEOMETRY = "bad_geometry"
     NOT_FINITE = "not_finite"
@@ -90,7 +91,19 @@ class SlideError(InputError):
 
 
 class StudyError(InputError):
-    """One study cannot be used."""
+    """One study cannot be used.
+
+    Attributes:
+        of_bundle: The message where a bundle says how studies are prepared, and no setting is a way out.
+    """
+
+    def __init__(self, cause: Cause, message: str, of_bundle: str | None = None) -> None:
+        super().__init__(cause, message)
+        self.of_bundle = of_bundle or message
+
+    def __reduce__(self) -> tuple[type["StudyError"], tuple[Cause, str, str]]:  # type: ignore[override]
+        """Pickle with all arguments."""
+        return type(self), (self.cause, str(self), self.of_bundle)
 
 
 class ReadError(HistoError):

@@ -25,6 +25,8 @@ from histo.slides.collection import safe_path
 
 LOST_BEFORE_ISOLATION = 2
 DEATHS = 3
+STUDY = "study"
+"""Name of the piece of work that a whole study is."""
 _LOST_AT_MOST = 12
 """A piece of work may be lost that often, alone or not, before a run leaves it to the next run."""
 
@@ -106,7 +108,8 @@ def _alone(job: Job, unit: str, name: str, work: Callable[..., T], *arguments: A
             raise RuntimeError(f"an isolated process failed: {log[-2000:]}")
         causes.append(_cause(code))
     mendable = [cause for cause in causes if cause.transient]
-    raise _blame(mendable[0] if mendable else causes[-1], f"{unit} ({name})", code, job.read_timeout_s)
+    cause = mendable[0] if mendable else causes[-1]
+    raise _blame(cause, f"{unit} ({name})", code, job.read_timeout_s, batches=name != STUDY)
 
 
 def _cause(code: int) -> Cause:
@@ -144,7 +147,7 @@ def _disposable_process(task: tuple[Any, ...]) -> tuple[int, bytes, str]:
         return code, answer, log.read().decode(errors="replace")
 
 
-def _blame(cause: Cause, where: str, code: int, timeout_s: float) -> InputError:
+def _blame(cause: Cause, where: str, code: int, timeout_s: float, batches: bool) -> InputError:
     if cause is Cause.TIMEOUT:
         message = (
             f"nothing could be read for {timeout_s:g} s, nor in {DEATHS} attempts alone; look after the storage, or "
@@ -153,7 +156,7 @@ def _blame(cause: Cause, where: str, code: int, timeout_s: float) -> InputError:
     elif cause is Cause.OUT_OF_MEMORY:
         message = (
             f"the process that reads it was killed, also in {DEATHS} attempts alone, most likely for want of memory; "
-            "use fewer --workers or a smaller --batch-size, and run it again"
+            f"{less_memory(batches)}, and run it again"
         )
     elif cause is Cause.TOO_LARGE:
         message = (
@@ -166,6 +169,11 @@ def _blame(cause: Cause, where: str, code: int, timeout_s: float) -> InputError:
             "crashes its decoder: convert or export it again, or remove it"
         )
     return InputError(cause, f"{where}: {message}")
+
+
+def less_memory(batches: bool) -> str:
+    """Say what takes less memory."""
+    return f"use fewer --workers{' or a smaller --batch-size' if batches else ''}"
 
 
 class Watchdog:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,8 @@ class LabelStudiesJob(StudyJob):
         threads: CPU threads of a worker.
         converted: Where the bundle's form for the CPU stands, if there is one.
     """
+
+    preparation_is_fixed: ClassVar[bool] = True
 
     model: Path
     model_hash: str
@@ -113,7 +115,7 @@ def label_studies(spec: LabelSpec, bundle: Bundle) -> int:
     job = _job(spec, bundle)
     layout = labelled_layout(job, agreement(spec.model, spec.precision))
     check_apart(spec.out, spec.studies)
-    found = find_studies(spec.studies, spec.study_is, flag="--studies")
+    found = find_studies(spec.studies, spec.study_is, flag="--studies", series=job.preparation.series)
     with claimed(spec.out, COMMAND):
         fresh = spec.overwrite and not is_begun(spec.out, spec)
         if not fresh:

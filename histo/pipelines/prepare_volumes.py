@@ -17,11 +17,20 @@ from histo.pipelines.say import say
 from histo.pipelines.study_ledger import StudyLedger, find_study_work
 from histo.pipelines.study_run import check_apart, claimed, describe_found, finish, placed, report, settle_studies
 from histo.pipelines.study_work import StudyJob, StudyWorker
-from histo.pipelines.volume_places import FOLDERS, arrange, sheet_place, volume_place, write_manifest
+from histo.pipelines.volume_places import (
+    FOLDERS,
+    arrange,
+    check_places,
+    count_classes,
+    sheet_place,
+    volume_place,
+    write_manifest,
+)
 from histo.pipelines.work import Row
 from histo.report.contact_sheet import draw_contact_sheet
 from histo.spec import AbsolutePath, Spec
 from histo.volume_file import read_header, write_volume
+from histo.volumes.patients import PatientIs, check_patients, describe_patients
 from histo.volumes.preparation import ALGORITHM, PreparationSpec, Prepared
 from histo.volumes.studies import FoundStudy, find_studies
 
@@ -39,6 +48,8 @@ class PrepareVolumesSpec(Spec):
     """Studies that are prepared at the same time; default: one for each CPU."""
     study_is: Literal["folder", "file"] = "folder"
     """What a study is: a folder that holds images, or every NIfTI file."""
+    patient_is: PatientIs = "files"
+    """What says who is one patient: the files (DICOM's PatientID), and folders where they do not; or folders alone."""
     classes: list[str] | None = None
     """Class names: the folders that are classes; default: the first folder of each path, if there is one."""
     retry_failed: bool = False
@@ -116,12 +127,17 @@ def prepare_volumes(spec: PrepareVolumesSpec) -> int:
         HistoError: If the settings are bad, or the run cannot go on.
     """
     check_apart(spec.out, spec.studies)
-    found = find_studies(spec.studies, spec.study_is, spec.classes, flag="--studies")
+    series = spec.preparation.series
+    found = find_studies(spec.studies, spec.study_is, spec.classes, "--studies", series, spec.patient_is)
+    groups = [study.group or "" for study in found.studies]
+    check_patients(f"--studies {spec.studies}", found.named, groups, spec.patient_is)
+    check_places(f"--studies {spec.studies}", [(study.study_id, study.label) for study in found.studies])
     job = PrepareJob(spec.out, spec.read_timeout_s, spec.preparation)
     with claimed(spec.out, _COMMAND, *FOLDERS):
         ledger = StudyLedger(job, prepared_layout(job), found.studies)
         todo = find_study_work(job, found.studies, ledger, spec.retry_failed)
         say(f"{describe_found(found)}: {todo.describe('prepare')}")
+        say(describe_patients(found.named, groups, spec.patient_is))
         facts: dict[str, Any] = {
             "other_files": found.others,
             "linked_folders": found.linked,
@@ -136,6 +152,7 @@ def prepare_volumes(spec: PrepareVolumesSpec) -> int:
                 put_in_order(spec.out, ledger)
                 code = finish(run, found, ledger, spec.out)
     report(ledger, spec.out, "volumes")
+    say(count_classes(ledger.present()))
     return code
 
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from histo.errors import Cause, InputError, StudyError
 from histo.folders import readable
-from histo.pipelines.isolation import Watchdog, guarded
+from histo.pipelines.isolation import STUDY, Watchdog, guarded
 from histo.pipelines.work import Row, describe_failure, json_sha256
 from histo.slides.collection import all_blocks, digest
 from histo.slides.files import readable_file
@@ -47,7 +47,10 @@ class StudyJob(ABC):
         out: Output folder.
         read_timeout_s: Seconds that reading and preparing a study may take before its worker is ended.
         preparation: How a study becomes a volume.
+        preparation_is_fixed: Whether it is that of a bundle, which no flag changes.
     """
+
+    preparation_is_fixed: ClassVar[bool] = False
 
     out: Path
     read_timeout_s: float
@@ -134,7 +137,7 @@ class StudyWorker(ABC, Generic[JobT]):
         start = time.perf_counter()
         try:
             here = partial(self.work, study, row)
-            columns = guarded(self._job, study.study_id, "study", here, self.alone(), study, row)
+            columns = guarded(self._job, study.study_id, STUDY, here, self.alone(), study, row)
             columns |= {"status": "ok"}
         except FloatingPointError:  # the bundle's fault, not the study's: the run ends
             raise
@@ -143,7 +146,7 @@ class StudyWorker(ABC, Generic[JobT]):
         return columns | {"seconds": time.perf_counter() - start}
 
     def _failure(self, study: FoundStudy, error: Exception) -> Row:
-        failure = describe_failure(error, study.study_id)
+        failure = describe_failure(error, study.study_id, batches=False)
         try:
             files = file_columns(study.files)
         except InputError as gone:
@@ -164,14 +167,22 @@ class StudyWorker(ABC, Generic[JobT]):
         if (known := self.known(study, row, fingerprint)) is not None:
             return known | columns
         try:
-            with self._watchdog.guard():
-                prepared = prepare(study.study_id, study.files, self._job.preparation)
+            prepared = self._prepare(study)
         except Exception:  # a lost drive must not be taken for a damaged study
             digest(self._watchdog.each(all_blocks(map(str, study.files))))
             raise
         finally:
             _check_unchanged(study, files)
         return columns | prepared.columns | self.use(study, prepared, fingerprint)
+
+    def _prepare(self, study: FoundStudy) -> Prepared:
+        try:
+            with self._watchdog.guard():
+                return prepare(study.study_id, study.files, self._job.preparation)
+        except StudyError as error:
+            if self._job.preparation_is_fixed:
+                raise StudyError(error.cause, error.of_bundle) from error
+            raise
 
     @abstractmethod
     def alone(self) -> Callable[[JobT, FoundStudy, Row], Row]:

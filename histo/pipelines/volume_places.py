@@ -4,10 +4,11 @@
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from histo import store
+from histo.errors import UsageError
 from histo.pipelines.work import Row
 from histo.printable import printable
 from histo.slides.collection import safe_path
@@ -15,17 +16,36 @@ from histo.volume_file import EXTENSIONS
 
 VOLUMES, UNLABELLED, SHEETS = FOLDERS = ("volumes", "unlabelled", "sheets")
 MANIFEST = "manifest.csv"
+_MOST_CLASSES = 12
+"""That are named in a line."""
 
 
 def volume_place(study_id: str, label: str | None) -> str:
     """Say where the volume of a study belongs, relative to the output folder.
 
     Examples:
-        >>> volume_place("TUM/p1/s1", "TUM"), volume_place("p1/s1", None)
-        ('volumes/TUM/TUM__p1__s1.nii.gz', 'unlabelled/p1__s1.nii.gz')
+        >>> volume_place("TUM/p1/s1", "TUM"), volume_place("p1/ct.nii.gz", None)
+        ('volumes/TUM/TUM__p1__s1.nii.gz', 'unlabelled/p1__ct.nii.gz')
     """
     folder = UNLABELLED if label is None else f"{VOLUMES}/{file_name(label)}"
-    return f"{folder}/{file_name(study_id)}{EXTENSIONS[0]}"
+    return f"{folder}/{file_name(study_id.removesuffix(EXTENSIONS[0]))}{EXTENSIONS[0]}"
+
+
+def check_places(where: str, studies: Iterable[tuple[str, str | None]]) -> None:
+    """Make sure that each study has a volume of its own: one `a` and one `a.nii.gz` would not.
+
+    Args:
+        where: Begins the message.
+        studies: Their names, and their classes.
+
+    Raises:
+        UsageError: If two have the same.
+    """
+    owners: dict[str, str] = {}
+    for study_id, label in studies:
+        other = owners.setdefault(volume_place(study_id, label), study_id)
+        if other != study_id:
+            raise UsageError(f"{where}: studies {other} and {study_id} would have one volume; rename one of them")
 
 
 def sheet_place(study_id: str) -> str:
@@ -76,6 +96,33 @@ def arrange(out: Path, rows: Iterable[Row]) -> list[Row]:
         if folder.exists() and not any(folder.iterdir()):
             folder.rmdir()
     return changed
+
+
+def count_classes(rows: Sequence[Row]) -> str:
+    """Say of how many patients the prepared studies of each class are, so that a patient that became a class is seen.
+
+    Examples:
+        >>> count_classes([{"status": "ok", "label": a, "group": b} for a, b in ("ax", "ay", "ay", "bz")])
+        '2 classes: a 2 patients, b 1; 4 studies'
+    """
+    ready = [row for row in rows if row["status"] == "ok"]
+    patients: dict[str, set[str | None]] = {}
+    for row in ready:
+        if row["label"] is not None:
+            patients.setdefault(row["label"], set()).add(row["group"])
+    counts = [(printable(label), len(groups)) for label, groups in sorted(patients.items())]
+    shown = [f"{label} {number}" for label, number in counts[:_MOST_CLASSES]]
+    shown[:1] = [f"{text} patient{'' if counts[0][1] == 1 else 's'}" for text in shown[:1]]
+    more = [f"{len(counts) - _MOST_CLASSES} more"] if len(counts) > _MOST_CLASSES else []
+    classes = f"{len(counts)} class{'' if len(counts) == 1 else 'es'}"
+    named = f"{classes}: {', '.join(shown + more)}" if counts else "no classes"
+    bare = sum(row["label"] is None for row in ready)
+    return f"{named}; {len(ready)} studies{f', {bare} of them without a class' if bare else ''}{_doubt(counts)}"
+
+
+def _doubt(counts: Sequence[tuple[str, int]]) -> str:
+    alone = len(counts) > 2 and all(number == 1 for _, number in counts)
+    return "; each class has one patient: where its folder is a patient, give --classes" if alone else ""
 
 
 def write_manifest(out: Path, rows: Iterable[Row]) -> int:

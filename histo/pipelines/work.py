@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from histo.errors import Cause, InputError
 from histo.folders import readable
 from histo.learn.converted import InferencePrecision
+from histo.pipelines.isolation import less_memory
 from histo.slides.grid import Grid, Region
 from histo.slides.reader import Level
 from histo.slides.resolution import Sampling
@@ -198,8 +199,14 @@ _SHORT_OF_MEMORY = ("can't allocate memory", "std::bad_alloc", "CUDA out of memo
 """What torch and OpenVINO say where Python has a MemoryError."""
 
 
-def describe_failure(error: BaseException, where: str) -> Row:
-    """Turn an exception into the ledger's error columns; one that was not foreseen keeps its traceback."""
+def describe_failure(error: BaseException, where: str, batches: bool = True) -> Row:
+    """Turn an exception into the ledger's error columns; one that was not foreseen keeps its traceback.
+
+    Args:
+        error: What was raised.
+        where: Begins the message.
+        batches: Whether a smaller batch takes less memory.
+    """
     if isinstance(error, InputError):
         return {"error_code": error.cause.value, "error": one_line(str(error)), "traceback": None}
     trace = readable("".join(traceback.format_exception(error)))
@@ -207,7 +214,7 @@ def describe_failure(error: BaseException, where: str) -> Row:
         message = f"{where}: {error.strerror or error}; mend the storage, or make room on it, and run it again"
         return {"error_code": Cause.STORAGE.value, "error": one_line(message), "traceback": trace}
     if isinstance(error, MemoryError) or any(words in str(error) for words in _SHORT_OF_MEMORY):
-        message = f"{where}: memory is short; use fewer --workers or a smaller --batch-size, and run it again"
+        message = f"{where}: memory is short; {less_memory(batches)}, and run it again"
         return {"error_code": Cause.OUT_OF_MEMORY.value, "error": one_line(message), "traceback": trace}
     message = f"{where}: {type(error).__name__}: {error}; please report this with the traceback"
     return {"error_code": Cause.INTERNAL.value, "error": one_line(message), "traceback": trace}

@@ -1,5 +1,6 @@
 """What the files of a study are: by the magic number, and for NIfTI by the extension; other endings mean nothing."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -97,6 +98,18 @@ def accessible(study_id: str, file: Path) -> Iterator[None]:
             Cause.NO_ACCESS,
             f"{study_id}: {file}: {error.strerror or error}; make the file readable, or remove it from the study",
         ) from error
+
+
+def folders_apart(files: Sequence[Path]) -> list[str]:
+    """Return for each file what tells its folder from those of the others, with `/`; empty where all have one.
+
+    Examples:
+        >>> folders_apart([Path("p1/T1/nifti/x.nii"), Path("p1/T2/nifti/x.nii")])
+        ['T1/nifti', 'T2/nifti']
+    """
+    above = os.path.commonpath([file.parent for file in files]) if files else ""
+    names = [file.parent.relative_to(above).as_posix() for file in files]
+    return ["" if name == "." else name for name in names]
 
 
 def stem(name: str) -> str:

@@ -4,6 +4,7 @@ Patient coordinates are RAS, mm: x from the patient's left to the right, y from 
 to superior. Arrays are `(D, H, W)`, indexed `[k, j, i]`; an affine maps `(i, j, k)` to RAS.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import degrees
@@ -22,6 +23,10 @@ Affine = npt.NDArray[np.float64]
 
 MOST_SHEAR_DEGREES = 0.5
 """From a right angle between two axes; what is more is a tilted gantry, and no permutation of axes straightens it."""
+
+
+LEAST_SPACING_MM, MOST_SPACING_MM = 0.01, 100.0
+"""Between neighbouring voxels."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,24 @@ def check_affine(affine: Affine, where: str) -> None:
         shear = degrees(np.arcsin(min(1.0, abs(float(one @ other)))))
         if shear > MOST_SHEAR_DEGREES:
             raise StudyError(Cause.GANTRY_TILT, f"{where}: {tilted(shear)}")
+
+
+def check_spacing(spacing_mm: Sequence[float], where: str) -> None:
+    """Refuse distances of voxels that no scanner of patients has: a wrong unit, or a header of nobody.
+
+    Args:
+        spacing_mm: Distance of neighbouring voxels along each axis.
+        where: What messages call the series.
+
+    Raises:
+        StudyError: `bad_geometry`.
+    """
+    if not all(LEAST_SPACING_MM <= length <= MOST_SPACING_MM for length in spacing_mm):
+        raise StudyError(
+            Cause.BAD_GEOMETRY,
+            f"{where}: voxels {' x '.join(f'{length:g}' for length in spacing_mm)} mm apart; expected"
+            f" {LEAST_SPACING_MM:g} to {MOST_SPACING_MM:g} mm; correct the spacing, or its unit, in the header",
+        )
 
 
 def tilted(angle_degrees: float) -> str:

@@ -6,10 +6,11 @@ where its checksum stands, and one volume of four dimensions without the others.
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from io import BytesIO
+from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,17 @@ _SPACE_UNIT = 0b111
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """By NIfTI's code: unknown, metre, mm, micron."""
 _BLOCK = 2**20
+_SAME_PLACE = 0.1
+"""Of the shortest edge of a voxel: where sform and qform place one no further apart, they agree."""
 
 
-def list_nifti(study_id: str, file: Path, allow_no_orientation: bool) -> list[FoundSeries]:
+def list_nifti(study_id: str, file: Path, allow_no_orientation: bool, folder: str = "") -> list[FoundSeries]:
     """Read a file's header.
 
     Args:
         study_id: What messages call the study.
         file: Of NIfTI-1 or NIfTI-2, gzipped or not.
+        folder: What tells its folder from those of the study's other files, with `/`; empty where they have one.
         allow_no_orientation: Whether to take the axes of a file without orientation for left to right, posterior to
             anterior, inferior to superior.
 
@@ -54,20 +58,21 @@ def list_nifti(study_id: str, file: Path, allow_no_orientation: bool) -> list[Fo
     header = _read_header(study_id, file)
     shape = _shape(study_id, file, header)
     _refuse_prepared(study_id, file, header)
-    count = shape[3] if len(shape) == 4 else 1
-    names = [f"{stem(file.name)}#{index}" for index in range(count)] if len(shape) == 4 else [stem(file.name)]
+    name = f"{folder}/{stem(file.name)}" if folder else stem(file.name)
+    names = [f"{name}#{index}" for index in range(shape[3])] if len(shape) == 4 else [name]
     read = partial(_read, study_id, file, allow_no_orientation)
     return [FoundSeries(name, "nifti", str(file), partial(read, index)) for index, name in enumerate(names)]
 
 
-def _read_header(study_id: str, file: Path) -> Any:
+def _read_header(study_id: str, file: Path, mended: bool = True) -> Any:
+    """Read a header; unless `mended`, with lengths of 0 as they are stored."""
     with _damage(study_id, file), unpacked(file) as opened:
         head = opened.read(540)
         kind: Any = nib.Nifti2Header if int.from_bytes(head[:4], "little") in (540, 0x1C020000) else nib.Nifti1Header
         size = kind.template_dtype.itemsize
         if len(head) < size:
             raise EOFError(f"{len(head)} bytes, a header has {size}")
-        return kind.from_fileobj(BytesIO(head[:size]))
+        return kind.from_fileobj(BytesIO(head[:size]), check=mended)
 
 
 def _shape(study_id: str, file: Path, header: Any) -> tuple[int, ...]:
@@ -104,8 +109,10 @@ def _refuse_prepared(study_id: str, file: Path, header: Any) -> None:
 
 def _read(study_id: str, file: Path, allow_no_orientation: bool, index: int, where: str) -> Series:
     header = _read_header(study_id, file)
-    affine, notes = _affine(header, allow_no_orientation, f"{where} ({file})")
     shape = _shape(study_id, file, header)[:3]
+    affine, notes = _affine(header, shape, allow_no_orientation, f"{where} ({file})")
+    if int(header["sform_code"]) <= 0:
+        notes += _without_length(_read_header(study_id, file, mended=False)["pixdim"][1:4])
     with _damage(study_id, file):
         stored = _read_voxels(file, header, shape, index)
         slope, intercept = header.get_slope_inter()
@@ -149,27 +156,51 @@ def _scaled(stored_DHW: npt.NDArray[Any], slope: float | None, intercept: float 
     return values
 
 
-def _affine(header: Any, allow_no_orientation: bool, where: str) -> tuple[Affine, tuple[str, ...]]:
+def _affine(
+    header: Any, shape: tuple[int, ...], allow_no_orientation: bool, where: str
+) -> tuple[Affine, tuple[str, ...]]:
     """Take the sform, else the qform; metres and microns become mm."""
-    notes: tuple[str, ...] = ()
+    unit = int(header["xyzt_units"]) & _SPACE_UNIT
+    if unit not in _MM_PER_UNIT:
+        raise StudyError(Cause.BAD_GEOMETRY, f"{where}: lengths in an unknown unit (code {unit}); repair the header")
+    scale, notes = _MM_PER_UNIT[unit], list[str]()
     if int(header["sform_code"]) > 0:
-        affine = header.get_sform()
+        affine = np.asarray(header.get_sform(), np.float64)
+        notes += _disagreement(header, affine, shape, scale)
     elif int(header["qform_code"]) > 0:
         affine = _qform(header, where)
     elif allow_no_orientation:
         affine = np.diag([*np.abs(header["pixdim"][1:4].astype(np.float64)), 1.0])
-        notes = ("the file gives no orientation; its axes were taken for left to right, posterior to anterior, up",)
+        notes += ["the file gives no orientation; its axes were taken for left to right, posterior to anterior, up"]
     else:
+        what = f"{where}: neither sform nor qform, so left and right are not known; repair the header"
         raise StudyError(
             Cause.NO_ORIENTATION,
-            f"{where}: neither sform nor qform, so left and right are not known; repair the header, or give"
-            " --preparation.allow-no-orientation where you know its axes to be those of RAS",
+            f"{what}, or give --preparation.allow-no-orientation where you know its axes to be those of RAS",
+            what,
         )
-    unit = int(header["xyzt_units"]) & _SPACE_UNIT
-    if unit not in _MM_PER_UNIT:
-        raise StudyError(Cause.BAD_GEOMETRY, f"{where}: lengths in an unknown unit (code {unit}); repair the header")
-    scale = _MM_PER_UNIT[unit]
-    return np.diag([scale, scale, scale, 1.0]) @ np.asarray(affine, np.float64), notes
+    return np.diag([scale, scale, scale, 1.0]) @ affine, tuple(notes)
+
+
+def _disagreement(header: Any, sform: Affine, shape: tuple[int, ...], mm_per_unit: float) -> list[str]:
+    """Say that the qform places corners elsewhere than the sform, which is used."""
+    if int(header["qform_code"]) <= 0:
+        return []
+    try:
+        qform = np.asarray(header.get_qform(), np.float64)
+    except (ValueError, HeaderDataError):
+        return ["the qform is not valid; the sform was used"]
+    corners = np.array([*product(*((0, extent - 1) for extent in shape))])
+    apart = np.linalg.norm(corners @ (sform - qform)[:3, :3].T + (sform - qform)[:3, 3], axis=1).max()
+    if apart <= _SAME_PLACE * np.linalg.norm(sform[:3, :3], axis=0).min():
+        return []
+    return [f"sform and qform place voxels up to {apart * mm_per_unit:.3g} mm apart; the sform was used"]
+
+
+def _without_length(lengths: Sequence[float]) -> tuple[str, ...]:
+    """Say along which axes voxels have no length, where no sform gives it."""
+    axes = [name for name, length in zip("ijk", lengths, strict=True) if length == 0]
+    return (f"voxels have the length 0 along {', '.join(axes)} (pixdim); taken for 1",) if axes else ()
 
 
 def _qform(header: Any, where: str) -> Affine:

@@ -1,7 +1,7 @@
 """The pixels of DICOM planes, decoded and scaled to the scanner's units.
 
-MONOCHROME1 says how to show values, not what they are, so they stay. Nothing is masked: bits beyond those that the
-header declares are a sign that a value did not fit.
+MONOCHROME1 says how to show values, not what they are, so they stay. Bits beyond those that the header declares are a
+sign that a value did not fit, unless the header says what they are: overlays, or a sign that was not extended.
 """
 
 import re
@@ -49,7 +49,7 @@ def read_pixels(planes: Sequence[Plane], where: str) -> Values:
     for file, frames in targets.items():
         for frame, stored in _stored(file, set(frames), where):
             plane = planes[frames[frame]]
-            values[frames[frame]] = stored.astype(np.float64) * plane.slope + plane.intercept
+            values[frames[frame]] = stored.astype(np.float64) * (plane.slope or 1.0) + plane.intercept
     return values
 
 
@@ -67,9 +67,8 @@ def _stored(file: Path, wanted: set[int], where: str) -> Iterator[tuple[int, npt
         left = set(wanted)
         for frame, (stored, _) in enumerate(frames):
             if frame in left:
-                _check_bits(dataset, stored, f"{where}: {file.name}")
                 left.remove(frame)
-                yield frame, stored
+                yield frame, _used_bits(dataset, stored, f"{where}: {file.name}")
             if not left:
                 return
         raise EOFError(f"{len(wanted) - len(left)} of {len(wanted)} frames")
@@ -119,19 +118,45 @@ def _check_scaling(dataset: Any, file: Path, where: str) -> None:
         )
 
 
-def _check_bits(dataset: Any, stored: npt.NDArray[Any], where: str) -> None:
-    """Refuse whole numbers that need more bits than the header says are used, the sign included."""
-    if stored.dtype.kind not in "iu":
-        return
-    bits, signed = int(dataset.BitsStored), stored.dtype.kind == "i"
+def _used_bits(dataset: Any, stored: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
+    """Return whole numbers of the bits that the header says are used, the sign extended.
+
+    Raises:
+        StudyError: `overflow`, where other bits are set that no overlay explains, nor the sign.
+    """
+    if stored.dtype.kind not in "iu" or int(dataset.BitsStored) >= 8 * stored.itemsize:
+        return stored
+    bits, whole = int(dataset.BitsStored), np.dtype(f"u{stored.itemsize}")
+    raw = stored.astype(whole)
+    unused = whole.type((1 << 8 * stored.itemsize) - (1 << bits))
+    unexplained = whole.type(int(unused) & ~_overlay_bits(dataset))
+    negative = (raw >> (bits - 1) & 1).astype(bool) & (stored.dtype.kind == "i")
+    signs = np.where(negative, unexplained, whole.type(0))
+    if (raw & unexplained).any() and (raw & unexplained != signs).any():
+        raise _overflow(stored, bits, where)
+    used: npt.NDArray[Any] = np.where(negative, raw | unused, raw & ~unused).astype(stored.dtype)
+    return used
+
+
+def _overlay_bits(dataset: Any) -> int:
+    """Return the bits of pixels that hold overlays: graphics, which are no part of the values."""
+    found = 0
+    for group in range(0x6000, 0x6020, 2):
+        size, place = (dataset.get((group, number)) for number in (0x0100, 0x0102))
+        apart = (group, 0x3000) in dataset
+        if size is not None and place is not None and size.value == dataset.BitsAllocated and not apart:
+            found |= 1 << int(place.value)
+    return found
+
+
+def _overflow(stored: npt.NDArray[Any], bits: int, where: str) -> StudyError:
+    signed = stored.dtype.kind == "i"
     least, most = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    low, high = int(stored.min()), int(stored.max())
-    if low < least or high > most:
-        raise StudyError(
-            Cause.OVERFLOW,
-            f"{where} stores values from {low} to {high}; its {bits} bits hold {least} to {most}: they have wrapped"
-            " around, or the header is wrong; export the series again",
-        )
+    return StudyError(
+        Cause.OVERFLOW,
+        f"{where} stores values from {int(stored.min())} to {int(stored.max())}; its {bits} bits hold {least} to"
+        f" {most}: they have wrapped around, or the header is wrong; export the series again",
+    )
 
 
 @contextmanager

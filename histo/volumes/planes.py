@@ -1,8 +1,7 @@
 """What a DICOM header says of its image: which series it belongs to, and where each of its frames lies.
 
 A single-frame file is one plane; a multi-frame (enhanced) one is as many as it has frames, placed by its functional
-groups. Objects without an image of the patient in grey (reports, masks, doses, captures of a screen, colour) and scouts
-are left out, each with a word that says why.
+groups. What is no slice is left out, with a word that says why (`histo.volumes.left_out`).
 """
 
 from collections.abc import Iterator
@@ -12,25 +11,23 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom.uid import UID
 
 from histo.errors import Cause, StudyError
-from histo.folders import kind_name
 from histo.regular_file import open_regular
 from histo.volumes.files import accessible
+from histo.volumes.left_out import INVERTED, left_out, texts
 from histo.volumes.limits import MOST_FRAMES, check_count, check_deflated, check_size, check_voxels
 
-_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-_NO_IMAGES = {
-    "1.2.840.10008.5.1.4.1.1.66.4": "masks (SEG)",
-    "1.2.840.10008.5.1.4.1.1.66.7": "masks (SEG)",
-    "1.2.840.10008.5.1.4.1.1.481.2": "doses (RTDOSE)",
-    "1.2.840.10008.5.1.4.1.1.30": "parametric maps",
-    "1.2.840.10008.1.3.10": "DICOMDIR",
-}
-_GREY = ("MONOCHROME1", "MONOCHROME2")
 _TAGS = [
-    *("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "ProtocolName"),
+    *(
+        "SOPClassUID",
+        "StudyInstanceUID",
+        "PatientID",
+        "SeriesInstanceUID",
+        "SeriesNumber",
+        "SeriesDescription",
+        "ProtocolName",
+    ),
     *("Modality", "ImageType", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
@@ -48,7 +45,7 @@ class Plane:
         position_mm: Centre of its first pixel, LPS; None where the header does not say.
         orientation: Directions of growing columns and of growing rows, LPS; likewise.
         spacing_mm: Distance of rows, and of columns; likewise.
-        slope: By which stored values are multiplied, as exactly as NIfTI stores it (float32).
+        slope: By which stored values are multiplied, as exactly as NIfTI stores it (float32); 0 stands for 1.
         intercept: What is added then, likewise.
     """
 
@@ -72,18 +69,22 @@ class PlanesOfFile:
     Attributes:
         series: What its series is told by: the SeriesInstanceUID; its folder where there is none.
         study_uid: StudyInstanceUID; empty if there is none.
+        patient: PatientID, likewise.
         name: The series' description, else its protocol, else its folder.
         mark: The series' number, else its UID.
         modality: CT, MR, ...
+        mosaic: Whether each picture is many slices side by side, as Siemens stores them.
         inverted: Whether low values are to be shown bright (MONOCHROME1); values are as stored all the same.
         planes: Its frames.
     """
 
     series: str
     study_uid: str
+    patient: str
     name: str
     mark: str
     modality: str
+    mosaic: bool
     inverted: bool
     planes: tuple[Plane, ...]
 
@@ -99,9 +100,9 @@ def read_planes(study_id: str, file: Path) -> PlanesOfFile | str:
             check_size(file, opened, study_id)
             check_deflated(opened, f"{study_id}: {file}")
             header = pydicom.dcmread(opened, stop_before_pixels=True, specific_tags=list(_TAGS), force=True)
-        left_out = _left_out(file, header)
-        if left_out:
-            return left_out
+        kind = left_out(file, header)
+        if kind:
+            return kind
         _check_extents(f"{study_id}: {file}", header)
         return _planes_of_file(file, header)
     except (StudyError, MemoryError):
@@ -111,24 +112,6 @@ def read_planes(study_id: str, file: Path) -> PlanesOfFile | str:
         raise StudyError(
             Cause.UNREADABLE, f"{study_id}: {file} is not readable DICOM ({reason}); copy it again, or remove it"
         ) from error
-
-
-def _left_out(file: Path, header: Any) -> str:
-    """Return the word for what is no slice of the patient; empty for an image."""
-    uid = UID(str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or ""))
-    if uid in _NO_IMAGES:
-        return _NO_IMAGES[uid]
-    if not header.get("Rows") or not header.get("Columns"):
-        if not uid and "TransferSyntaxUID" not in header.file_meta:
-            return f"{kind_name(file.name)} files"
-        if not uid or "Image Storage" in uid.name:
-            raise EOFError("the header ends before the size of the image")
-        return f"{header.get('Modality') or uid.name} objects"
-    if uid.startswith(_SECONDARY_CAPTURE):
-        return "secondary captures"
-    if int(header.get("SamplesPerPixel") or 1) > 1 or header.get("PhotometricInterpretation", _GREY[1]) not in _GREY:
-        return "colour images"
-    return "localizers" if "LOCALIZER" in _texts(header.get("ImageType")) else ""
 
 
 def _check_extents(where: str, header: Any) -> None:
@@ -145,10 +128,12 @@ def _planes_of_file(file: Path, header: Any) -> PlanesOfFile:
     return PlanesOfFile(
         series=uid or f"folder {file.parent}",
         study_uid=_text(header, "StudyInstanceUID"),
+        patient=_text(header, "PatientID"),
         name=_text(header, "SeriesDescription") or _text(header, "ProtocolName") or file.parent.name,
         mark=number or uid,
         modality=_text(header, "Modality"),
-        inverted=_text(header, "PhotometricInterpretation") == _GREY[0],
+        mosaic="MOSAIC" in texts(header.get("ImageType")),
+        inverted=_text(header, "PhotometricInterpretation") == INVERTED,
         planes=tuple(_planes(file, header)),
     )
 
@@ -192,7 +177,3 @@ def _first(sources: list[Any], group: str, name: str, count: int) -> tuple[float
 def _text(header: Any, name: str) -> str:
     value = header.get(name)
     return "" if value is None else str(value).strip()
-
-
-def _texts(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else [str(part) for part in value or []]

@@ -14,15 +14,15 @@ from histo.folders import counted
 from histo.spec import Spec
 from histo.volume_file import Volume
 from histo.volumes.dicom import list_dicom
-from histo.volumes.files import sort_files
+from histo.volumes.files import folders_apart, sort_files
 from histo.volumes.framing import fit
-from histo.volumes.geometry import Oriented, orient
+from histo.volumes.geometry import Oriented, check_spacing, orient
 from histo.volumes.intensity import IntensityWindow, Rule, check_values, percentile_window, zscore_window
 from histo.volumes.nifti import list_nifti
 from histo.volumes.series import FoundSeries, choose_series, name_apart
 from histo.volumes.slices import Choice, Fill, choose_slices, require_several, slice_distance_mm
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Counts up whenever a volume of the same files and settings could differ from that of an earlier version."""
 
 _COARSE = 2.0
@@ -165,7 +165,11 @@ def list_series(study_id: str, files: Sequence[Path], spec: PreparationSpec) -> 
         StudyError: If there is none, or a header cannot be read.
     """
     kinds = sort_files(study_id, files)
-    found = [series for file in kinds.nifti for series in list_nifti(study_id, file, spec.allow_no_orientation)]
+    found = [
+        series
+        for file, folder in zip(kinds.nifti, folders_apart(kinds.nifti), strict=True)
+        for series in list_nifti(study_id, file, spec.allow_no_orientation, folder)
+    ]
     dicom = list_dicom(study_id, kinds.dicom, spec.spacing_tolerance)
     left_out = dicom.left_out + Counter({f"{ending} files": count for ending, count in kinds.others.items()})
     if not found and not dicom.series:
@@ -182,6 +186,7 @@ def _prepare_series(found: FoundSeries, where: str, spec: PreparationSpec) -> _C
     series = found.read(where)
     oriented = orient(series.values_DHW, series.affine, where)
     count, rows, columns = oriented.values_DHW.shape
+    check_spacing(oriented.spacing_mm, where)
     require_several((count, rows, columns), where)
     check_values(oriented.values_DHW, where, spec.intensity == "hounsfield")
     window = _window(oriented, spec)

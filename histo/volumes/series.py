@@ -14,6 +14,7 @@ from histo.errors import Cause, StudyError
 from histo.volumes.geometry import Affine, Values
 
 Format = Literal["nifti", "dicom"]
+_RENAME = "rename the study's series, or leave it out"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class FoundSeries:
     """What a header says of a series, and how to read it.
 
     Attributes:
-        name: The file's name without extension, or the DICOM series' description.
+        name: The file's name without extension, behind its folders where a study's files have several (`T1/x`), or the
+            DICOM series' description.
         format: What its files are.
         mark: What tells it from others of the same name: its number, else its UID; empty where nothing does.
         read: Loads it, given what messages call it; raises StudyError.
@@ -65,7 +67,7 @@ def choose_series(
     Args:
         study_id: What messages call the study.
         found: All series of it, by name.
-        wanted: Names, or globs, case-insensitive; a whole name wins over a glob.
+        wanted: Names, or globs, case-insensitive; a whole name wins over one of a folder, and that over a glob.
         count: How many series a study has, where `wanted` is empty: then all are taken in the order of their names.
 
     Raises:
@@ -78,22 +80,25 @@ def choose_series(
             raise StudyError(
                 Cause.AMBIGUOUS_SERIES,
                 f"{study_id}: two of --preparation.series {', '.join(wanted)} mean {twice[0]!r}; make them narrower",
+                f"{study_id}: two of the model's series, {', '.join(wanted)}, mean {twice[0]!r}; {_RENAME}",
             )
         return chosen
     if len(found) == count:
         return tuple(found)
     cause = Cause.MISSING_SERIES if len(found) < count else Cause.AMBIGUOUS_SERIES
+    what = f"{study_id}: {_named(found)}; expected {count}"
+    hint = _files_are_studies(found) if len(found) > count else ""
     raise StudyError(
         cause,
-        f"{study_id}: {_named(found)}; expected {count}; name those to use with --preparation.series, or give"
-        f" --preparation.series-count"
-        f"{_files_are_studies(found) if len(found) > count else ''}",
+        f"{what}; name those to use with --preparation.series, or give --preparation.series-count{hint}",
+        f"{what}, as the model was trained; leave others out of its folder, or leave the study out{hint}",
     )
 
 
 def _match(study_id: str, found: Sequence[FoundSeries], pattern: str) -> FoundSeries:
     folded = pattern.casefold()
     matches = [series for series in found if series.name.casefold() == folded]
+    matches = matches or [series for series in found if folded in series.name.casefold().split("/")]
     matches = matches or [series for series in found if fnmatchcase(series.name.casefold(), folded)]
     if len(matches) == 1:
         return matches[0]
@@ -101,10 +106,12 @@ def _match(study_id: str, found: Sequence[FoundSeries], pattern: str) -> FoundSe
         raise StudyError(
             Cause.AMBIGUOUS_SERIES,
             f"{study_id}: --preparation.series {pattern} matches {_named(matches)}; make it narrower",
+            f"{study_id}: the model's series {pattern} matches {_named(matches)}; {_RENAME}",
         )
     near = get_close_matches(pattern, [series.name for series in found], n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "; change --preparation.series, or leave the study out"
-    raise StudyError(Cause.MISSING_SERIES, f"{study_id}: no series {pattern!r} among {_named(found)}{hint}")
+    what = f"{study_id}: no series {pattern!r} among {_named(found)}"
+    hint = f"did you mean {near[0]!r}?" if near else "change --preparation.series, or leave the study out"
+    raise StudyError(Cause.MISSING_SERIES, f"{what}; {hint}", f"{what}, by which the model names its series; {_RENAME}")
 
 
 def _named(found: Sequence[FoundSeries], most: int = 12) -> str:
@@ -114,5 +121,5 @@ def _named(found: Sequence[FoundSeries], most: int = 12) -> str:
 
 
 def _files_are_studies(found: Sequence[FoundSeries]) -> str:
-    many_files = all(series.format == "nifti" for series in found)
+    many_files = all(series.format == "nifti" and "/" not in series.name for series in found)
     return "; where each file is a study of its own, give --study-is file" if many_files else ""

@@ -163,8 +163,9 @@ def _check_even(planes: Sequence[Plane], heights: _Vector, tolerance: float, whe
     if deviation[worst] > tolerance:
         missing = round(float(gaps[worst]) / median) - 1
         likely = f" ({missing} missing in between?)" if missing > 0 else ""
+        what = f"{gaps[worst]:.4g} mm from {planes[worst]} to {planes[worst + 1]}, elsewhere {median:.4g} mm{likely}"
         raise StudyError(
             Cause.UNEVEN_SPACING,
-            f"{where}: {gaps[worst]:.4g} mm from {planes[worst]} to {planes[worst + 1]}, elsewhere {median:.4g}"
-            f" mm{likely}; find the missing files, or raise --preparation.spacing-tolerance ({tolerance:g})",
+            f"{where}: {what}; find the missing files, or raise --preparation.spacing-tolerance ({tolerance:g})",
+            f"{where}: {what}; find the missing files, or leave the study out",
         )

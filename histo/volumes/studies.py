@@ -1,17 +1,14 @@
 """Find the studies of a folder or a manifest: what each is called, its files, and what its place says of it.
 
-A folder that directly holds images is a study, and so is one that holds nothing else: it becomes a study whose reading
-fails, never one that is left out in silence. Sibling folders whose DICOM files bear one StudyInstanceUID are one study,
-named by their parent. What is passed over, and how links are followed, is the rule of `histo.folders`.
-
-Of the path above a study, `train`, `val` or `test` in the first place is its split; the next part is its class; the
-next, if there is one, its group (a patient). Where there is none, DICOM's PatientID is the group, else the study's own
-name.
+What is one study says `histo.volumes.gathering`: an examination of DICOM, or a folder of images. A folder that holds
+nothing else becomes a study whose reading fails, never one that is left out in silence. What is passed over, and how
+links are followed, is the rule of `histo.folders`; what the path above a study says, that of `histo.volumes.layouts`;
+who is one patient, that of `histo.volumes.patients`.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +16,11 @@ from histo.class_names import check_names
 from histo.errors import UsageError
 from histo.folders import Folder, Walk, count_kinds, counted, kind_name, readable, walk
 from histo.volumes.files import NIFTI_EXTENSIONS, stem
-from histo.volumes.first_image import FirstImage, first_image
-from histo.volumes.manifest import MANIFEST_EXTENSIONS, SPLITS, ManifestRow, Split, read_manifest
+from histo.volumes.gathering import Gathered, Tree, gather, name_studies
+from histo.volumes.identity import Look, look_at, patients_of
+from histo.volumes.layouts import is_session, read_place
+from histo.volumes.manifest import MANIFEST_EXTENSIONS, ManifestRow, read_manifest
+from histo.volumes.patients import Named, PatientIs, group_studies
 
 StudyIs = Literal["folder", "file"]
 
@@ -48,27 +48,47 @@ class FoundStudy:
 
 @dataclass(frozen=True)
 class Studies:
-    """What there is: studies by `study_id`, the number of files outside of any by extension, and of links followed."""
+    """What there is.
+
+    Attributes:
+        studies: By `study_id`.
+        others: Number of files outside of any by extension.
+        linked: Number of links that were followed.
+        named: What is known of the patient of each study.
+    """
 
     studies: tuple[FoundStudy, ...]
     others: dict[str, int]
     linked: int = 0
+    named: tuple[Named, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A study before its place is read: its folder or file, its files, and what the first image says."""
+    """A study before its place is read.
+
+    Attributes:
+        path: Its folder or file.
+        files: Its files.
+        patients: What the files call its patient.
+        uid: Its StudyInstanceUID, where another study has the same folder.
+        session: Whether the layout says that it is a session of the folder above.
+    """
 
     path: Path
     files: tuple[Path, ...]
-    first: FirstImage
+    patients: tuple[str, ...] = ()
+    uid: str = ""
+    session: bool = False
 
 
 def find_studies(
     root: Path,
-    study_is: Literal["folder", "file"] = "folder",
+    study_is: StudyIs = "folder",
     classes: Sequence[str] | None = None,
     flag: str = "--studies",
+    series: Sequence[str] = (),
+    patient_is: PatientIs = "files",
 ) -> Studies:
     """List the studies below a folder, or of a manifest, or the one that a file is, sorted by `study_id`.
 
@@ -77,6 +97,8 @@ def find_studies(
         study_is: Whether a folder is a study, or each NIfTI file.
         classes: Names of all classes; a folder of another name is no class. None: any name is one.
         flag: What messages call the root.
+        series: Names of series: folders that are called so are those of one study.
+        patient_is: Whether files say who is one patient, or folders alone.
 
     Raises:
         UsageError: If the root is missing, holds no study, or is a wrong manifest.
@@ -87,91 +109,92 @@ def find_studies(
         rows = read_manifest(root, flag)
         if not rows:
             raise UsageError(f"{flag} {root}: lists no studies")
-        return _sorted([_listed(f"{flag} {root}", row, classes) for row in rows], Counter(), 0)
+        return _grouped([_listed(f"{flag} {root}", row, classes) for row in rows], patient_is, Counter(), 0)
     base = root if root.is_dir() else root.parent
     walked = walk(root) if root.is_dir() else Walk((Folder(base, (root,), leaf=True),), 0, Counter(), ())
     others = walked.others.copy()
-    studies = [_located(base, place, classes) for place in _places(root, walked.folders, study_is, others)]
-    check_names(f"{flag} {root}", [study.label for study in studies if study.label is not None])
-    if not studies:
+    places = _places(root, walked.folders, study_is, others, series)
+    located = [_located(base, place, classes) for place in places]
+    check_names(f"{flag} {root}", [study.label for study, _ in located if study.label is not None])
+    if not located:
         held = counted(others) or "nothing"
         way_out = "; give --study-is folder" if study_is == "file" else ""
         raise UsageError(f"{flag} {root}: no studies in it; it holds {held}{way_out}")
-    return _sorted(studies, others, walked.linked)
+    return _grouped(located, patient_is, others, walked.linked)
 
 
-def _sorted(studies: Iterable[FoundStudy], others: Counter[str], linked: int) -> Studies:
-    return Studies(tuple(sorted(studies, key=lambda study: study.study_id)), dict(sorted(others.items())), linked)
+def _grouped(
+    located: Iterable[tuple[FoundStudy, Named]], patient_is: PatientIs, others: Counter[str], linked: int
+) -> Studies:
+    """Give each study its patient, and put them in order."""
+    pairs = sorted(located, key=lambda pair: pair[0].study_id)
+    named = tuple(one for _, one in pairs)
+    groups = group_studies(named, patient_is)
+    studies = tuple(replace(study, group=group) for (study, _), group in zip(pairs, groups, strict=True))
+    return Studies(studies, dict(sorted(others.items())), linked, named)
 
 
-def _places(root: Path, folders: Sequence[Folder], study_is: StudyIs, others: Counter[str]) -> Iterator[_Place]:
+def _places(
+    root: Path, folders: Sequence[Folder], study_is: StudyIs, others: Counter[str], series: Sequence[str]
+) -> Iterator[_Place]:
     """Yield the studies of a folder, or of one file, and count the other files."""
     if root.is_file():
-        yield _Place(root, (root,), first_image((root,)) or FirstImage())
-        return
-    if study_is == "file":
+        yield _Place(root, (root,), patients_of(look_at((root,))))
+    elif study_is == "file":
         for file in (file for folder in folders for file in folder.files):
             if file.name.lower().endswith(NIFTI_EXTENSIONS):
-                yield _Place(file, (file,), FirstImage())
+                yield _Place(file, (file,))
             else:
                 others[kind_name(file.name)] += 1
-        return
-    yield from _folder_places(root, folders, others)
+    else:
+        yield from _folder_places(_tree(root, folders, series), others)
 
 
-def _folder_places(root: Path, folders: Sequence[Folder], others: Counter[str]) -> Iterator[_Place]:
-    images = {folder.path: first for folder in folders if (first := first_image(folder.files)) is not None}
-    by_path = {folder.path: folder for folder in folders}
-    merged = dict(_merged(images))
-    series = {path for paths in merged.values() for path in paths}
-    for study, paths in merged.items():
-        yield _Place(study, tuple(file for path in paths for file in by_path[path].files), images[paths[0]])
-    for folder in folders:
-        if folder.path in images and folder.path not in series:
-            yield _Place(folder.path, folder.files, images[folder.path])
-        elif folder.path not in images and folder.leaf and folder.path != root and folder.path.parent not in merged:
-            yield _Place(folder.path, folder.files, FirstImage())
-        elif folder.path not in images:
+def _tree(root: Path, folders: Sequence[Folder], series: Sequence[str]) -> Tree:
+    looks = iter(look_at([file for folder in folders for file in folder.files]))
+    by_folder: dict[Path, list[Look]] = {folder.path: [next(looks) for _ in folder.files] for folder in folders}
+    return Tree(root, folders, by_folder, series)
+
+
+def _folder_places(tree: Tree, others: Counter[str]) -> Iterator[_Place]:
+    studies, without = gather(tree)
+    for study, path, uid in name_studies(tree, studies):
+        yield _gathered_place(tree, study, path, uid)
+    around = {study.place for study in studies if study.spreads}
+    for folder in without:
+        if folder.leaf and folder.path != tree.root and not around.intersection(folder.path.parents):
+            yield _Place(folder.path, folder.files)
+        else:
             others.update(count_kinds(folder.files))
 
 
-def _merged(images: dict[Path, FirstImage]) -> Iterator[tuple[Path, list[Path]]]:
-    """Yield the studies whose series have folders of their own: where a study is, and its folders.
-
-    It is at the folders' parent, or where that has several such studies or images of its own, at its first folder.
-    """
-    siblings: dict[Path, dict[str, list[Path]]] = {}
-    for path, first in images.items():
-        if first.study_uid:
-            siblings.setdefault(path.parent, {}).setdefault(first.study_uid, []).append(path)
-    for parent, by_uid in siblings.items():
-        several = [sorted(paths) for paths in by_uid.values() if len(paths) > 1]
-        for paths in several:
-            yield (parent if len(several) == 1 and parent not in images else paths[0]), paths
+def _gathered_place(tree: Tree, study: Gathered, path: Path, uid: str) -> _Place:
+    files = tuple(sorted(look.file for look in study.looks))
+    session = is_session(tree.parts(study.folders[0]), len(tree.parts(path)))
+    return _Place(path, files, patients_of(study.looks), uid, session)
 
 
-def _located(base: Path, place: _Place, classes: Sequence[str] | None) -> FoundStudy:
+def _located(base: Path, place: _Place, classes: Sequence[str] | None) -> tuple[FoundStudy, Named]:
     name = place.path.relative_to(base).as_posix() if place.path != base else base.absolute().name
+    if place.uid:
+        name = place.uid if place.path == base else f"{name}/{place.uid}"
     study_id = readable(name)
-    *above, own = study_id.split("/")
-    split: Split | None = None
-    if above and above[0] in SPLITS:
-        split = SPLITS[SPLITS.index(above.pop(0))]
-    label = above.pop(0) if above and (classes is None or above[0] in classes) else None
-    group = above[0] if above else place.first.patient or (stem(own) if place.path.is_file() else own)
-    return FoundStudy(study_id, place.files, label, group, split, readable(str(place.path)))
+    parts = study_id.split("/")
+    read = read_place(parts, classes, place.session)
+    own = stem(parts[-1]) if place.path.is_file() else parts[-1]
+    named = Named(study_id, place.patients, read.patient, own)
+    return FoundStudy(study_id, place.files, read.label, None, read.split, readable(str(place.path))), named
 
 
-def _listed(where: str, row: ManifestRow, classes: Sequence[str] | None) -> FoundStudy:
+def _listed(where: str, row: ManifestRow, classes: Sequence[str] | None) -> tuple[FoundStudy, Named]:
     """Make a study of a manifest's row; one whose files are missing is one whose reading fails."""
     if row.label is not None and classes is not None and row.label not in classes:
         raise UsageError(f"{where}: study {row.study_id} has label {row.label!r}; expected one of {', '.join(classes)}")
     files = tuple(_files_below(row.path))
-    group = row.group
-    if group is None:
-        first = first_image(files) or FirstImage()
-        group = first.patient or row.study_id
-    return FoundStudy(readable(row.study_id), files, row.label, group, row.split, readable(str(row.path)))
+    patients = patients_of(look_at(files)) if row.group is None else ()
+    study_id = readable(row.study_id)
+    named = Named(study_id, patients, None, row.study_id, row.group)
+    return FoundStudy(study_id, files, row.label, None, row.split, readable(str(row.path))), named
 
 
 def _files_below(path: Path) -> Iterator[Path]:

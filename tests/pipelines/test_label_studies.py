@@ -2,15 +2,18 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from made_studies import settle, write_study
 from plain_loop import rows_of
+from volumes import fake_dicom as fake
 
 from histo.cli import main
 from histo.demo.bundle import STUDY_CLASSES, random_volume_bundle
@@ -86,6 +89,51 @@ def test_a_broken_study_is_a_row_without_a_prediction_and_stops_nothing(
     assert {name: row["status"] for name, row in rows.items()} == dict.fromkeys(GOOD, "ok") | {"p3/broken": "failed"}
     assert rows["p3/broken"]["error_code"] == "unreadable"
     assert [rows["p3/broken"][name] for name in ("pred", "label", "confidence", "prob_mts")] == [None] * 4
+
+
+def rename_a_series(study: Path) -> None:
+    (study / "t1.nii.gz").rename(study / "t1_old.nii.gz")
+
+
+def double_a_series(study: Path) -> None:
+    shutil.copy(study / "t1.nii.gz", study / "t1_again.nii.gz")
+
+
+def forget_the_orientation(study: Path) -> None:
+    image = nib.load(study / "t1.nii.gz")
+    bare = nib.Nifti1Image(np.asanyarray(image.dataobj), None)
+    bare.set_sform(None, code=0)
+    bare.set_qform(None, code=0)
+    bare.to_filename(study / "t1.nii.gz")
+
+
+def leave_out_a_slice(study: Path) -> None:
+    fake.save(study, [one for number, one in enumerate(fake.planes(shape=(6, 6, 7))) if number != 2])
+    for path in study.glob("*.nii.gz"):
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("fault", "series", "said"),
+    [
+        (double_a_series, [], "expected 3, as the model was trained; leave others out of its folder, or leave"),
+        (rename_a_series, ["flair", "t1", "t2"], "by which the model names its series; rename the study's series"),
+        (double_a_series, ["flair", "t1*g*", "t1_*"], "two of the model's series, flair, t1*g*, t1_*, mean 't1_again'"),
+        (double_a_series, ["flair", "*t1*", "t2"], "the model's series *t1* matches 2 series ('t1', 't1_again')"),
+        (forget_the_orientation, [], "so left and right are not known; repair the header"),
+        (leave_out_a_slice, ["Thorax"] * 1, "find the missing files, or leave the study out"),
+    ],
+)
+def test_messages_of_studies_name_no_flag_that_label_does_not_have(
+    model: Path, tmp_path: Path, fault: Callable[[Path], None], series: list[str], said: str
+) -> None:
+    fault(write_study(tmp_path / "studies" / "p1"))
+    job = replace(job_for(model, tmp_path / "out"), preparation=SMALL.model_copy(update={"series": series}))
+
+    rows, _ = label(job, tmp_path / "studies")
+
+    assert said in rows["p1"]["error"]
+    assert "--preparation" not in rows["p1"]["error"]
 
 
 def test_nothing_is_done_twice_and_what_changed_is_done_anew(model: Path, studies: Path, tmp_path: Path) -> None:

@@ -102,6 +102,8 @@ def test_every_study_is_a_volume_or_a_row_with_its_reason(first: Run) -> None:
     assert "7 studies" in first.log
     assert "7 to prepare" in first.log
     assert f"4 ok, 3 failed; volumes: {first.out}" in first.log
+    assert first.log.splitlines()[-1] == "2 classes: A 2 patients, B 1; 4 studies"
+    assert "4 patients (studies named 7 by folder)" in first.log
     assert {row["attempts"] for row in rows.values()} == {1}
     assert rows["A/p1/s1"]["series"] == list(SERIES)
     assert rows["A/p1/s1"]["n_slices"] == [6, 6, 6]
@@ -223,6 +225,26 @@ def test_a_changed_preparation_prepares_all_studies_anew(prepare: Preparing) -> 
     assert {read_header(prepare.out / row["volume_path"])[0] for row in after.values()} == {(3, 3, 32, 32)}
     assert not {row["fingerprint"] for row in after.values()} & {row["fingerprint"] for row in before.values()}
     assert prepare()[1] == {"done": 3}
+
+
+def test_a_study_that_is_a_file_has_a_volume_of_one_ending(tmp_path: Path) -> None:
+    write_study(tmp_path / "studies" / "A", series=("ct",))
+    job = PrepareJob(tmp_path / "out", 60, SMALL.model_copy(update={"series_count": 1}))
+    found = find_studies(tmp_path / "studies", "file").studies
+
+    rows, _ = settle(StudyPreparer(job), job, prepared_layout(job), found, put_in_order)
+
+    assert rows["A/ct.nii.gz"]["volume_path"] == "volumes/A/A__ct.nii.gz"
+    assert [path.name for path in (job.out / "volumes" / "A").iterdir()] == ["A__ct.nii.gz"]
+
+
+def test_studies_that_would_have_one_volume_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "list.csv").write_text("study,study_id\ns1,a\ns2,a.nii.gz\n")
+
+    code = main(["prepare", "volumes", "--studies", str(tmp_path / "list.csv"), "--out", str(tmp_path / "out")])
+
+    assert code == 2
+    assert "studies a and a.nii.gz would have one volume; rename one of them" in capsys.readouterr().err
 
 
 def rename_a_series(prepare: Preparing) -> None:

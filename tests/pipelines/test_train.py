@@ -418,7 +418,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice(
 def test_a_failure_in_a_worker_is_one_line_and_exit_1(
     tiles: Path, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("histo.learn.checkpoint.write_checkpoint", Mock(side_effect=OSError("no room for a checkpoint")))
+    fails = Mock(side_effect=OSError("no room for a checkpoint"))
+    monkeypatch.setattr("histo.learn.checkpoint.write_checkpoint", fails)
     run = tmp_path / "run"
 
     code = train(tiles, run, *SHORT, *tiny, "--max-failures", "0")

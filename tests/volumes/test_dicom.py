@@ -1,12 +1,17 @@
+import re
+import subprocess
 from pathlib import Path
 
+import dcm2niix
 import gdcm
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
 from pydicom.uid import JPEG2000Lossless, RLELossless
 from volumes import fake_dicom as fake
 
+from histo.errors import Cause, StudyError
 from histo.volumes.dicom import DicomListing, list_dicom
 from histo.volumes.geometry import Oriented, orient
 from histo.volumes.series import Series
@@ -94,6 +99,53 @@ def test_values_are_stored_ones_times_slope_plus_intercept_of_their_own_slice(tm
     assert np.array_equal(values, stored * scale + shift)
 
 
+def stored_12_bits(tmp_path: Path, signed: bool, bits: int, *elements: tuple[int, int]) -> Series:
+    """Slices of 12 bits, of which those beyond are set as a mask says, with an overlay declared in each place."""
+    slices = fake.planes()
+    for one in slices:
+        values = np.arange(42).reshape(6, 7) - (21 if signed else 0)
+        fake.set_values(one, (values & 0xFFF) | np.where(values % 3 == 0, bits, 0), bits=12, signed=signed)
+        for group, place in elements:
+            one.add_new((group, 0x0100), "US", 16)
+            one.add_new((group, 0x0102), "US", place)
+    return read(fake.save(tmp_path, slices))
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(
+    ("bits", "elements"),
+    [(1 << 12, [(0x6000, 12)]), (0xB000, [(0x6000, 12), (0x6002, 13), (0x601E, 15)]), (0, [(0x6000, 14)])],
+)
+def test_overlays_in_bits_beyond_the_values_are_no_part_of_them(
+    tmp_path: Path, signed: bool, bits: int, elements: list[tuple[int, int]]
+) -> None:
+    values = stored_12_bits(tmp_path, signed, bits, *elements).values_DHW
+
+    assert np.array_equal(values[0], np.arange(42).reshape(6, 7) - (21 if signed else 0))
+
+
+def test_a_sign_that_is_not_extended_is_read_as_pydicom_reads_it(tmp_path: Path) -> None:
+    values = stored_12_bits(tmp_path, True, 0).values_DHW
+
+    one = pydicom.dcmread(min(tmp_path.iterdir()))
+    assert np.array_equal(values[0], one.pixel_array)
+    assert values.min() == -21
+
+
+def test_a_slope_of_0_is_read_as_1_as_dcm2niix_does_and_noted(tmp_path: Path) -> None:
+    slices = fake.planes(shape=(5, 32, 32), spacing_mm=(3, 1, 1))
+    for one in slices:
+        one.RescaleSlope, one.RescaleIntercept = 0, 0
+    files = fake.save(tmp_path / "in", slices)
+
+    series = read(files)
+
+    command = [dcm2niix.bin, "-z", "n", "-f", "made", "-o", tmp_path, tmp_path / "in"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert np.array_equal(np.unique(series.values_DHW), np.unique(nib.load(tmp_path / "made.nii").get_fdata()))
+    assert series.notes == ("RescaleSlope is 0 in 5 of 5 slices; taken for 1",)
+
+
 def test_enhanced_frames_have_slopes_of_their_own(tmp_path: Path) -> None:
     slices = fake.planes()
     for index, one in enumerate(slices):
@@ -175,11 +227,44 @@ def test_what_is_no_slice_is_left_out_and_counted(tmp_path: Path) -> None:
     )
 
 
-def test_files_of_two_examinations_are_noted(tmp_path: Path) -> None:
-    slices = fake.planes()
-    slices[3].StudyInstanceUID = "1.2.2"
+def test_series_of_two_examinations_are_noted(tmp_path: Path) -> None:
+    slices = fake.planes() + fake.planes()
+    for one in slices[5:]:
+        one.StudyInstanceUID, one.SeriesInstanceUID = "1.2.2", "1.2.2.1"
 
-    assert listing(fake.save(tmp_path, slices)).notes == ["files of 2 examinations (StudyInstanceUID)"]
+    files = fake.save(tmp_path, slices, [f"{index}.dcm" for index in range(10)])
+
+    assert listing(files).notes == ["files of 2 examinations (StudyInstanceUID)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("StudyInstanceUID", "1.2.2", "is of examination '1.2.1', "),
+        ("PatientID", "P2", "is of patient 'P1', "),
+    ],
+)
+def test_a_series_that_names_two_patients_or_examinations_is_an_error_that_names_both(
+    tmp_path: Path, name: str, value: str, said: str
+) -> None:
+    slices = fake.planes()
+    setattr(slices[3], name, value)
+
+    with pytest.raises(StudyError, match=re.escape(said)) as caught:
+        listing(fake.save(tmp_path, slices))
+
+    assert caught.value.cause is Cause.MIXED_IDENTITY
+    assert f"of {value!r} ({name})" in str(caught.value)
+
+
+def test_a_slice_that_names_no_patient_and_an_object_of_another_are_no_error(tmp_path: Path) -> None:
+    slices = fake.planes() + fake.planes()[:1]
+    slices[3].PatientID = ""
+    slices[5].PatientID, slices[5].SOPClassUID = "MASK", pydicom.uid.SegmentationStorage
+
+    found = listing(fake.save(tmp_path, slices, [f"{index}.dcm" for index in range(6)]))
+
+    assert (len(found.series), found.left_out) == (1, {"masks (SEG)": 1})
 
 
 def test_what_pydicom_warns_of_becomes_a_note(tmp_path: Path) -> None:

@@ -21,6 +21,13 @@ def prepare_slices(tmp_path: Path, slices: Slices) -> Prepared:
     return prepare("A/s1", fake.save(tmp_path, slices, [f"{index}.dcm" for index in range(len(slices))]), SPEC)
 
 
+def mosaic(slices: Slices) -> Slices:
+    for one in slices:
+        one.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]
+        one.ImagePositionPatient = [0.0, 0.0, 0.0]
+    return slices
+
+
 def one_slice(slices: Slices) -> Slices:
     return slices[:1]
 
@@ -91,6 +98,34 @@ def too_many_bits(slices: Slices) -> Slices:
     return slices
 
 
+def absurd_spacing(slices: Slices) -> Slices:
+    for one in slices:
+        one.PixelSpacing = [2000.0, 1000.0]
+    return slices
+
+
+def bit_without_overlay(slices: Slices) -> Slices:
+    overlay(slices[2], bit=13)
+    slices[2].BitsStored = 12
+    return slices
+
+
+def signs_of_two_kinds(slices: Slices) -> Slices:
+    fake.set_values(slices[4], np.full((6, 7), -5), signed=True)
+    slices[4].PixelData = slices[4].PixelData[:-2] + (3000).to_bytes(2, "little")
+    slices[4].BitsStored, slices[4].HighBit = 12, 11
+    return slices
+
+
+def overlay(one: Dataset, bit: int) -> None:
+    """Draw a line of graphics into one bit of the pixels, and declare it for another in the place of it."""
+    pixels = np.frombuffer(one.PixelData, "<u2").copy()
+    pixels[:3] |= 1 << 15
+    one.PixelData = pixels.tobytes()
+    one.add_new((0x6000, 0x0100), "US", 16)
+    one.add_new((0x6000, 0x0102), "US", bit)
+
+
 def wrapped_hounsfield(slices: Slices) -> Slices:
     fake.set_values(slices[2], np.full((6, 7), 65000))
     slices[2].RescaleIntercept = -1024
@@ -116,6 +151,7 @@ def unknown_compression(slices: Slices) -> Slices:
 @pytest.mark.parametrize(
     ("fault", "cause", "message"),
     [
+        (mosaic, Cause.MIXED_SLICES, "5 mosaics (Siemens), each of many slices side by side in one picture; convert"),
         (one_slice, Cause.ONE_SLICE, "one slice, 0.dcm; leave out scouts"),
         (missing_slice, Cause.UNEVEN_SPACING, "6 mm from 1.dcm to 2.dcm, elsewhere 3 mm (1 missing in between?); find"),
         (tilt, Cause.GANTRY_TILT, "slices are sheared by 18.4 degrees (a tilted gantry; at most 0.5); resample"),
@@ -138,6 +174,9 @@ def unknown_compression(slices: Slices) -> Slices:
             Cause.OVERFLOW,
             "4.dcm stores values from 12288 to 12614; its 12 bits hold 0 to 4095: they have",
         ),
+        (bit_without_overlay, Cause.OVERFLOW, "2.dcm stores values from 6144 to 39238; its 12 bits hold 0 to 4095"),
+        (signs_of_two_kinds, Cause.OVERFLOW, "4.dcm stores values from -5 to 3000; its 12 bits hold -2048 to 2047"),
+        (absurd_spacing, Cause.BAD_GEOMETRY, "voxels 3 x 2000 x 1000 mm apart; expected 0.01 to 100 mm; correct"),
         (
             wrapped_hounsfield,
             Cause.OVERFLOW,

@@ -111,6 +111,56 @@ def test_units_become_mm(tmp_path: Path, unit: str, mm: float) -> None:
     assert found.spacing_mm == pytest.approx([length * mm for length in fake.SPACING_MM], rel=1e-6)
 
 
+def notes(path: Path, allow_no_orientation: bool = False) -> tuple[str, ...]:
+    return list_nifti("s1", path, allow_no_orientation)[0].read("s1: series t1").notes
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16])
+@pytest.mark.parametrize("code", [4, 5, 6, 7])
+def test_an_unknown_unit_is_an_error_that_names_it(tmp_path: Path, code: int, dtype: Any) -> None:
+    content = bytearray(image(dtype=dtype).to_bytes())
+    content[123] = code
+    path = tmp_path / "t1.nii"
+    path.write_bytes(content)
+
+    assert fault(path).cause is Cause.BAD_GEOMETRY
+    assert f"lengths in an unknown unit (code {code})" in str(fault(path))
+
+
+@pytest.mark.parametrize(
+    ("qform", "said"),
+    [
+        (np.diag([-1.0, 2.0, 3.0, 1.0]), "sform and qform place voxels up to 12 mm apart; the sform was used"),
+        (fake.ras((3, 2, 1.5)), "sform and qform place voxels up to 3 mm apart; the sform was used"),
+        (fake.ras() + np.eye(4, k=3) * 0.5, "sform and qform place voxels up to 0.5 mm apart; the sform was used"),
+        (fake.ras() + np.eye(4, k=3) * 0.01, None),
+        (fake.ras(), None),
+    ],
+)
+def test_forms_that_disagree_are_noted_with_the_one_that_was_used(tmp_path: Path, qform: Any, said: str | None) -> None:
+    both = image()
+    both.set_qform(qform, code=1)
+    both.set_sform(fake.ras(), code=2)
+    path = save(tmp_path / "t1.nii", both)
+
+    assert notes(path) == ((said,) if said else ())
+    assert read(path).spacing_mm == fake.SPACING_MM
+
+
+@pytest.mark.parametrize("oriented", [True, False])
+def test_a_length_of_0_is_taken_for_1_and_noted(tmp_path: Path, oriented: bool) -> None:
+    bare = image()
+    bare.set_sform(None, code=0)
+    bare.set_qform(fake.ras() if oriented else None, code=int(oriented))
+    content = bytearray(bare.to_bytes())
+    content[88:92] = np.array(0, "<f4").tobytes()
+    path = tmp_path / "t1.nii"
+    path.write_bytes(content)
+
+    assert read(path, allow_no_orientation=True).spacing_mm == (1, 2, 1)
+    assert notes(path, allow_no_orientation=True)[-1] == "voxels have the length 0 along k (pixdim); taken for 1"
+
+
 def test_a_file_without_orientation_needs_leave(tmp_path: Path) -> None:
     bare = image()
     bare.set_sform(None, code=0)

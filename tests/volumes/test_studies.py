@@ -71,14 +71,14 @@ def test_a_folder_is_a_class_only_if_the_classes_name_it(tmp_path: Path) -> None
     }
 
 
-def test_dicom_names_the_patient_where_the_path_does_not(tmp_path: Path) -> None:
+def test_dicom_names_the_patient_whatever_the_path_says(tmp_path: Path) -> None:
     dicom(tmp_path / "mts" / "s1", patient="ANON-7")
     dicom(tmp_path / "mts" / "p2" / "s2", study="1.2.2", patient="ANON-8")
     dicom(tmp_path / "mts" / "s3", study="1.2.3", patient="")
 
     groups = {name: study.group for name, study in found(tmp_path).items()}
 
-    assert groups == {"mts/s1": "ANON-7", "mts/p2/s2": "p2", "mts/s3": "s3"}
+    assert groups == {"mts/s1": "ANON-7", "mts/p2/s2": "ANON-8", "mts/s3": "s3"}
 
 
 def test_sibling_folders_of_one_examination_are_one_study(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_two_examinations_of_one_patient_are_two_studies(tmp_path: Path) -> None
 
     assert sorted(studies) == ["mts/p1/1-1", "mts/p1/2-1"]
     assert [len(study.files) for study in studies.values()] == [10, 10]
-    assert [study.group for study in studies.values()] == ["p1", "p1"]
+    assert [study.group for study in studies.values()] == ["P1", "P1"]
 
 
 def test_a_folder_of_other_files_is_a_study_that_will_fail(tmp_path: Path) -> None:
