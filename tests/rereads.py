@@ -16,6 +16,9 @@ import simplejpeg
 import tifffile
 from PIL import Image
 
+_BYTE_COUNTS = 325
+"""TIFF's tag for the lengths of tiles."""
+
 
 @dataclass(frozen=True)
 class Rectangles:
@@ -65,6 +68,8 @@ def _file_blocks(slide: Path, size: tuple[int, int], strict: bool) -> Callable[[
         (page,) = (page for page in file.pages if page.is_tiled and (page.imagewidth, page.imagelength) == size)
         tables, edge_x, edge_y = page.jpegtables or b"\xff\xd8\xff\xd9", page.tilewidth, page.tilelength
         offsets, counts = page.dataoffsets, page.databytecounts
+        if not strict and _BYTE_COUNTS not in page.tags:  # libtiff estimates them
+            return lambda *_: True
     across, data, known = -(-size[0] // edge_x), slide.read_bytes(), dict[int, bool]()
 
     def is_whole(block: int) -> bool:

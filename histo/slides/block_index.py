@@ -85,12 +85,12 @@ def read_index(path: str, levels: Sequence[Level]) -> tuple[BlockIndex, ...]:
 
     Raises:
         UnsuitedError: If a level is not stored in a way that can be read directly.
-        SlideError: If the file contradicts itself, so that its blocks would be put in wrong places.
+        SlideError: If a level is stored in tiles, and the file lists another number of them than the level needs, so
+            that they would be put in wrong places.
     """
     pages = _pages(path)
-    sizes = {(level.width, level.height) for level in levels}
     for page in pages:
-        if page.contiguous and (page.width, page.height) in sizes:
+        if page.contiguous and any(_is_of(page, level) for level in levels):
             _check_count(path, page)
     return tuple(_index(level, pages) for level in levels)
 
@@ -201,6 +201,8 @@ def _index(level: Level, pages: Sequence[_Page]) -> BlockIndex:
     if len(found) != 1:
         raise UnsuitedError(f"{len(found)} of its tiled images have the size of level {level.index}")
     page = found[0]
+    if not _is_of(page, level):
+        raise UnsuitedError(f"level {level.index} is stored otherwise than in the tiles that its directory describes")
     _check_coding(level, page)
     return BlockIndex(
         block_width=page.block_width,

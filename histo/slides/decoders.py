@@ -1,18 +1,17 @@
 """Decode single file blocks, strictly: what is not a whole image of the right size and channels is an error.
 
 A JPEG block must be decoded without a warning of libjpeg, and its colours are what the TIFF's tag says, whatever
-markers it has; of JPEG 2000, whatever OpenJPEG refuses is an error. The headers of each block are read before it is
-decoded, since what one block says of itself another need not say.
+markers it has; of JPEG 2000, whatever OpenJPEG refuses is an error, and what does not end where it says. The headers of
+each block are read before it is decoded, since what one block says of itself another need not say.
 """
 
-import io
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import imagecodecs
 import numpy as np
 import simplejpeg
-from PIL import Image
 
 from histo.resample import Pixels
 
@@ -31,6 +30,8 @@ _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 """The markers that may stand there alone."""
 _CODESTREAM = b"\xff\x4f\xff\x51"
 """The markers that begin a JPEG 2000 codestream."""
+_PART, _LAST = b"\xff\x90", b"\xff\xd9"
+"""The markers that begin a part of one, and end all of it."""
 _SIZE = struct.Struct(">8x8IH9B")
 """A codestream up to the end of its SIZ segment, three components in it: of image and tiles size and place, then for
 each component depth and step."""
@@ -139,12 +140,23 @@ def _without_colours(data: bytes, segments: Iterable[_Segment]) -> bytes:
 def decode_jpeg_2000(data: bytes, is_rgb: bool, out: Pixels) -> None:
     """Decode a JPEG 2000 block; see `decode_jpeg`."""
     _check_size(data, out.shape)
+    _check_parts(data)
     try:
-        with Image.open(io.BytesIO(data), formats=["JPEG2000"]) as image:
-            pixels = np.asarray(image)
-    except SyntaxError as error:
+        pixels = imagecodecs.jpeg2k_decode(data, numthreads=1)
+    except RuntimeError as error:
         raise ValueError(str(error)) from error
     out[:] = pixels if is_rgb else _from_ycbcr(pixels)
+
+
+def _check_parts(data: bytes) -> None:
+    """Refuse a codestream that does not end where its parts do (ITU-T T.800, A.4.2); OpenJPEG shows what there is."""
+    at = len(_START)
+    while data[at : at + 2] not in (_PART, b""):
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    while data[at : at + 2] == _PART:
+        at += int.from_bytes(data[at + 6 : at + 10], "big") or max(12, len(data) - len(_LAST) - at)
+    if data[at : at + 2] != _LAST:
+        raise ValueError(f"the block's JPEG 2000 codestream does not end at byte {at}, as its parts say")
 
 
 def _check_size(data: bytes, shape: tuple[int, ...]) -> None:

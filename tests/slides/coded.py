@@ -35,12 +35,14 @@ def lossless_jpeg(block: Pixels) -> bytes:
     return bytes(imagecodecs.jpeg8_encode(block, lossless=True, level=100))
 
 
-def jpeg_2000(ycbcr: bool = False) -> Encode:
-    """Code as a JPEG 2000 codestream without loss, as Aperio does."""
+def jpeg_2000(ycbcr: bool = False, level: int = 0) -> Encode:
+    """Code as a JPEG 2000 codestream as Aperio does, without loss at level 0."""
 
     def encode(block: Pixels) -> bytes:
         colours = np.array(Image.fromarray(block).convert("YCbCr")) if ycbcr else block
-        return bytes(imagecodecs.jpeg2k_encode(colours, level=0, codecformat="j2k", mct=not ycbcr))
+        return bytes(
+            imagecodecs.jpeg2k_encode(colours, level=level, codecformat="j2k", mct=not ycbcr, reversible=not level)
+        )
 
     return encode
 
@@ -58,14 +60,13 @@ def segments(data: bytes) -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class Format:
-    """How a file is written; `tolerance` is the grey levels by which OpenSlide's decoder may differ from ours."""
+    """How a file is written."""
 
     encode: Encode
     colours: int = YCBCR
     compression: int = 7
     shared_tables: bool = False
     block: tuple[int, int] = (64, 64)
-    tolerance: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -83,7 +84,8 @@ FORMATS = {
     "jpeg, blocks of 512 px": Format(jpeg(), block=(512, 512)),
     "jpeg, blocks of 48 x 80 px": Format(jpeg(), block=(48, 80)),
     "BigTIFF": Format(jpeg(), extra={"bigtiff": True}),
-    "Aperio, JPEG 2000": Format(jpeg_2000(), RGB, 33005, tolerance=2, extra=APERIO),
+    "Aperio, JPEG 2000": Format(jpeg_2000(), RGB, 33005, extra=APERIO),
+    "Aperio, JPEG 2000, lossy": Format(jpeg_2000(level=40), RGB, 33005, extra=APERIO),
     "Aperio, JPEG 2000, YCbCr": Format(jpeg_2000(ycbcr=True), YCBCR, 33003, extra=APERIO),
 }
 

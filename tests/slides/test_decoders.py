@@ -209,6 +209,28 @@ def test_a_jpeg_2000_block_may_be_coded_in_tiles(tile: int) -> None:
     assert np.array_equal(jpeg_2000(file.getvalue()), BLOCK)
 
 
+@pytest.mark.parametrize("kept", [0.3, 0.5, 0.9])
+def test_a_jpeg_2000_block_with_a_zeroed_end_is_an_error(kept: float) -> None:
+    end = int(kept * len(CODESTREAM))
+
+    with pytest.raises(ValueError, match="does not end at byte"):
+        jpeg_2000(CODESTREAM[:end] + bytes(len(CODESTREAM) - end))
+
+
+@pytest.mark.parametrize("tile", [16, 100])
+def test_a_jpeg_2000_block_whose_last_part_has_no_length_goes_to_the_end(tile: int) -> None:
+    file = io.BytesIO()
+    Image.fromarray(BLOCK).save(file, "JPEG2000", no_jp2=True, tile_size=(tile, tile))
+    data = file.getvalue()
+    last = data.rindex(b"\xff\x90\x00\x0a")
+
+    open_end = data[: last + 6] + bytes(4) + data[last + 10 :]
+
+    assert np.array_equal(jpeg_2000(open_end), BLOCK)
+    with pytest.raises(ValueError, match="does not end at byte"):
+        jpeg_2000(open_end[:-2] + bytes(2))
+
+
 @pytest.mark.parametrize("length", [0, 4, 50, 60])
 def test_a_jpeg_2000_block_that_is_cut_off_is_an_error(length: int) -> None:
     with pytest.raises((OSError, ValueError), match=r"."):

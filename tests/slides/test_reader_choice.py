@@ -110,6 +110,20 @@ def test_a_file_of_which_every_block_is_empty_is_left_to_openslide(tmp_path: Pat
     assert "all of its blocks are empty" in str(refusal(path, "direct"))
 
 
+def test_blocks_that_are_listed_where_strips_are_do_not_make_a_damaged_file(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.tif", [PIXELS])
+    with tifffile.TiffFile(path) as file:
+        places = {strips: file.pages[0].tags[tiles].offset for tiles, strips in ((324, 273), (325, 279))}
+    for code, place in places.items():
+        overwrite(path, place, code.to_bytes(2, "little"))
+
+    slide, reader = open_slide(path, reader="auto")
+
+    assert reader.name == "openslide"
+    assert np.ptp(reader.read(slide.levels[0], 0, 0, 300, 200)) > 100
+    assert "level 0 is stored otherwise than in the tiles that its directory describes" in str(refusal(path, "direct"))
+
+
 def test_two_images_of_one_size_are_read_by_openslide(tmp_path: Path) -> None:
     path = write_coded(tmp_path / "a.tif", [PIXELS, PIXELS])
 
