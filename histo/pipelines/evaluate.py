@@ -119,7 +119,7 @@ def evaluate(spec: EvaluateSpec) -> int:
     cases = _own_cases(spec, run) if run and not spec.data else _listed_cases(spec, bundle, run)
     say("\n".join([cases.source.describe(), *cases.notes]))
     if cases.seen:
-        say(f"{cases.seen} of these images were trained on, or chose the epoch: the scores are too good")
+        say(f"{cases.seen} of these {cases.source.noun} were trained on, or chose the epoch: the scores are too good")
     with session(workers=spec.workers) as resources:
         placement = place(spec.workers, spec.device, resources, cpu_workers=1)
         check_shared(spec.out, *cases.inputs, model)
@@ -133,7 +133,7 @@ def evaluate(spec: EvaluateSpec) -> int:
             metrics = write_evaluation(spec.out, predictions, cases.source.images, resamples, spec.seed, more)
             record.finish(0, accuracy=metrics["accuracy"])
     say(format_confusion(metrics["confusion_matrix"], bundle.classes))
-    say(f"{format_scores(metrics)}\ntables and pictures: {spec.out}")
+    say(f"{format_scores(metrics, cases.source.noun)}\ntables and pictures: {spec.out}")
     return 0
 
 
@@ -154,7 +154,7 @@ def _listed_cases(spec: EvaluateSpec, bundle: Bundle, run: PastRun | None) -> _C
     listed = _subset(listed, spec)
     claim_output(spec.out)
     found = survey(listed)
-    notes = [*check_broken(found, spec.max_broken), *_resolution(spec, bundle, listed, found)]
+    notes = [*check_broken(found, spec.max_broken, listed.noun), *_resolution(spec, bundle, listed, found)]
     facts = {
         "data_fingerprint": found.fingerprint(listed),
         "broken": [error for error in found.errors if error is not None],
@@ -182,5 +182,5 @@ def _test_part(source: Source) -> Source:
     """Keep of each source the cases that it sets apart for testing, if it does."""
     with_test = {case.source for case in source.cases if case.split == "test"}
     members = [i for i, c in enumerate(source.cases) if c.split == "test" or c.source not in with_test]
-    others = Counter(source.others) + Counter({"images of other parts": len(source.cases) - len(members)})
+    others = Counter(source.others) + Counter({f"{source.noun} of other parts": len(source.cases) - len(members)})
     return replace(source.select(members), others=others)
