@@ -6,7 +6,7 @@ Axes: H height, W width, C colour channel, S series, D slice.
 import math
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -21,6 +21,10 @@ class Layout(Protocol):
     @property
     def task(self) -> Task:
         """What a case is."""
+
+    @property
+    def noun(self) -> str:
+        """What messages call several cases."""
 
     @property
     def planes_first(self) -> tuple[int, ...]:
@@ -48,6 +52,8 @@ class Layout(Protocol):
 @dataclass(frozen=True)
 class TileLayout:
     """A tile, RGB, `(H, W, C)`."""
+
+    noun: ClassVar[str] = "images"
 
     task: Task = "tiles"
     planes_first: tuple[int, ...] = (2, 0, 1)
@@ -90,6 +96,8 @@ class VolumeLayout:
         slices: D.
         preparation: How it was made of a study; None where the files do not say so.
     """
+
+    noun: ClassVar[str] = "studies"
 
     series: int
     slices: int

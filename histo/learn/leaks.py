@@ -57,7 +57,7 @@ def check_leaks(source: Source, found: Survey, splits: Sequence[Split | None], a
     if leaks and not allow:
         raise UsageError(
             f"{len(leaks)} leaks between training, validation and test, the first: "
-            f"{_describe(source, splits, leaks[0])}; remove or regroup such images, or give --split.allow-leaks"
+            f"{_describe(source, splits, leaks[0])}; remove or regroup such {source.noun}, or give --split.allow-leaks"
         )
     return lines
 

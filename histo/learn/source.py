@@ -69,9 +69,14 @@ class Source:
     others: Mapping[str, int] = field(default_factory=dict)
     linked: int = 0
 
+    @property
+    def noun(self) -> str:
+        """What messages call several cases."""
+        return self.images.layout.noun
+
     def describe(self) -> str:
         """Say how many cases there are, and what is beside them."""
-        return f"{len(self.cases)} images of {len(self.classes)} classes{beside(self.linked, self.others)}"
+        return f"{len(self.cases)} {self.noun} of {len(self.classes)} classes{beside(self.linked, self.others)}"
 
     def facts(self) -> dict[str, Any]:
         """Return what a record says of what is beside the cases."""
@@ -109,7 +114,7 @@ def read_sources(
     counts = np.bincount(source.labels(), minlength=len(source.classes))
     empty = [name for name, count in zip(source.classes, counts, strict=True) if not count]
     if classes and empty and not numbered:
-        raise UsageError(f"{flag} {_listed(paths)}: no images for class {empty[0]}")
+        raise UsageError(f"{flag} {_listed(paths)}: no {source.noun} for class {empty[0]}")
     return source
 
 

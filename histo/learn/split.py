@@ -76,12 +76,13 @@ def assign_splits(source: Source, found: Survey, spec: SplitSpec, seed: int) -> 
     for i in (*tested, *validated):
         splits[i] = "test" if i in tested else "val"
     if "train" not in splits.values():
-        raise UsageError("the source has no training images, only parts for validation or testing")
+        raise UsageError(f"the source has no training {source.noun}, only parts for validation or testing")
     learned = {source.cases[i].label for i, split in splits.items() if split == "train"}
     unseen = [name for label, name in enumerate(source.classes) if label not in learned]
     if unseen:
         raise UsageError(
-            f"class {unseen[0]}: none of its images can be trained on; add some, or choose the classes with --classes"
+            f"class {unseen[0]}: none of its {source.noun} can be trained on; add some, or choose the classes with "
+            "--classes"
         )
     return tuple(splits.get(i) for i in range(len(source.cases)))
 
@@ -111,14 +112,14 @@ def assign_folds(source: Source, found: Survey, folds: int, seed: int) -> tuple[
     together = len(np.unique(units))
     if together < folds:
         raise UsageError(
-            f"--folds {folds}: there are {together} cases (images of one group, or copies, count as one); ask for at "
-            "most that many folds"
+            f"--folds {folds}: there are {together} cases ({source.noun} of one group, or copies, count as one); ask "
+            "for at most that many folds"
         )
     if min(counts) < 2:
         rare = source.classes[counts.index(min(counts))]
         raise UsageError(
-            f"--folds {folds}: class {rare} has {min(counts)} cases (images of one group, or copies, count as one), "
-            "and the fold that tests it cannot learn it; add some, or choose the classes with --classes"
+            f"--folds {folds}: class {rare} has {min(counts)} cases ({source.noun} of one group, or copies, count as "
+            "one), and the fold that tests it cannot learn it; add some, or choose the classes with --classes"
         )
     dealt = _fold_numbers(labels, units, folds, seed) if min(counts) >= folds else None
     if dealt is None:
@@ -227,8 +228,8 @@ def _draw(
         places = np.flatnonzero(_deal(labels, members, shares, seed, learner=0) == 1)
     if not len(places):
         raise UsageError(
-            f"no class has two cases (images of one group, or copies, count as one), so that none is left for {part}; "
-            f"add some, or give --split.{part}-fraction 0"
+            f"no class has two cases ({source.noun} of one group, or copies, count as one), so that none is left for "
+            f"{part}; add some, or give --split.{part}-fraction 0"
         )
     return [pool[place] for place in places.tolist()]
 

@@ -59,7 +59,7 @@ def draw_subset(source: Source, subset: str, seed: int) -> list[int]:
         order = _interleave(classes)
         firsts = {members[0] for members in classes}
         order.sort(key=lambda member: member not in firsts)
-        drawn = order[: _count(subset, len(order), len(classes))]
+        drawn = order[: _count(source, subset, len(order), len(classes))]
     return sorted(drawn + tests)
 
 
@@ -95,14 +95,15 @@ def _interleave(strata: Sequence[Sequence[int]]) -> list[int]:
     return [member for _, _, member in sorted(keyed)]
 
 
-def _count(subset: str, available: int, classes: int) -> int:
+def _count(source: Source, subset: str, available: int, classes: int) -> int:
     if subset == "full":
         return available
     if _FRACTION.fullmatch(subset):
         return max(classes, floor(Fraction(subset) * available + Fraction(1, 2)))
     if not classes <= int(subset) <= available:
+        noun = source.noun
         raise UsageError(
-            f"--subset {subset}: there are {available} images of {classes} classes, test images apart; ask for at most "
+            f"--subset {subset}: there are {available} {noun} of {classes} classes, test {noun} apart; ask for at most "
             "all, and for one of each class or more"
         )
     return int(subset)

@@ -91,12 +91,13 @@ def hash_pixels(pixels: Pixels) -> str:
     return digest.hexdigest()
 
 
-def check_broken(found: Survey, limit: float) -> list[str]:
+def check_broken(found: Survey, limit: float, noun: str = "images") -> list[str]:
     """Make sure that not too many images are unusable; returns a line for each of them, to be shown.
 
     Args:
         found: The survey.
         limit: Greatest share of all images (0 to 1) that may be unusable.
+        noun: What messages call them.
 
     Raises:
         UsageError: If there are more, or nothing else.
@@ -106,7 +107,7 @@ def check_broken(found: Survey, limit: float) -> list[str]:
     if len(errors) > limit * count or len(errors) == count:
         more = f"; and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
         raise UsageError(
-            f"{len(errors)} of {count} images cannot be used, more than --max-broken {limit:g} allows: "
+            f"{len(errors)} of {count} {noun} cannot be used, more than --max-broken {limit:g} allows: "
             f"{'; '.join(errors[:_SHOWN])}{more}"
         )
     return [f"left out: {error}" for error in errors]

@@ -118,5 +118,7 @@ def _same(run: Path, before: list[str | None], now: list[str | None], source: So
     if before == now:
         return
     pairs = zip(before, now, source.cases, strict=False)
-    first = next((case.case_id for old, new, case in pairs if old != new), f"{len(now)} images, {len(before)} before")
-    raise UsageError(f"{run}: the images are not those that the run began with ({first}); give another --out")
+    first = next(
+        (case.case_id for old, new, case in pairs if old != new), f"{len(now)} {source.noun}, {len(before)} before"
+    )
+    raise UsageError(f"{run}: the {source.noun} are not those that the run began with ({first}); give another --out")

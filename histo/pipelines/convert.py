@@ -43,14 +43,14 @@ def convert(spec: ConvertSpec) -> int:
         HistoError: If the bundle or the data are bad, the network cannot be converted, or the bundle not be written.
     """
     model = find_bundle(spec.model, spec.epoch)
-    size_px = read_bundle(model).input.size_px
+    seen = read_bundle(model).input
     source = _source(spec, model)
-    tiles = None if source is None else load_evenly(source, size_px, spec.tiles)
+    tiles = None if source is None else load_evenly(source, seen.size_px, spec.tiles)
     from histo.learn.conversion import convert as convert_bundle  # noqa: PLC0415 -- it loads torch and OpenVINO
     from histo.learn.runtime import has_bf16  # noqa: PLC0415 -- likewise
 
     if tiles is None:
-        say(f"no images to measure bf16 on: give --data, or the training run of {model}")
+        say(f"no {seen.layout.noun} to measure bf16 on: give --data, or the training run of {model}")
     elif not has_bf16():
         say("this CPU has no bfloat16: how well it agrees can be measured on another machine only")
     try:

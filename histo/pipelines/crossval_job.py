@@ -66,10 +66,11 @@ def crossval_source(spec: CrossvalSpec, source: Source, earlier: dict[str, Any] 
         facts |= source.facts()
         with RunRecord(spec.out, "crossval", spec, earlier, **facts) as record:
             write_folds(spec.out, source, data.found, data.folds)
-            _train_folds(partial(_train_fold, spec, folds, network, placement), spec, side_by_side)
+            _train_folds(partial(_train_fold, spec, folds, network, placement), spec, side_by_side, source.noun)
             metrics = _pool(spec, data)
             record.finish(0, accuracy=metrics["accuracy"])
-    say(f"{format_folds(metrics['folds'], metrics['over_folds'])}\nall folds together:\n{format_scores(metrics)}")
+    say(format_folds(metrics["folds"], metrics["over_folds"], source.noun))
+    say(f"all folds together:\n{format_scores(metrics, source.noun)}")
     say(f"tables and pictures: {spec.out}")
     return 0
 
@@ -89,7 +90,7 @@ def _place(spec: CrossvalSpec, resources: Resources) -> tuple[Placement, int]:
     return replace(together, workers=each), side_by_side
 
 
-def _train_folds(train_one: Callable[[int], str | None], spec: CrossvalSpec, side_by_side: int) -> None:
+def _train_folds(train_one: Callable[[int], str | None], spec: CrossvalSpec, side_by_side: int, noun: str) -> None:
     """Train all folds, some at a time; one that fails does not stop the others.
 
     Raises:
@@ -98,7 +99,7 @@ def _train_folds(train_one: Callable[[int], str | None], spec: CrossvalSpec, sid
     names = {f"fold {fold}": spec.out / f"fold_{fold}" for fold in range(spec.folds)}
     pool = ThreadPoolExecutor(side_by_side)
     try:
-        with break_offs(spec.out, GOES_ON), Watcher(names, spec.most_epochs):
+        with break_offs(spec.out, GOES_ON), Watcher(names, spec.most_epochs, noun):
             failures = [found for found in pool.map(train_one, range(spec.folds)) if found is not None]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

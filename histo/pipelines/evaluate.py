@@ -33,7 +33,7 @@ def evaluate(spec: EvaluateSpec) -> int:
     cases = own_cases(spec, run) if run and not spec.data else listed_cases(spec, bundle, run)
     say("\n".join([cases.source.describe(), *cases.notes]))
     if cases.seen:
-        say(f"{cases.seen} of these images were trained on, or chose the epoch: the scores are too good")
+        say(f"{cases.seen} of these {cases.source.noun} were trained on, or chose the epoch: the scores are too good")
     from histo.pipelines.evaluate_job import evaluate_cases  # noqa: PLC0415 -- it loads torch and Ray
 
     return evaluate_cases(spec, model, bundle, cases, run)

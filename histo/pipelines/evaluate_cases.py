@@ -52,7 +52,7 @@ def listed_cases(spec: EvaluateSpec, bundle: Bundle, run: PastRun | None) -> Cas
     listed = _subset(listed, spec)
     claim_output(spec.out)
     found = survey(listed)
-    notes = [*check_broken(found, spec.max_broken), *_resolution(spec, bundle, listed, found)]
+    notes = [*check_broken(found, spec.max_broken, listed.noun), *_resolution(spec, bundle, listed, found)]
     facts = {
         "data_fingerprint": found.fingerprint(listed),
         "broken": [error for error in found.errors if error is not None],
@@ -80,5 +80,5 @@ def _test_part(source: Source) -> Source:
     """Keep of each source the cases that it sets apart for testing, if it does."""
     with_test = {case.source for case in source.cases if case.split == "test"}
     members = [i for i, c in enumerate(source.cases) if c.split == "test" or c.source not in with_test]
-    others = Counter(source.others) + Counter({"images of other parts": len(source.cases) - len(members)})
+    others = Counter(source.others) + Counter({f"{source.noun} of other parts": len(source.cases) - len(members)})
     return replace(source.select(members), others=others)

@@ -43,5 +43,5 @@ def evaluate_cases(spec: EvaluateSpec, model: Path, bundle: Bundle, cases: Cases
             metrics = write_evaluation(spec.out, predictions, cases.source.images, resamples, spec.seed, more)
             record.finish(0, accuracy=metrics["accuracy"])
     say(format_confusion(metrics["confusion_matrix"], bundle.classes))
-    say(f"{format_scores(metrics)}\ntables and pictures: {spec.out}")
+    say(f"{format_scores(metrics, cases.source.noun)}\ntables and pictures: {spec.out}")
     return 0

@@ -60,15 +60,16 @@ def check_start(spec: TrainingSpec, validated: Sequence[str | None], tested: Seq
     """
     if spec.start_from is None or spec.split.allow_leaks:
         return
-    run = find_run(spec.start_from, read_bundle(find_bundle(spec.start_from, spec.epoch, "--start-from")))
+    bundle = read_bundle(find_bundle(spec.start_from, spec.epoch, "--start-from"))
+    run = find_run(spec.start_from, bundle)
     if run is None:
         return
     trained = run.learned_from("train")
     for part, seen in (("test", run.count_seen(tested)), ("validation", sum(image in trained for image in validated))):
         if seen:
             raise UsageError(
-                f"--start-from {spec.start_from}: learned from {seen} of the {part} images; start from another run, or "
-                "add --split.allow-leaks"
+                f"--start-from {spec.start_from}: learned from {seen} of the {part} {bundle.input.layout.noun}; "
+                "start from another run, or add --split.allow-leaks"
             )
 
 

@@ -89,7 +89,7 @@ def gather(spec: TrainSpec, source: Source, history: History) -> TrainingData:
     check_mpp(spec.mpp, source)
     kept = read_splits(spec.out, source) if history.last else None
     found = survey(source)
-    broken = check_broken(found, spec.max_broken)
+    broken = check_broken(found, spec.max_broken, source.noun)
     mpp = tile_mpp(spec.mpps, source, found, spec.size_px)
     if kept is not None:
         check_unchanged(spec.out, source, found)
@@ -124,12 +124,12 @@ def gather_folds(spec: CrossvalSpec, source: Source, *, has_begun: bool) -> Fold
     """
     check_mpp(spec.mpp, source)
     found = survey(source)
-    broken = check_broken(found, spec.max_broken)
+    broken = check_broken(found, spec.max_broken, source.noun)
     mpp = tile_mpp(spec.mpp, source, found, spec.size_px)
     if has_begun:
         check_unchanged(spec.out, source, found)
     folds = read_folds(spec.out, source) if has_begun else assign_folds(source, found, spec.folds, spec.seed)
     apart = sum(case.split == "test" for case in source.cases)
-    notes = [f"{apart} images that the source sets apart for testing take no part"] if apart else []
+    notes = [f"{apart} {source.noun} that the source sets apart for testing take no part"] if apart else []
     notes += fold_shortages(source, folds, number_units(source, found), spec.folds)
     return FoldedData(source, found, mpp, (*broken, *notes), folds)

@@ -43,7 +43,7 @@ def train_source(spec: TrainSpec, source: Source, history: History, earlier: dic
     with session(spec.workers) as resources:
         placement = place(spec.workers, spec.device, resources, cpu_workers=1)
         check_shared(spec.out, *spec.data, *(spec.test or []), *spec.weight_files)
-        with break_offs(spec.out, GOES_ON), Watcher({"": spec.out}, spec.most_epochs):
+        with break_offs(spec.out, GOES_ON), Watcher({"": spec.out}, spec.most_epochs, source.noun):
             result = run_training(spec, data, bundle, placement, earlier)
     best, test = result["best"], result["test"]
     validated = best["val_accuracy"] is not None
@@ -51,7 +51,7 @@ def train_source(spec: TrainSpec, source: Source, history: History, earlier: dic
     score = f"val_accuracy {best['val_accuracy']:.4f}" if validated else "nothing was held out to validate it"
     say(f"{which}: {score}; bundle: {spec.out / 'model'}")
     if test:
-        say(f"test split:\n{format_scores(test)}\ntables and pictures: {spec.out / 'test'}")
+        say(f"test split:\n{format_scores(test, source.noun)}\ntables and pictures: {spec.out / 'test'}")
     return 0
 
 

@@ -101,11 +101,12 @@ class Watcher:
     Args:
         runs: The folder of each run by what its lines begin with; an empty name for a single run.
         epochs: Most epochs of a run.
+        noun: What several cases are called.
     """
 
-    def __init__(self, runs: Mapping[str, Path], epochs: int) -> None:
+    def __init__(self, runs: Mapping[str, Path], epochs: int, noun: str = "images") -> None:
         self._runs = {f"{name}  " if name else "": _Run(History(run), run) for name, run in runs.items()}
-        self._epochs = epochs
+        self._epochs, self._noun = epochs, noun
         self._line = Line()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -127,28 +128,28 @@ class Watcher:
         while not self._stop.wait(0.5):
             self._say_epochs()
             ticks = [(name, run.now()) for name, run in self._runs.items()] if self._line.is_due() else []
-            parts = [f"{name}{_tick_text(tick, self._epochs)}" for name, tick in ticks if tick is not None]
+            parts = [f"{name}{_tick_text(tick, self._epochs, self._noun)}" for name, tick in ticks if tick is not None]
             if parts:
                 self._line.show("  |  ".join(parts))
 
     def _say_epochs(self) -> None:
         for name, run in self._runs.items():
             for line in run.new_epochs():
-                self._line.say(f"{name}{_epoch_text(line, self._epochs)}")
+                self._line.say(f"{name}{_epoch_text(line, self._epochs, self._noun)}")
 
 
-def _tick_text(tick: dict[str, Any], epochs: int) -> str:
+def _tick_text(tick: dict[str, Any], epochs: int, noun: str) -> str:
     return (
         f"epoch {tick['epoch']}/{epochs} ({tick['phase']})  step {tick['step']}/{tick['steps']}  "
-        f"loss {tick['loss']:.4f}  {tick['images_per_second']:.1f} images/s  "
+        f"loss {tick['loss']:.4f}  {tick['images_per_second']:.1f} {noun}/s  "
         f"{duration(tick['seconds_left'])} left of {tick['phase']}"
     )
 
 
-def _epoch_text(metrics: dict[str, Any], epochs: int) -> str:
+def _epoch_text(metrics: dict[str, Any], epochs: int, noun: str) -> str:
     parts = [part for part in ("train", "val") if metrics[f"{part}_loss"] is not None]
     scores = [f"{part} loss {metrics[f'{part}_loss']:.4f} accuracy {metrics[f'{part}_accuracy']:.4f}" for part in parts]
     return (
         f"epoch {metrics['epoch']}/{epochs} ({metrics['phase']})  {'  '.join(scores)}  "
-        f"{metrics['images_per_second']:.1f} images/s  {duration(metrics['seconds'])}"
+        f"{metrics['images_per_second']:.1f} {noun}/s  {duration(metrics['seconds'])}"
     )

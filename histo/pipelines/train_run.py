@@ -112,7 +112,9 @@ def _draw_samples(spec: TrainSpec, data: TrainingData) -> None:
     ]
     titles = [data.source.classes[data.source.cases[i].label] for i in members]
     preset = spec.augment.preset
-    caption = f"Training images as they are, and as augment.preset {preset} changes them, drawn {len(changed)} times"
+    caption = (
+        f"Training {layout.noun} as they are, and as augment.preset {preset} changes them, drawn {len(changed)} times"
+    )
     originals = np.stack([layout.picture(array) for array in arrays])
     pictures = np.stack([np.stack([layout.picture(array) for array in batch]) for batch in changed], axis=1)
     draw_samples(originals, pictures, titles, spec.out / "figures" / "samples.png", caption)

@@ -84,7 +84,8 @@ def _draw_mistakes(predictions: Predictions, images: Images, target: Path) -> No
         )
         for i in shown
     ]
-    draw_mistakes([images.layout.picture(images.load(i)) for i in shown], mistakes, len(wrong), len(pred_N), target)
+    pictures = [images.layout.picture(images.load(i)) for i in shown]
+    draw_mistakes(pictures, mistakes, len(wrong), len(pred_N), target, images.layout.noun)
 
 
 def _write_predictions(out: Path, predictions: Predictions) -> None:

@@ -37,7 +37,12 @@ class Mistake:
 
 
 def draw_mistakes(
-    tiles: Sequence[np.ndarray], mistakes: Sequence[Mistake], wrong: int, total: int, target: Path
+    tiles: Sequence[np.ndarray],
+    mistakes: Sequence[Mistake],
+    wrong: int,
+    total: int,
+    target: Path,
+    noun: str = "images",
 ) -> None:
     """Draw tiles that were predicted wrongly, and write what they are to a CSV beside the picture.
 
@@ -47,6 +52,7 @@ def draw_mistakes(
         wrong: All mistakes.
         total: All cases.
         target: The picture, a PNG.
+        noun: What several cases are called.
 
     Raises:
         ValueError: If there is not one tile for each mistake.
@@ -68,9 +74,9 @@ def draw_mistakes(
         place.set(fontsize=7)
     if mistakes:
         shown = f"the {len(mistakes)} most confident of {wrong}" if len(mistakes) < wrong else f"all {wrong}"
-        headline = f"{shown} mistakes among {total} images: truth \N{RIGHTWARDS ARROW} prediction, and its probability"
+        headline = f"{shown} mistakes among {total} {noun}: truth \N{RIGHTWARDS ARROW} prediction, and its probability"
     else:
-        headline = f"no mistakes among {total} images"
+        headline = f"no mistakes among {total} {noun}"
     figure.suptitle(headline, fontsize=11)
     write_picture(figure, target, dpi=120)
     put_csv(target.with_suffix(".csv"), ("case_id", "truth", "label", "confidence"), map(astuple, mistakes))

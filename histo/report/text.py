@@ -6,15 +6,19 @@ from typing import Any
 _MOST_COLUMNS = 20
 
 
-def format_scores(metrics: dict[str, Any]) -> str:
+def format_scores(metrics: dict[str, Any], noun: str) -> str:
     """Say in a few lines what `metrics.json` holds.
+
+    Args:
+        metrics: Its content.
+        noun: What several cases are called.
 
     Examples:
         >>> print(format_scores({
         ...     "n": 8, "accuracy": 0.875, "balanced_accuracy": 0.8, "macro_f1": 0.8, "macro_auc": None, "ece": 0.05,
         ...     "ece_uncalibrated": 0.1, "temperature": 1.5, "classes_missing": ["DEB"],
         ...     "intervals": {"accuracy": [0.5, 1.0], "unit": "case", "n_units": 8},
-        ... }))
+        ... }, "images"))
         accuracy 0.8750 (95 % interval 0.5000 to 1.0000, 8 cases) on 8 images
         balanced accuracy 0.8000  macro F1 0.8000  macro AUC not defined
         calibration error 0.1000 before, 0.0500 after temperature 1.50
@@ -26,7 +30,7 @@ def format_scores(metrics: dict[str, Any]) -> str:
         low, high = intervals["accuracy"]
         span = f" (95 % interval {low:.4f} to {high:.4f}, {intervals['n_units']} {intervals['unit']}s)"
     lines = [
-        f"accuracy {metrics['accuracy']:.4f}{span} on {metrics['n']} images",
+        f"accuracy {metrics['accuracy']:.4f}{span} on {metrics['n']} {noun}",
         "  ".join(
             f"{name} {_number(metrics[key])}"
             for name, key in (
@@ -40,7 +44,7 @@ def format_scores(metrics: dict[str, Any]) -> str:
     ]
     missing = metrics["classes_missing"]
     if missing:
-        lines.append(f"no images of {', '.join(missing)}: averages leave {'it' if len(missing) == 1 else 'them'} out")
+        lines.append(f"no {noun} of {', '.join(missing)}: averages leave {'it' if len(missing) == 1 else 'them'} out")
     for name, scores in metrics.get("colour_baseline", {}).items():
         lines.append(f"colour alone, {name.replace('_', ' ')}: accuracy {scores['accuracy']:.4f}")
     return "\n".join(lines)
@@ -80,13 +84,14 @@ def format_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) ->
     return _align(rows)
 
 
-def format_folds(folds: Sequence[dict[str, Any]], over_folds: dict[str, Any]) -> str:
+def format_folds(folds: Sequence[dict[str, Any]], over_folds: dict[str, Any], noun: str) -> str:
     """Lay the scores of a cross-validation out as text: a row for each fold, then mean and standard deviation.
 
     Examples:
         >>> scores = [{"accuracy": 0.5, "balanced_accuracy": 0.5, "macro_f1": 0.5, "macro_auc": 0.5, "ece": 0.25}] * 2
         >>> folds = [{"fold": number, "n": 4} | each for number, each in enumerate(scores)]
-        >>> print(format_folds(folds, {name: {"mean": value, "std": 0.0} for name, value in scores[0].items()}))
+        >>> over = {name: {"mean": value, "std": 0.0} for name, value in scores[0].items()}
+        >>> print(format_folds(folds, over, "images"))
         fold  images  accuracy  balanced accuracy  macro F1  macro AUC  calibration error
         0          4    0.5000             0.5000    0.5000     0.5000             0.2500
         1          4    0.5000             0.5000    0.5000     0.5000             0.2500
@@ -100,7 +105,7 @@ def format_folds(folds: Sequence[dict[str, Any]], over_folds: dict[str, Any]) ->
         "macro_auc": "macro AUC",
         "ece": "calibration error",
     }
-    rows = [["fold", "images", *columns.values()]]
+    rows = [["fold", noun, *columns.values()]]
     rows += [[str(fold["fold"]), str(fold["n"]), *(_cell(fold.get(name)) for name in columns)] for fold in folds]
     rows += [
         [name, "", *(_cell((over_folds[column] or {}).get(name)) for column in columns)] for name in ("mean", "std")

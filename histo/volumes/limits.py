@@ -24,6 +24,8 @@ MOST_DICOM_BYTES = 2**32
 """Of a DICOM file, which is read whole."""
 MOST_DEFLATED_BYTES = 2**29
 """Of a deflated DICOM file, unpacked."""
+MOST_STORED_BYTES = 2**32
+"""Of a series in a NIfTI file, unpacked, which is held whole."""
 _BLOCK = 2**20
 
 
@@ -39,6 +41,22 @@ def check_voxels(extents: Sequence[int], where: str) -> None:
     """
     if prod(extents) > MOST_VOXELS:
         raise too_large(f"{where}: {' x '.join(map(str, extents))} voxels, more than {MOST_VOXELS:,}")
+
+
+def check_stored(extents: Sequence[int], itemsize: int, where: str) -> None:
+    """Refuse a series whose voxels take more bytes than can be held, however small they are packed.
+
+    Args:
+        extents: Its slices, rows and columns, in any order.
+        itemsize: Bytes of a voxel.
+        where: What messages call the file.
+
+    Raises:
+        StudyError: `too_large`.
+    """
+    size = prod(extents) * itemsize
+    if size > MOST_STORED_BYTES:
+        raise too_large(f"{where}: {size:,} bytes of voxels, more than {MOST_STORED_BYTES:,}")
 
 
 def check_count(count: int, most: int, what: str, where: str) -> None:

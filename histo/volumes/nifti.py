@@ -27,7 +27,7 @@ from histo.volume_file import GZIP, MOST_HEADER_BYTES, unpacked
 from histo.volume_file import read_header as read_volume_header
 from histo.volumes.files import accessible, stem
 from histo.volumes.geometry import Affine, Values
-from histo.volumes.limits import MOST_SERIES, check_count, check_voxels
+from histo.volumes.limits import MOST_SERIES, check_count, check_stored, check_voxels
 from histo.volumes.series import FoundSeries, Series
 
 _DAMAGE = (OSError, EOFError, ValueError, OverflowError, KeyError, ImageFileError, HeaderDataError, zlib.error)
@@ -90,6 +90,7 @@ def _shape(study_id: str, file: Path, header: Any) -> tuple[int, ...]:
             f"{study_id}: {file} has the extents {shape}; expected three, or four where it holds several series",
         )
     check_voxels(shape[:3], f"{study_id}: {file}")
+    check_stored(shape[:3], kind.itemsize, f"{study_id}: {file}")
     check_count(shape[3] if len(shape) == 4 else 1, MOST_SERIES, "series", f"{study_id}: {file}")
     return shape
 

@@ -93,4 +93,17 @@ def describe_patients(named: Sequence[Named], groups: Sequence[str], patient_is:
     ways = Counter(one.way(patient_is) for one in named)
     words = [f"{number} by {way}" for way, number in ways.most_common()]
     count = len(set(groups))
-    return f"{count} patient{'' if count == 1 else 's'} (studies named {', '.join(words)})"
+    mixed = _mixed_folders(named) if patient_is == "files" else []
+    more = f" and {len(mixed) - 1} more folders" if len(mixed) > 1 else ""
+    doubt = f"; PatientIDs differ within {mixed[0]}{more}, and are taken for several patients" if mixed else ""
+    return f"{count} patient{'' if count == 1 else 's'} (studies named {', '.join(words)}){doubt}"
+
+
+def _mixed_folders(named: Sequence[Named]) -> list[str]:
+    """Return the folders of patients whose studies name several, with these."""
+    of_folder: dict[str, set[str]] = defaultdict(set)
+    for one in named:
+        if one.folder is not None and one.given is None:
+            above, _, _ = f"/{one.study_id}".partition(f"/{one.folder}/")
+            of_folder[f"{above}/{one.folder}"].update(one.files)
+    return [f"{path[1:]} ({', '.join(sorted(ids))})" for path, ids in sorted(of_folder.items()) if len(ids) > 1]

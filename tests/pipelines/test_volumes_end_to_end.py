@@ -3,6 +3,7 @@
 import json
 import math
 from collections import defaultdict
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,12 @@ class Chain:
     def out(self, job: str) -> Path:
         return self.root / job
 
+    def said(self, job: str) -> Path:
+        return self.root / f"{job}.log"
+
     def __call__(self, job: str, flags: str) -> None:
-        assert main([*job.split(), *flags.split(), "--out", str(self.out(job))]) == 0, job
+        with self.said(job).open("w") as log, redirect_stdout(log):
+            assert main([*job.split(), *flags.split(), "--out", str(self.out(job))]) == 0, job
 
 
 def prepare(studies: Path, out: Path, patients: int, first_seed: int) -> None:
@@ -128,6 +133,14 @@ def test_training_ends_with_a_bundle_that_knows_how_its_studies_were_prepared(ch
     assert metrics[-1]["train_loss"] < 0.5 * metrics[0]["train_loss"]
     assert read_json(run / "run.json")["placement"]["workers"] == 2
     assert_every_step_has_a_loss(run)
+
+
+@pytest.mark.parametrize("job", ["train", "evaluate", "crossval", "label"])
+def test_cases_that_are_studies_are_called_so(chain: Chain, job: str) -> None:
+    said = chain.said(job).read_text()
+
+    assert "studies" in said
+    assert "images" not in said
 
 
 def test_evaluation_is_what_the_network_makes_of_the_prepared_volumes(chain: Chain) -> None:

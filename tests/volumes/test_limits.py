@@ -182,6 +182,20 @@ def test_nifti_of_absurd_dimensions_is_too_large(
     assert words in str(error)
 
 
+def test_a_nifti_file_that_unpacks_to_gigabytes_is_too_large_and_never_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.nii.gz"
+    content = bytearray(nib.Nifti1Image(np.ones((6, 7, 5), np.float64), fake.ras()).to_bytes())
+    struct.pack_into("<4h", content, 40, 3, 1000, 1000, 1000)
+    block = gzip.compress(bytes(64 * MEGABYTE), 1)
+    path.write_bytes(gzip.compress(content) + block * 125)
+    tracemalloc.reset_peak()
+
+    error = fault([path])
+
+    assert error.cause is Cause.TOO_LARGE
+    assert "8,000,000,000 bytes of voxels, more than 4,294,967,296; crop or divide it" in str(error)
+
+
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 def test_a_nifti_file_that_cannot_hold_what_it_declares_takes_no_memory(tmp_path: Path, ending: str) -> None:
     error = fault([nifti(tmp_path / f"t{ending}", dim=(1000, 1000, 1000))])

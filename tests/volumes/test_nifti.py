@@ -115,18 +115,6 @@ def notes(path: Path, allow_no_orientation: bool = False) -> tuple[str, ...]:
     return list_nifti("s1", path, allow_no_orientation)[0].read("s1: series t1").notes
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16])
-@pytest.mark.parametrize("code", [4, 5, 6, 7])
-def test_an_unknown_unit_is_an_error_that_names_it(tmp_path: Path, code: int, dtype: Any) -> None:
-    content = bytearray(image(dtype=dtype).to_bytes())
-    content[123] = code
-    path = tmp_path / "t1.nii"
-    path.write_bytes(content)
-
-    assert fault(path).cause is Cause.BAD_GEOMETRY
-    assert f"lengths in an unknown unit (code {code})" in str(fault(path))
-
-
 @pytest.mark.parametrize(
     ("qform", "said"),
     [

@@ -81,3 +81,17 @@ def test_a_study_without_patient_id_is_no_way_around_the_refusal() -> None:
 
     with pytest.raises(UsageError, match="tells no patients apart"):
         check_patients("--studies x", named, group_studies(named, "files"), "files")
+
+
+def test_folders_whose_studies_name_several_patients_are_said(tmp_path: Path) -> None:
+    for exam, patient in enumerate(("A", "B")):
+        write_dicom(tmp_path, Exam("mts", "p1", 1, exam), DICOM["a folder of series"], 0, random.Random(exam), patient)
+    write_cohort(tmp_path, "a disc", ["C", "D"])
+
+    found = find_studies(tmp_path)
+
+    line = describe_patients(found.named, [study.group or "" for study in found.studies], "files")
+    assert line == (
+        "4 patients (studies named 4 by PatientID); PatientIDs differ within mts/p1 (A, B), and are taken for several"
+        " patients"
+    )

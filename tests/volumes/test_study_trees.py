@@ -211,3 +211,52 @@ def test_an_object_that_is_no_image_goes_with_its_examination(tmp_path: Path) ->
     (study,) = found(tmp_path)
 
     assert (study.study_id, study.group, len(study.files)) == ("mts/p1/E0", "ID", 6)
+
+
+@pytest.mark.parametrize(
+    ("folder", "form", "study", "said"),
+    [
+        ("train/mts/PATIENT/{kind}", "nifti", "train/mts/PATIENT", ("mts", "PATIENT", "train")),
+        ("mts/PATIENT/STUDY", "nifti", "mts/PATIENT/STUDY", ("mts", "PATIENT", None)),
+        ("mts/PATIENT/STUDY/{kind}", "dicom", "mts/PATIENT/STUDY", ("mts", "PATIENT", None)),
+        ("mts/DICOM/PA000000/ST000000/SE{n:06d}", "dicom", "mts/DICOM/PA000000/ST000000", ("mts", "PA000000", None)),
+        ("DICOM/PA000000/ST000000/SE{n:06d}", "dicom", "DICOM/PA000000/ST000000", (None, "PA000000", None)),
+        ("mts/P/SESSION/SCANS/{n}-{kind}/resources/NIFTI/files", "nifti", "mts/P/SESSION", ("mts", "P", None)),
+        ("P/SESSION/scans/{n}-{kind}/DICOM", "dicom", "P/SESSION", (None, "P", None)),
+        ("mts/sub-01/ses-01/anat", "nifti", "mts/sub-01/ses-01", ("mts", "sub-01", None)),
+        ("test/sub-01/anat", "nifti", "test/sub-01", (None, "sub-01", "test")),
+        ("PATIENT/{kind}", "nifti", "PATIENT", (None, "PATIENT", None)),
+        ("{kind}", "nifti", "in", (None, "in", None)),
+    ],
+)
+@pytest.mark.parametrize("series", [1, 3])
+def test_the_trees_of_the_manual_are_read_as_it_says(
+    tmp_path: Path, folder: str, form: str, study: str, said: tuple[str | None, ...], series: int
+) -> None:
+    exam = Exam("", "", 0, 0)
+
+    def place(_: Exam, number: int) -> str:
+        return folder.format(kind=KINDS[number], n=number)
+
+    for number in range(series):
+        if form == "dicom":
+            write_dicom(tmp_path / "in", exam, place, number, random.Random(number), "")
+        else:
+            write_nifti(tmp_path / "in", exam, place, number)
+
+    (only,) = found(tmp_path / "in")
+
+    assert (only.label, only.group, only.split) == said
+    assert only.study_id == study or (series == 1 and form == "dicom" and only.study_id.startswith(f"{study}/"))
+
+
+def test_a_folder_is_a_class_only_if_the_classes_name_it_in_archives_too(tmp_path: Path) -> None:
+    write_nifti(tmp_path, Exam("", "", 0, 0), lambda *_: "mts/S1/SCANS/1-T1/resources/NIFTI/files", 0)
+    write_nifti(tmp_path, Exam("", "", 0, 0), lambda *_: "other/p1/S1/SCANS/1-T1/resources/NIFTI/files", 0)
+
+    studies = found(tmp_path, classes=["mts", "norma"])
+
+    assert [(study.study_id, study.label, study.group) for study in studies] == [
+        ("mts/S1", "mts", "S1"),
+        ("other/p1/S1", None, "p1"),
+    ]
