@@ -17,7 +17,6 @@ from histo.pipelines.continued import show_failures, storage_errors, traces_remo
 from histo.pipelines.label_model import agreement, converted_form
 from histo.pipelines.label_run import label_slides
 from histo.pipelines.label_spec import LabelSpec
-from histo.pipelines.label_studies import label_studies
 from histo.pipelines.ledger import FILE, Ledger, read_ledger
 from histo.pipelines.lock import sole_run
 from histo.pipelines.record import RunRecord, check_job, claim_output, is_begun, past_record, versions
@@ -38,6 +37,8 @@ def label(spec: LabelSpec) -> int:
     spec = spec.model_copy(update={"model": find_bundle(spec.model)})
     bundle = read_bundle(spec.model)
     if spec.studies is not None:
+        from histo.pipelines.label_studies import label_studies  # noqa: PLC0415 -- slides do without its decoders
+
         return label_studies(spec, bundle)
     assert spec.slides is not None, "one of the two is given"
     job = _job(spec, bundle)

@@ -1,8 +1,8 @@
 """Decode single file blocks, strictly: what is not a whole image of the right size and channels is an error.
 
 A JPEG block must be decoded without a warning of libjpeg, and its colours are what the TIFF's tag says, whatever
-markers it has; of JPEG 2000, whatever OpenJPEG refuses is an error, and what does not end where it says. The headers of each block are read before it is
-decoded, since what one block says of itself another need not say.
+markers it has; of JPEG 2000, whatever OpenJPEG refuses is an error, and what does not end where it says. The headers of
+each block are read before it is decoded, since what one block says of itself another need not say.
 """
 
 import struct
@@ -149,7 +149,7 @@ def decode_jpeg_2000(data: bytes, is_rgb: bool, out: Pixels) -> None:
 
 
 def _check_parts(data: bytes) -> None:
-    """Refuse a codestream that does not end where its parts do (ITU-T T.800, A.4.2); OpenJPEG shows what it has of it."""
+    """Refuse a codestream that does not end where its parts do (ITU-T T.800, A.4.2), which OpenJPEG shows as it is."""
     at = len(_START)
     while data[at : at + 2] not in (_PART, b""):
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
