@@ -132,6 +132,7 @@ def _job(spec: LabelSpec, bundle: Bundle) -> LabelJob:
         tiling=spec.tiling.model_dump(mode="json"),
         tissue=spec.tissue.settings(),
         mpp_if_missing=spec.mpp_if_missing,
+        mpp_override=spec.mpp_override,
         max_failed_fraction=spec.max_failed_fraction,
         reader=spec.reader,
         precision=spec.precision,
