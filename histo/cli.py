@@ -18,6 +18,7 @@ from importlib import import_module, metadata
 from types import ModuleType
 
 from histo.errors import HistoError
+from histo.own_path import own_path
 from histo.pipelines.say import complain, say
 from histo.spec import Spec, read_spec
 
@@ -72,7 +73,7 @@ def run_job(name: str, argv: Sequence[str], prog: str) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # where there is no µ, it is an escape
     try:
-        with _stopped_by_sigterm():
+        with _stopped_by_sigterm(), own_path():
             spec = read_spec(_spec_of(name), argv, prog, _specs)
             return int(getattr(_pipeline(name), _module_name(name))(spec))
     except HistoError as error:

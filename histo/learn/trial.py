@@ -22,7 +22,7 @@ def compiles(graph: Path, constants: Path, shape: Sequence[int]) -> bool:
         constants: Its weights.
         shape: Of the input, the batch included.
     """
-    command = [sys.executable, "-m", "histo.learn.trial", str(graph), str(constants), *map(str, shape)]
+    command = [sys.executable, "-P", "-m", "histo.learn.trial", str(graph), str(constants), *map(str, shape)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     return subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0  # noqa: S603 -- this module itself
 

@@ -128,7 +128,7 @@ def _unpack(answer: bytes) -> Any:
 
 def _disposable_process(task: tuple[Any, ...]) -> tuple[int, bytes, str]:
     """Run a task in a process that dies with this one; returns its exit code, its answer, and its log."""
-    command = [sys.executable, "-m", "histo.pipelines.isolation"]
+    command = [sys.executable, "-P", "-m", "histo.pipelines.isolation"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     with tempfile.TemporaryFile() as log:
         with subprocess.Popen(  # noqa: S603 -- this module itself

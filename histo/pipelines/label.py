@@ -17,7 +17,6 @@ from histo.pipelines.continued import show_failures, storage_errors, traces_remo
 from histo.pipelines.label_model import agreement, converted_form
 from histo.pipelines.label_run import label_slides
 from histo.pipelines.label_spec import LabelSpec
-from histo.pipelines.label_studies import label_studies
 from histo.pipelines.ledger import FILE, Ledger, read_ledger
 from histo.pipelines.lock import sole_run
 from histo.pipelines.placement import place
@@ -39,6 +38,8 @@ def label(spec: LabelSpec) -> int:
     spec = spec.model_copy(update={"model": find_bundle(spec.model)})
     bundle = read_bundle(spec.model)
     if spec.studies is not None:
+        from histo.pipelines.label_studies import label_studies  # noqa: PLC0415 -- slides do without its decoders
+
         return label_studies(spec, bundle)
     assert spec.slides is not None, "one of the two is given"
     job = _job(spec, bundle)
@@ -132,6 +133,7 @@ def _job(spec: LabelSpec, bundle: Bundle) -> LabelJob:
         tiling=spec.tiling.model_dump(mode="json"),
         tissue=spec.tissue.settings(),
         mpp_if_missing=spec.mpp_if_missing,
+        mpp_override=spec.mpp_override,
         max_failed_fraction=spec.max_failed_fraction,
         reader=spec.reader,
         precision=spec.precision,

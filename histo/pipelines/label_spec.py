@@ -30,6 +30,8 @@ class LabelSpec(Spec):
     """Where to compute; auto takes GPUs where there are some."""
     mpp_if_missing: float | None = Field(None, ge=0.05, le=20)
     """Resolution of level 0 (µm/px) for slides that name none."""
+    mpp_override: float | None = Field(None, ge=0.05, le=20)
+    """Resolution of level 0 (µm/px) of every slide, whatever it names."""
     max_failed_fraction: float = Field(0.1, ge=0, le=1)
     """Share of unreadable tiles (0 to 1) above which a slide is failed, not partial."""
     reader: ReaderChoice = "auto"

@@ -51,12 +51,13 @@ def _look(job: LabelJob, row: Row, columns: Row) -> tuple[SlidePlan, SlideWork] 
     slide_id, files, watchdog = row["slide_id"], _files(row), Watchdog(job.read_timeout_s)
     columns |= _identify(job, row, files, watchdog)
     with watchdog.guard():
-        slide, reader = open_slide(files[0], job.mpp_if_missing, job.reader)
+        slide, reader = open_slide(files[0], job.mpp_if_missing, job.reader, job.mpp_override)
     try:
         columns["fingerprint"] = job.fingerprint(columns["content_id"], slide.mpp_x, slide.mpp_y)
         table = None if row["again"] else parts.finished_table(job, slide_id, columns["fingerprint"])
         if table is not None:
             columns |= parts.slide_columns(table) | columns | parts.count(table, job.classes)._asdict()
+            columns["mpp_source"] = slide.mpp_source  # other settings may lead to the same resolution
             return None
         tiling, tissue = TilingSpec.model_validate(job.tiling), TissueSpec.model_validate(job.tissue)
         plan = plan_slide(slide, _Watched(reader, watchdog), job.size_px, job.mpp, tiling, tissue)

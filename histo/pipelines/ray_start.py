@@ -12,13 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from histo.errors import HistoError, UsageError
+from histo.own_path import HOME
 from histo.pipelines.say import say
 
 PATIENCE_S = 120.0
@@ -108,8 +109,11 @@ def _is_late(error: Exception) -> bool:
 
 
 def _init(**settings: Any) -> None:
-    """Call `ray.init`, without the line that Ray prints about its own log level, and keep the handling of SIGTERM."""
-    with _own_signals(), _without_own_line():
+    """Call `ray.init`, without the line that Ray prints about its own log level, and keep the handling of SIGTERM.
+
+    Its workers import from the folder that is the working one at this moment.
+    """
+    with _own_signals(), _without_own_line(), chdir(HOME):
         try:
             ray.init(**settings)
         except SystemExit:  # what Ray makes of SIGTERM

@@ -102,11 +102,19 @@ def _expected_fingerprint(job: LabelJob, row: Row) -> str | None:
     """Return what the fingerprint of an unchanged slide would be now; None if only opening it can tell."""
     if row["status"] == "failed":
         return job.failure_fingerprint(row.get("size_bytes"), row.get("mtime_ns"))
-    if row["mpp_source"] == "override" and not job.mpp_if_missing == row["mpp_x"] == row["mpp_y"]:
-        return None
     if not job.tolerates(row["n_ok"], row["n_failed"]):
         return None
-    return job.fingerprint(row["content_id"], row["mpp_x"], row["mpp_y"])
+    mpp = _expected_mpp(job, row)
+    return None if mpp is None else job.fingerprint(row["content_id"], *mpp)
+
+
+def _expected_mpp(job: LabelJob, row: Row) -> tuple[float, float] | None:
+    """Return what the resolution of a slide would be now (µm/px along x and y); None if only opening it can tell."""
+    if job.mpp_override is not None:
+        return job.mpp_override, job.mpp_override
+    known = row["mpp_x"], row["mpp_y"]
+    filled = row["mpp_source"] == "if_missing" and known == (job.mpp_if_missing, job.mpp_if_missing)
+    return known if filled or row["mpp_source"] == "metadata" else None
 
 
 def is_transient(error_code: str) -> bool:

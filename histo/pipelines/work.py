@@ -50,6 +50,7 @@ class LabelJob:
         device: What torch calls the device.
         threads: CPU threads of a worker.
         converted: Where the bundle's form for the CPU stands, if there is one.
+        mpp_override: µm per level-0 pixel of every slide, whatever it names.
     """
 
     out: Path
@@ -74,6 +75,7 @@ class LabelJob:
     device: str = "cpu"
     threads: int = 1
     converted: Path | None = None
+    mpp_override: float | None = None
 
     @property
     def regions_at_once(self) -> int:
@@ -91,6 +93,7 @@ class LabelJob:
     def failure_fingerprint(self, size_bytes: int | None, mtime_ns: int | None) -> str:
         """Return the sha256 of everything that the failure of a slide may depend on, itself apart."""
         limits = {"mpp_if_missing": self.mpp_if_missing, "max_failed_fraction": self.max_failed_fraction}
+        limits |= {} if self.mpp_override is None else {"mpp_override": self.mpp_override}
         return json_sha256(self._settings() | limits | {"file": [size_bytes, mtime_ns]})
 
     def _settings(self) -> dict[str, Any]:

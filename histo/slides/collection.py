@@ -14,7 +14,6 @@ from configparser import Error as ConfigParserError
 from dataclasses import dataclass
 from pathlib import Path
 
-from histo.dicom_head import read_head
 from histo.errors import UsageError
 from histo.folders import Folder, Walk, count_kinds, counted, readable, walk
 from histo.slides.files import readable_file
@@ -115,6 +114,8 @@ def is_dicom(path: Path) -> bool:
 
 def _series(path: Path) -> str:
     """Name the series of a DICOM file; one that does not name it near its beginning stands alone."""
+    from histo.dicom_head import read_head  # noqa: PLC0415 -- pydicom loads decoders that other slides do without
+
     (series,) = read_head(path, ["SeriesInstanceUID"])
     return f"series {series}" if series else f"file {path.name}"
 

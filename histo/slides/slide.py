@@ -1,6 +1,5 @@
 """Open a slide: what its metadata say, and the reader that decodes its pixels."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -10,13 +9,12 @@ import openslide
 from histo.errors import Cause, SlideError
 from histo.slides.block_index import UnsuitedError, find_empty, spread_empty
 from histo.slides.direct import DirectReader
+from histo.slides.mpp import GivenMpp, find_mpp, positive
 from histo.slides.probes import compare
 from histo.slides.reader import Level, Reader
 from histo.slides.reference import OpenSlideReader
 
 __all__ = ["Level", "OpenSlideReader", "Reader", "ReaderChoice", "Slide", "open_reader", "open_slide"]
-
-PLAUSIBLE_MPP = (0.05, 20.0)
 
 ReaderChoice = Literal["auto", "openslide", "direct"]
 """`auto` is `direct` where the file is suited and both agree on its pixels, else `openslide`."""
@@ -32,7 +30,7 @@ class Slide:
         levels: The pyramid, finest first.
         mpp_x: µm per level-0 pixel along x.
         mpp_y: µm per level-0 pixel along y.
-        mpp_source: `metadata`, `list` or `override`.
+        mpp_source: `metadata`, `if_missing` or `override`.
         bounds: The scanned part `(x, y, width, height)` in level-0 pixels, if the file names one.
         objective_power: Nominal magnification, if the file names one.
         quickhash: OpenSlide's quickhash-1, if there is one.
@@ -60,7 +58,10 @@ class Slide:
 
 
 def open_slide(
-    path: str, mpp_if_missing: float | None = None, reader: ReaderChoice = "openslide"
+    path: str,
+    mpp_if_missing: float | None = None,
+    reader: ReaderChoice = "openslide",
+    mpp_override: float | None = None,
 ) -> tuple[Slide, Reader]:
     """Open a slide and read its metadata.
 
@@ -68,6 +69,7 @@ def open_slide(
         path: The slide's file, the first one of a DICOM series.
         mpp_if_missing: µm per level-0 pixel for a slide that names none.
         reader: What is to decode its pixels.
+        mpp_override: µm per level-0 pixel, whatever the slide names.
 
     Raises:
         SlideError: If it is not a slide, its resolution is unknown or not plausible, it contradicts itself, or `direct`
@@ -75,7 +77,7 @@ def open_slide(
     """
     reference = OpenSlideReader(path)
     try:
-        slide = _describe(path, reference.handle, mpp_if_missing)
+        slide = _describe(path, reference.handle, GivenMpp(mpp_if_missing, mpp_override))
         if reader == "openslide":
             reference.direct = _witness(slide, reference)
             return slide, reference
@@ -138,19 +140,19 @@ def _witness(slide: Slide, reference: OpenSlideReader) -> DirectReader | None:
         raise
 
 
-def _describe(path: str, handle: openslide.OpenSlide, mpp_if_missing: float | None) -> Slide:
+def _describe(path: str, handle: openslide.OpenSlide, given: GivenMpp) -> Slide:
     properties = handle.properties
-    mpp_x, mpp_y, mpp_source = _resolution(path, properties, mpp_if_missing)
+    mpp = find_mpp(path, properties, given)
     levels = _levels(handle.level_dimensions, handle.level_downsamples)
     return Slide(
         path=path,
         vendor=properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
         levels=find_empty(path, [_with_blocks(level, properties) for level in levels]),
-        mpp_x=mpp_x,
-        mpp_y=mpp_y,
-        mpp_source=mpp_source,
+        mpp_x=mpp.x,
+        mpp_y=mpp.y,
+        mpp_source=mpp.source,
         bounds=_bounds(properties),
-        objective_power=_positive(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
+        objective_power=positive(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
         quickhash=properties.get(openslide.PROPERTY_NAME_QUICKHASH1),
     )
 
@@ -169,38 +171,9 @@ def _levels(sizes: tuple[tuple[int, int], ...], downsamples: tuple[float, ...]) 
 def _with_blocks(level: Level, properties: Mapping[str, str]) -> Level:
     """Add the size of the level's file blocks, if it is stored in such."""
     width, height = (
-        _positive(properties.get(f"openslide.level[{level.index}].tile-{name}")) for name in ("width", "height")
+        positive(properties.get(f"openslide.level[{level.index}].tile-{name}")) for name in ("width", "height")
     )
     return replace(level, block_width=int(width or 1), block_height=int(height or 1))
-
-
-def _resolution(path: str, properties: Mapping[str, str], mpp_if_missing: float | None) -> tuple[float, float, str]:
-    x = _positive(properties.get(openslide.PROPERTY_NAME_MPP_X))
-    y = _positive(properties.get(openslide.PROPERTY_NAME_MPP_Y))
-    known = "metadata" if x and y else "override"
-    x, y = x or mpp_if_missing, y or mpp_if_missing
-    if x is None or y is None:
-        raise SlideError(
-            Cause.NO_MPP,
-            f"{path}: no resolution in the metadata; give one with --mpp-if-missing (µm/px at level 0)",
-        )
-    low, high = PLAUSIBLE_MPP
-    if not (low <= x <= high and low <= y <= high):
-        remedy = "correct the file's resolution tags" if known == "metadata" else "correct --mpp-if-missing"
-        raise SlideError(
-            Cause.IMPLAUSIBLE_MPP,
-            f"{path}: {x:g} x {y:g} µm/px ({known}) is not plausible for a slide ({low} to {high} µm/px); {remedy}",
-        )
-    return x, y, known
-
-
-def _positive(text: str | None) -> float | None:
-    """Read a positive, finite number; what is not one counts as missing."""
-    try:
-        value = float(text) if text is not None else math.nan
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and value > 0 else None
 
 
 def _bounds(properties: Mapping[str, str]) -> tuple[int, int, int, int] | None:

@@ -75,7 +75,7 @@ def test_a_slide_without_resolution_is_ok_with_the_one_given(shared: Path, bundl
     slide = label_slide(replace(job, tissue=job.tissue | {"min_fraction": 0.95}), found(path))
 
     rows = rows_of(tmp_path / slide["tiles_path"])
-    assert (slide["status"], slide["mpp_source"], slide["mpp_x"]) == ("ok", "override", 0.5)
+    assert (slide["status"], slide["mpp_source"], slide["mpp_x"]) == ("ok", "if_missing", 0.5)
     assert len(rows) > 100
     assert_equal_to_plain_loop(rows[:10], PlainLoop(path, block=1), bundle)
 

@@ -72,6 +72,21 @@ class Counting:
         return self._worker(region, work)
 
 
+def rename_source(job: LabelJob, now: str, then: str) -> None:
+    """Name the source of resolutions as an earlier histo did, in the ledger and in the tables' footers."""
+    ledger = job.out / "slides.parquet"
+    for path in (ledger, *(job.out / "tiles").rglob("*.parquet")):
+        table = pq.ParquetFile(path).read()
+        footer = {key: value.replace(now.encode(), then.encode()) for key, value in table.schema.metadata.items()}
+        if path == ledger:
+            place = table.column_names.index("mpp_source")
+            names = pa.array(
+                [name and name.replace(now, then) for name in table["mpp_source"].to_pylist()], pa.string()
+            )
+            table = table.set_column(place, table.schema.field(place), names)
+        pq.write_table(table.replace_schema_metadata(footer), path)
+
+
 def settled(row: Row) -> Row:
     """A row of the ledger, but what differs from run to run."""
     return {name: value for name, value in row.items() if name not in ("attempts", "seconds", "mtime_ns")}
@@ -362,6 +377,46 @@ def test_a_given_resolution_counts_where_the_slide_names_none_and_only_there(
 
     assert [state(job, slide) for job in (given, label_job)] == ["done", "done"]
     assert [state(job, nameless) for job in (given, replace(given, mpp_if_missing=0.3))] == ["done", "settings"]
+
+
+def test_a_resolution_that_is_given_for_every_slide_begins_those_anew_that_it_changes(
+    label_job: LabelJob, slide: FoundSlide
+) -> None:
+    assert label(label_job, slide)["mpp_source"] == "metadata"
+    same, other = (replace(label_job, mpp_override=mpp) for mpp in (0.25, 0.125))
+
+    assert [state(job, slide) for job in (same, other)] == ["done", "settings"]
+    row = label(other, slide)
+
+    assert (row["status"], row["mpp_source"], row["mpp_x"]) == ("ok", "override", 0.125)
+    assert [state(job, slide) for job in (other, label_job)] == ["done", "settings"]
+
+
+def test_a_slide_that_no_scanner_can_have_made_is_labelled_with_the_resolution_that_is_given(
+    label_job: LabelJob, tmp_path: Path
+) -> None:
+    wrong = found(tmp_path / "wrong.tif")
+    write_pyramid(tmp_path / "wrong.tif", paint("TUM", 400, 400, np.random.default_rng(0)), mpp=352.8)
+
+    assert label(label_job, wrong)["error_code"] == "implausible_mpp"
+
+    given = replace(label_job, mpp_override=0.25)
+    assert state(given, wrong) == "settings"
+    assert label(given, wrong)["status"] == "ok"
+
+
+def test_a_slide_that_was_finished_when_a_filled_resolution_had_another_name_is_not_read_again(
+    label_job: LabelJob, tmp_path: Path
+) -> None:
+    nameless, given = found(tmp_path / "nameless.tif"), replace(label_job, mpp_if_missing=0.25)
+    write_pyramid(tmp_path / "nameless.tif", paint("TUM", 400, 400, np.random.default_rng(0)), mpp=None)
+    label(given, nameless)
+    rename_source(given, "if_missing", "override")
+    worker = Counting(given)
+
+    row = label(given, nameless, worker)
+
+    assert (worker.read, row["mpp_source"], state(given, nameless)) == (0, "if_missing", "done")
 
 
 def test_an_edit_that_the_samples_miss_is_found_by_verifying(label_job: LabelJob, slide: FoundSlide) -> None:

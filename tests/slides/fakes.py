@@ -87,7 +87,7 @@ def noise(width: int, height: int, seed: int = 0) -> Pixels:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def write_tiff(path: Path, levels: Sequence[Pixels], mpp: float | None = 0.25) -> str:
+def write_tiff(path: Path, levels: Sequence[Pixels], mpp: float | None = 0.25, description: bytes | None = None) -> str:
     """Write a pyramid without loss, in tiles of 64 pixels, and return its path."""
     resolution = {} if mpp is None else {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"}
     with tifffile.TiffWriter(path) as file:
@@ -99,6 +99,7 @@ def write_tiff(path: Path, levels: Sequence[Pixels], mpp: float | None = 0.25) -
                 compression="zlib",
                 subfiletype=int(index > 0),
                 metadata=None,
+                description=description,
                 **resolution,
             )
     return str(path)

@@ -184,7 +184,7 @@ def test_a_slide_without_resolution_says_how_to_give_one(tmp_path: Path) -> None
 def test_a_missing_resolution_is_filled_in(tmp_path: Path) -> None:
     slide, _ = open_slide(write_tiff(tmp_path / "s.tif", [FULL], mpp=None), mpp_if_missing=0.3)
 
-    assert (slide.mpp_x, slide.mpp_y, slide.mpp_source) == (0.3, 0.3, "override")
+    assert (slide.mpp_x, slide.mpp_y, slide.mpp_source) == (0.3, 0.3, "if_missing")
 
 
 def test_a_known_resolution_is_not_replaced(tmp_path: Path) -> None:
@@ -193,12 +193,45 @@ def test_a_known_resolution_is_not_replaced(tmp_path: Path) -> None:
     assert (slide.mpp_x, slide.mpp_source) == (pytest.approx(0.5), "metadata")
 
 
+@pytest.mark.parametrize("named", [0.5, 352.8, None])
+def test_a_resolution_that_is_given_for_every_slide_is_its_own(tmp_path: Path, named: float | None) -> None:
+    path = write_tiff(tmp_path / "s.tif", [FULL], mpp=named)
+
+    slide, _ = open_slide(path, mpp_if_missing=0.3, mpp_override=0.26)
+
+    assert (slide.mpp_x, slide.mpp_y, slide.mpp_source) == (0.26, 0.26, "override")
+
+
+@pytest.mark.parametrize(
+    ("size", "mpp_x"),
+    [
+        ('PhysicalSizeX="0.26" PhysicalSizeY="0.27"', 0.26),
+        ('PhysicalSizeX="0.26" PhysicalSizeXUnit="µm" PhysicalSizeY="0.27" PhysicalSizeYUnit="&#181;m"', 0.26),
+        ('PhysicalSizeX="260" PhysicalSizeXUnit="nm" PhysicalSizeY="2.7e-4" PhysicalSizeYUnit="mm"', 0.26),
+        ('PhysicalSizeX="0.26" PhysicalSizeXUnit="pixel" PhysicalSizeY="0.27"', 0.5),
+        ('PhysicalSizeX="0.26"', 0.5),
+        ('PhysicalSizeX="0" PhysicalSizeY="0"', 0.5),
+    ],
+)
+def test_the_physical_size_of_a_pixel_of_an_ome_tiff_counts_before_its_tags(
+    tmp_path: Path, size: str, mpp_x: float
+) -> None:
+    text = f'<?xml version="1.0"?><OME><Image ID="0"><Pixels SizeX="8" {size} SizeY="8"/></Image></OME>'
+    path = write_tiff(tmp_path / "s.ome.tif", [FULL], mpp=0.5, description=text.encode())
+
+    slide, _ = open_slide(path)
+
+    assert slide.mpp_x == pytest.approx(mpp_x)
+    assert slide.mpp_y == pytest.approx(0.27 if mpp_x == 0.26 else 0.5)
+
+
 @pytest.mark.parametrize("mpp", [0.01, 25.4, 352.8])
 def test_a_resolution_that_no_scanner_has_is_refused(tmp_path: Path, mpp: float) -> None:
     error = failure(write_tiff(tmp_path / "s.tif", [FULL], mpp=mpp))
 
     assert error.cause is Cause.IMPLAUSIBLE_MPP
-    assert f"{mpp:g} x {mpp:g} µm/px" in str(error)
+    assert f"{mpp:g} x {mpp:g} µm/px (metadata)" in str(error)
+    assert "--mpp-override" in str(error)
 
 
 def test_a_resolution_that_no_scanner_has_is_refused_as_an_override(tmp_path: Path) -> None:
