@@ -152,12 +152,19 @@ def require_precision(precision: InferencePrecision, conversion: Conversion | No
     measured = conversion.bf16 if conversion else None
     if measured is None:
         raise UsageError(
-            f"{asked}: its agreement with float32 was not measured; do so with "
-            f"`histo convert --model {bundle} --data LABELLED_IMAGES`, or use float32"
+            f"{asked}: its agreement with float32 was not measured; use float32, or measure it with "
+            f"`histo convert --model {bundle} --data LABELLED_IMAGES`{_where()}"
         )
     if not measured.enough:
         raise UsageError(
             f"{asked}: agrees too little with float32: {measured}; needed are {LEAST_SAME_CLASS:.0%} of at least "
             f"{LEAST_TILES} images, and {MOST_MEAN_DIFFERENCE} on average; use float32, or measure more images with "
-            "`histo convert`"
+            f"`histo convert`{_where()}"
         )
+
+
+def _where() -> str:
+    """Say where bfloat16 can be measured, unless that is here."""
+    from histo.learn.runtime import has_bf16  # noqa: PLC0415 -- loads OpenVINO
+
+    return "" if has_bf16() else " on another machine, since this CPU has no bfloat16 arithmetic"

@@ -25,6 +25,7 @@ from histo.pipelines.resume import Todo, find_work, is_transient
 from histo.pipelines.say import say
 from histo.pipelines.work import LabelJob
 from histo.slides.collection import Collection, find_slides
+from histo.slides.foreign import ways_out
 
 __all__ = ["LabelSpec", "label"]
 
@@ -109,7 +110,7 @@ def _check_classes(spec: LabelSpec, bundle: Bundle) -> None:
 
 
 def _found(collection: Collection) -> str:
-    return f"{len(collection.slides)} slides{beside(collection.linked, collection.others)}"
+    return f"{len(collection.slides)} slides{beside(collection.linked, collection.others)}{ways_out(collection.others)}"
 
 
 def _job(spec: LabelSpec, bundle: Bundle) -> LabelJob:

@@ -153,8 +153,13 @@ def _with_lost_over(level: Level, finer: Level) -> Level:
     return replace(level, empty=pack_blocks(empty), blank=pack_blocks(blank))
 
 
+def quiet_tifffile() -> None:
+    """Keep what tifffile says of damaged directories to itself; OpenSlide has the last word on them."""
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+
+
 def _pages(path: str) -> list[_Page]:
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # OpenSlide has the last word on a damaged directory
+    quiet_tifffile()
     with readable_file(path):
         try:
             with tifffile.TiffFile(path) as file:

@@ -17,6 +17,7 @@ from pathlib import Path
 from histo.errors import UsageError
 from histo.folders import Folder, Walk, count_kinds, counted, readable, walk
 from histo.slides.files import readable_file
+from histo.slides.foreign import ways_out
 
 SLIDE_EXTENSIONS = frozenset(
     ".svs .tif .tiff .ndpi .mrxs .vms .vmu .scn .bif .svslide .czi .dcm".split()  # noqa: SIM905 -- reads as a list
@@ -70,7 +71,7 @@ def find_slides(root: Path) -> Collection:
     companions = {file for slide in slides for file in slide.files}
     others = walked.others + count_kinds(path for path in rest if str(path) not in companions)
     if not slides:
-        raise UsageError(f"--slides {root}: no slides in it; it holds {counted(others) or 'nothing'}")
+        raise UsageError(f"--slides {root}: no slides in it; it holds {counted(others) or 'nothing'}{ways_out(others)}")
     by_name = sorted(slides, key=lambda slide: slide.slide_id)
     return Collection(tuple(by_name), dict(sorted(others.items())), walked.linked)
 

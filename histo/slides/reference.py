@@ -6,6 +6,7 @@ import openslide
 
 from histo.errors import Cause, ReadError, SlideError
 from histo.resample import Pixels
+from histo.slides.foreign import VIPS, what_else
 from histo.slides.reader import Level, Reader
 
 _OPAQUE = 0xFF000000
@@ -92,15 +93,14 @@ def _open(path: str) -> openslide.OpenSlide:
     try:
         return openslide.OpenSlide(path)
     except openslide.OpenSlideUnsupportedFormatError:
-        raise SlideError(
-            Cause.NOT_A_SLIDE,
-            f"{path}: OpenSlide does not recognise a slide in this file; it is damaged, not a whole-slide image, or of "
-            "a format that has to be converted (to a tiled, pyramidal TIFF, for instance)",
-        ) from None
+        refused = (
+            "OpenSlide does not recognise a slide in this file; it is damaged, not a whole-slide image, or of a format "
+            "that has to be converted (to a tiled, pyramidal TIFF, for instance)"
+        )
     except openslide.OpenSlideError as error:
-        raise SlideError(
-            Cause.NOT_A_SLIDE, f"{path}: cannot be opened as a slide: {error}; copy or export it again"
-        ) from None
+        way_out = f"convert it with {VIPS}" if "Unsupported" in str(error) else "copy or export it again"
+        refused = f"cannot be opened as a slide: {error}; {way_out}"
+    raise SlideError(Cause.NOT_A_SLIDE, f"{path}: {what_else(path) or refused}")
 
 
 def on_white(rgba: Pixels) -> Pixels:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from histo.demo.bundle import random_bundle
 from histo.errors import UsageError
-from histo.learn import conversion
+from histo.learn import conversion, runtime
 from histo.learn.bundle import MODEL_JSON, WEIGHTS, hash_file
 from histo.learn.conversion import convert, ensure_converted
 from histo.learn.converted import CONSTANTS, FOLDER, GRAPH, RECORD, Agreement, read_conversion, require_precision
@@ -186,8 +186,19 @@ def test_running_a_converted_bundle_loads_no_torch(tiny_bundle: Path) -> None:
 
 
 def test_bf16_is_refused_where_its_agreement_is_unmeasured(copy: Path) -> None:
-    with pytest.raises(UsageError, match="was not measured; do so with `histo convert --model"):
+    with pytest.raises(UsageError, match="was not measured; use float32, or measure it with `histo convert --model"):
         load_predictor(copy, precision="bf16")
+
+
+@pytest.mark.parametrize("has", [False, True])
+def test_where_bf16_can_be_measured_is_said(copy: Path, monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
+    monkeypatch.setattr(runtime, "has_bf16", lambda: has)
+
+    for measured in (None, agreement(same_class=0.5)):
+        edit(copy / FOLDER / RECORD, bf16=measured)
+        with pytest.raises(UsageError, match="use float32, or measure") as caught:
+            load_predictor(copy, precision="bf16")
+        assert ("on another machine, since this CPU has no bfloat16" in str(caught.value)) != has
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,10 @@ import pytest
 import tifffile
 from label_loop import label as label_slide
 from label_loop import make_job
+from PIL import Image
 from plain_loop import rows_of
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from slides.fakes import write_tiff
 from slides.mutations import tissue
 
@@ -80,6 +83,24 @@ def write_uneven(path: Path) -> None:
         file.pages.first.tags["YResolution"].overwrite((50_000, 1))
 
 
+def write_compressed(path: Path) -> None:
+    """Write a slide whose compression nobody knows."""
+    write_raw(path, IMAGE)
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages.first.tags["Compression"].overwrite(52_479)
+
+
+def write_dicom(path: Path, modality: str) -> None:
+    """Write the header of a slice of a study, in a series of its own."""
+    header = FileDataset(path, {}, file_meta=FileMetaDataset(), preamble=bytes(128))
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = MRImageStorage
+    header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[modality])
+    header.SeriesInstanceUID = generate_uid(entropy_srcs=["series", modality])
+    header.Modality = modality
+    header.save_as(path, enforce_file_format=True)
+
+
 @dataclass(frozen=True)
 class Case:
     """A file that is bad, or only strange.
@@ -102,6 +123,12 @@ class Case:
 CASES = (
     Case("zero bytes.svs", Path.touch, "failed", "not_a_slide", "has to be converted"),
     Case("text.svs", lambda path: path.write_text("a letter"), "failed", "not_a_slide", "has to be converted"),
+    Case("strips.tif", lambda path: tifffile.imwrite(path, IMAGE), "failed", "not_a_slide", "convert it with vips"),
+    Case("jpeg 2000.tif", lambda path: Image.fromarray(IMAGE).save(path, "JPEG2000"), "failed", "not_a_slide", "vips"),
+    Case("lif.tiff", lambda path: path.write_bytes(b"p\0\0\0" + bytes(99)), "failed", "not_a_slide", "with bfconvert"),
+    Case("unknown compression.tif", write_compressed, "failed", "not_a_slide", "convert it with vips"),
+    Case("ct.dcm", lambda path: write_dicom(path, "CT"), "failed", "not_a_slide", "is of a CT study (DICOM)"),
+    Case("mr.dcm", lambda path: write_dicom(path, "MR"), "failed", "not_a_slide", "with --studies"),
     Case("gone.svs", lambda path: path.symlink_to("nowhere.svs"), "failed", "no_access", "make the file readable"),
     Case("itself.svs", lambda path: path.symlink_to(path.name), "failed", "no_access", "make the file readable"),
     Case("coarse.tif", lambda path: write(path, mpp=2.0), "failed", "too_coarse", "rescan it, or accept"),

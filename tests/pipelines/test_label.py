@@ -137,7 +137,10 @@ def test_bf16_is_refused_until_it_is_known_to_agree_and_then_stands_in_the_foote
         assert label(pyramid, bundle, tmp_path / "out", "--precision", "bf16") == 2
         return capsys.readouterr().err
 
-    assert "its agreement with float32 was not measured; do so with `histo convert --model" in refusal()
+    assert (
+        "its agreement with float32 was not measured; use float32, or measure it with `histo convert --model"
+        in refusal()
+    )
     record.write_text(json.dumps(json.loads(record.read_text()) | {"bf16": agreement | {"same_class": 0.9}}))
     assert "same class on 90.00% of 100 images" in refusal()
     assert not (tmp_path / "out").exists()

@@ -160,7 +160,15 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 def test_a_folder_without_slides_is_refused_with_what_it_holds(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "b.jpg", "c/d.txt")
 
-    with pytest.raises(UsageError, match=r"no slides in it; it holds 2 \.jpg, 1 \.txt"):
+    with pytest.raises(UsageError, match=r"no slides in it; it holds 2 \.jpg, 1 \.txt$"):
+        find_slides(tmp_path)
+
+
+def test_a_folder_of_other_microscopes_files_says_what_makes_slides_of_them(tmp_path: Path) -> None:
+    for name in ("a.vsi", "b.LIF", "c.nd2", "d.jp2", "e.txt"):
+        (tmp_path / name).touch()
+
+    with pytest.raises(UsageError, match=r"; convert \.lif, \.nd2, \.vsi with bfconvert .*; convert \.jp2 with vips "):
         find_slides(tmp_path)
 
 
