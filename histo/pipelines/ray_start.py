@@ -157,10 +157,12 @@ def _pass_on(read_end: int, terminal: int) -> None:
 
 
 def _check_folder() -> None:
-    """Refuse a temporary folder in which the paths of Ray's sockets are too long."""
+    """Refuse a temporary folder in which the paths of Ray's sockets are too long; a relative one is written out."""
+    for known in {"RAY_TMPDIR", "TMPDIR"} & set(os.environ):
+        os.environ[known] = os.path.abspath(os.environ[known])  # noqa: PTH100 -- links stay as they are
     name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
     folder = os.environ.get(name, "/tmp")  # noqa: S108 -- where Ray puts its files
-    longest = os.path.join(os.path.abspath(folder), _SOCKET.format(pid=os.getpid()))  # noqa: PTH100, PTH118 -- as Ray does
+    longest = os.path.join(folder, _SOCKET.format(pid=os.getpid()))  # noqa: PTH118 -- as Ray does
     excess = len(os.fsencode(longest)) - _LONGEST_SOCKET
     if excess > 0:
         raise UsageError(

@@ -98,6 +98,18 @@ def test_a_temporary_folder_with_too_long_a_name_is_named_at_once(name: str, mon
         start_private()
 
 
+def test_a_relative_temporary_folder_is_below_the_working_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr("ray.init", lambda **_: seen.append(str(Path(os.environ["TMPDIR"]).resolve())))
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "t")
+    monkeypatch.chdir("/")
+
+    start_private()
+
+    assert seen == ["/t"]
+
+
 @pytest.mark.parametrize(("home", "given"), [("there", False), ("not there", False), ("a file", True)])
 def test_without_a_home_folder_a_ray_gets_its_token_another_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str, given: bool
