@@ -11,7 +11,7 @@ from histo.class_names import check_names
 from histo.errors import UsageError
 from histo.folders import count_kinds, counted, walk
 from histo.learn.listing import OTHER_CLASS, Listing
-from histo.learn.volume_images import images_of, is_volume
+from histo.learn.volume_images import are_raw, images_of, is_volume
 
 IMAGE_EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
@@ -33,6 +33,12 @@ def list_folder(root: Path, classes: Sequence[str] | None, flag: str) -> Listing
         UsageError: If it has no class folders, one without images, or splits in the place of classes.
     """
     walked = walk(root)
+    volumes = [path for folder in walked.folders for path in folder.files if is_volume(path)]
+    if are_raw(volumes):
+        raise UsageError(
+            f"{flag} {root}: holds studies ({volumes[0].relative_to(root)}) that are not prepared; prepare them with "
+            f"histo prepare volumes --studies {root} --out VOLUMES, and give {flag} VOLUMES"
+        )
     tops = sorted(path.name for path in (*(f.path for f in walked.folders), *walked.unreadable) if path.parent == root)
     check_names(f"{flag} {root}", [*tops, *(classes or ())])
     names = [name for name in classes if name in tops] if classes else tops

@@ -12,6 +12,8 @@ from histo.learn.layout import VolumeLayout
 from histo.resample import Pixels
 from histo.volume_file import EXTENSIONS, read_header, read_volume
 
+_LOOKED_AT = 8
+
 
 @dataclass(frozen=True)
 class VolumeImages:
@@ -71,6 +73,20 @@ def is_volume(path: Path) -> bool:
         (True, False)
     """
     return path.name.lower().endswith(EXTENSIONS)
+
+
+def are_raw(paths: Sequence[Path]) -> bool:
+    """Whether the first of some volumes look like studies that are not prepared: none is histo's, most are unusable."""
+    unusable = 0
+    for path in paths[:_LOOKED_AT]:
+        try:
+            facts = read_header(path)[1]
+        except ImageError:
+            unusable += 1
+        else:
+            if facts:
+                return False
+    return 2 * unusable > len(paths[:_LOOKED_AT])
 
 
 def images_of(paths: Sequence[Path], where: str) -> Images:

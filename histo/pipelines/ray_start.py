@@ -76,10 +76,9 @@ def start_private(**settings: Any) -> None:
             except Exception as error:
                 ray.shutdown()
                 if time.monotonic() - began > PATIENCE_S or not _is_late(error):
-                    cause = "it may be too busy" if _is_late(error) else "mend that"
+                    way_out = "it may be too busy; give" if _is_late(error) else "mend that, and give"
                     raise HistoError(
-                        f"Ray cannot be started on this machine ({_one_line(error)}); {cause}, and give "
-                        "the same command again"
+                        f"Ray cannot be started on this machine ({_one_line(error)}); {way_out} the same command again"
                     ) from error
     finally:
         late.cancel()

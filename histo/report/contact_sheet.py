@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -19,6 +20,8 @@ _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 _LONGEST_SIDE_PX = 128
 _PER_LINE = 10
 _GAP_PX = 2
+_FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+"""It has the letters of all of Europe, which Pillow's own font has not."""
 _LINE_PX = 16
 """Height of a line of text."""
 _SHADES = 64
@@ -45,7 +48,7 @@ def draw_contact_sheet(volume_SDHW: Volume, series: Sequence[str], title: str, t
     slices_SDHW = _as_seen(volume_SDHW)
     title, series = printable(title), [printable(name) for name in series]
     blocks = [_lines(slices_DHW) for slices_DHW in slices_SDHW]
-    font = ImageFont.load_default(size=12)
+    font = ImageFont.truetype(_FONT, size=11)
     width = max(blocks[0].shape[1], *(_width(font, line) for line in (title, *series)))
     caption = _wrap(font, _CAPTION, width - 2 * _GAP_PX)
     n_lines = 1 + len(series) + len(caption)

@@ -134,6 +134,8 @@ def prepare(study_id: str, files: Sequence[Path], spec: PreparationSpec) -> Prep
     found, notes = list_series(study_id, files, spec)
     chosen = choose_series(study_id, found, spec.series, spec.series_count)
     channels = [_prepare_series(series, f"{study_id}: series {series.name}", spec) for series in chosen]
+    unused = [series.name for series in found if series not in chosen]
+    notes += [f"series not asked for: {', '.join(unused)}"] if unused else []
     notes += [
         f"{series.name}: {note}" for series, channel in zip(chosen, channels, strict=True) for note in channel.notes
     ]
@@ -173,11 +175,8 @@ def list_series(study_id: str, files: Sequence[Path], spec: PreparationSpec) -> 
     dicom = list_dicom(study_id, kinds.dicom, spec.spacing_tolerance)
     left_out = dicom.left_out + Counter({f"{ending} files": count for ending, count in kinds.others.items()})
     if not found and not dicom.series:
-        held = counted(left_out) or "no files"
-        raise StudyError(
-            Cause.NO_IMAGES,
-            f"{study_id}: no MRI or CT series in it, but {held}; give NIfTI or DICOM files, or remove it",
-        )
+        held = f"no MRI or CT series in it, but {counted(left_out)}" if left_out else "no files in it"
+        raise StudyError(Cause.NO_IMAGES, f"{study_id}: {held}; give NIfTI or DICOM files, or remove it")
     notes = [f"left out: {counted(left_out)}"] if left_out else []
     return name_apart(found + dicom.series), notes + dicom.notes
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from volume_files import PREPARATION, noise, write, write_classes
+from volumes import fake_dicom as fake
 
 from histo.errors import ImageError, UsageError
 from histo.learn.augmentation import AugmentSpec
@@ -102,6 +103,17 @@ def test_without_a_readable_volume_the_first_trouble_is_told(tmp_path: Path) -> 
 
     with pytest.raises(UsageError, match=r"no volume can be used; the first: .*a\.nii\.gz"):
         _ = VolumeImages((tmp_path / "a.nii.gz",)).layout
+
+
+def test_studies_that_are_not_prepared_are_called_so_with_the_way_out(tmp_path: Path) -> None:
+    for patient in ("P1", "P2"):
+        for name in ("FLAIR", "T1", "T2"):
+            fake.write_nifti(tmp_path / "train" / "mts" / patient / name / "x.nii.gz", noise(1)[0], np.eye(4))
+
+    with pytest.raises(
+        UsageError, match=r"mts/P1/FLAIR/x\.nii\.gz\) that are not prepared; prepare them with histo prep"
+    ):
+        read_sources([tmp_path])
 
 
 def test_an_unreadable_volume_is_an_image_error(tmp_path: Path) -> None:

@@ -161,6 +161,20 @@ def test_a_ray_that_cannot_be_started_is_one_line(error: Exception, monkeypatch:
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_left_of_a_ray_that_was_left_joins_no_other_one() -> None:
+    script = (
+        "from histo.cli import main; assert main(['label', '--slides', 'nowhere']) == 2\n"
+        "import ray\n"
+        "try: ray.put(1)\n"
+        "except Exception as error: print(type(error).__name__, ray.is_initialized())\n"
+        "else: ray.shutdown()\n"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert ended.stdout == "RaySystemError False\n"
+
+
 def test_sigterm_while_ray_starts_is_an_interruption_and_its_handling_stays_ours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -60,3 +60,11 @@ def test_slices_are_made_small_and_never_larger(edge_px: int, expected: int, tmp
 def test_a_name_for_each_series_is_needed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="zip"):
         draw_contact_sheet(coded(2, 3, 8), ["one"], "s", tmp_path / "s.png")
+
+
+def test_letters_of_other_languages_are_drawn_each_in_its_own_way(tmp_path: Path) -> None:
+    def title(text: str) -> bytes:
+        draw_contact_sheet(coded(1, 4, 64), ["s"], text, tmp_path / "s.png")
+        return np.asarray(Image.open(tmp_path / "s.png"))[:16].tobytes()
+
+    assert len({title(letter) for letter in "uüßřŁЖΩ"}) == 7

@@ -288,7 +288,7 @@ def test_a_study_of_other_files_has_no_images(tmp_path: Path) -> None:
 
 
 def test_a_study_without_files_has_no_images() -> None:
-    with pytest.raises(StudyError, match="no MRI or CT series in it, but no files") as raised:
+    with pytest.raises(StudyError, match=r"^A/s1: no files in it; give NIfTI") as raised:
         prepare("A/s1", [], SPEC)
 
     assert raised.value.cause == Cause.NO_IMAGES

@@ -166,7 +166,10 @@ def test_a_fault_has_its_cause_and_says_what_and_where(
 def test_a_fault_of_a_series_that_is_not_asked_for_is_none(study: Path) -> None:
     write(study, "t1", (NOTHING + np.nan).astype(np.float32))
 
-    assert made(study, series=["adc", "flair"]).volume_SDHW.shape == (2, 4, 16, 16)
+    prepared = made(study, series=["adc", "flair"])
+
+    assert prepared.volume_SDHW.shape == (2, 4, 16, 16)
+    assert prepared.columns["notes"] == "series not asked for: t1"
 
 
 def test_what_is_odd_and_can_be_used_is_noted(study: Path) -> None:
