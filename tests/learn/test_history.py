@@ -188,6 +188,7 @@ def test_a_file_of_another_shape_or_none_is_refused_in_one_line(
     assert kept(run) == [2]
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=40)
 def test_a_line_with_another_value_is_refused_or_left_out(two_epochs: Path, data: st.DataObject) -> None:
