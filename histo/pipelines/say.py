@@ -18,7 +18,8 @@ def say(text: object) -> None:
 
 
 def complain(text: str) -> None:
-    """Print an error, a line or several; where nobody takes it, the exit code tells."""
+    """Print an error, a line or several, last of all; where nobody takes it, the exit code tells."""
+    put("")  # what a library printed may wait to be written
     try:
         print(printable_lines(text), file=sys.stderr, flush=True)
     except OSError:

@@ -64,6 +64,18 @@ def test_a_run_whose_log_is_full_goes_on(monkeypatch: pytest.MonkeyPatch) -> Non
         say("another one")
 
 
+def test_an_error_is_the_last_line_whatever_was_printed_before_and_waits_to_be_written(tmp_path: Path) -> None:
+    script = "from histo.pipelines.say import complain; print('of a library'); complain('the error')"
+    log = tmp_path / "log"
+
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+    with log.open("w", encoding="utf-8") as file:
+        subprocess.run([sys.executable, "-c", script], stdout=file, stderr=file, env=buffered, check=True)
+
+    assert log.read_text(encoding="utf-8") == "of a library\nthe error\n"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no full device")
 @pytest.mark.parametrize(("words", "code"), [("--help", 0), ("--version", 0), ("lable", 2), ("train --nothing", 2)])
 def test_a_command_whose_output_nobody_can_take_ends_with_its_exit_code(words: str, code: int) -> None:
