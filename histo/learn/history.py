@@ -9,12 +9,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from histo import store
 from histo.errors import UsageError
 from histo.learn.epoch_index import STATE, EpochIndex, index_path, read_index, write_index
-from histo.learn.phases import EpochRule
+from histo.learn.phases import EpochRule, PhaseName
 
 _TRAINED = ("train_loss", "train_accuracy", "learning_rate")
 _VALIDATED = ("val_loss", "val_accuracy")
@@ -146,7 +146,7 @@ def _best(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 def _is_whole(line: dict[str, Any]) -> bool:
     validated = [name for name in _VALIDATED if line.get(name, "") is not None]
-    return isinstance(line.get("phase"), str) and _has(line, (*_TRAINED, *validated))
+    return line.get("phase") in get_args(PhaseName) and _has(line, (*_TRAINED, *validated))
 
 
 def _has(line: dict[str, Any], names: Iterable[str]) -> bool:

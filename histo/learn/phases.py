@@ -11,6 +11,7 @@ from histo.learn.network_spec import Precision
 from histo.spec import Spec
 
 EpochRule = Literal["best", "last"]
+PhaseName = Literal["head", "tune"]
 
 
 class HeadSpec(Spec):
@@ -90,7 +91,7 @@ class Phase:
         begin: Number of its first epoch.
     """
 
-    name: Literal["head", "tune"]
+    name: PhaseName
     spec: FitSpec
     begin: int = 1
 

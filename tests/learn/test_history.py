@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from histo import store
@@ -190,9 +190,8 @@ def test_a_file_of_another_shape_or_none_is_refused_in_one_line(
 
 @pytest.mark.slow
 @given(st.data())
-@settings(max_examples=40)
 def test_a_line_with_another_value_is_refused_or_left_out(two_epochs: Path, data: st.DataObject) -> None:
-    other = st.sampled_from([None, True, "", "1", [], [1], {}, 10**400])
+    other = st.none() | st.booleans() | st.text(max_size=3) | st.lists(st.integers(), max_size=2) | st.just(10**400)
     with tempfile.TemporaryDirectory() as folder:
         run = Path(shutil.copytree(two_epochs, Path(folder) / "run"))
         changed = run / data.draw(st.sampled_from(["metrics.jsonl", "steps.jsonl"]))
