@@ -11,6 +11,7 @@ from pydantic import Field
 from histo.cli import main as histo
 from histo.demo.fabricate import CLASSES, MPP, SlideTruth, fabricate_slides, fabricate_tiles
 from histo.errors import HistoError, UsageError
+from histo.pipelines.say import complain
 from histo.report.overlay import draw_overlay
 from histo.spec import AbsolutePath, Spec, read_spec
 
@@ -92,7 +93,7 @@ def main() -> int:
     try:
         return demo(read_spec(DemoSpec, sys.argv[1:], "python -m histo.demo"))
     except HistoError as error:
-        print(f"histo.demo: {error}", file=sys.stderr)
+        complain(f"histo.demo: {error}")
         return error.exit_code
 
 
