@@ -1,6 +1,7 @@
 """How tests run: in one thread, in groups, without what cannot run here. What they share is in `shared_fixtures.py`."""
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Compute in one thread, as there are as many test processes as cores, of which Ray's workers get their share."""
     for name, value in (("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1"), ("RAY_worker_niceness", "0")):
         os.environ.setdefault(name, value)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored by what a script begins with `&`
     deals_out = bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
     if not deals_out:
         config.pluginmanager.import_plugin("shared_fixtures")
