@@ -1,15 +1,18 @@
 # make setup   a virtual environment in .venv with everything, in the versions of constraints.txt
 # make demo    fabricate slides, fine-tune, label, and compare with the truth
-# make quick   the tests that start no Ray and are not slow; three minutes
+# make picture  docs/demo.png anew, from the pictures of `make demo`
+# make reference  docs/reference/*.md and the map of docs/architecture.md anew, from the code
+# make quick   the tests that start no Ray and are not slow; three minutes on 2 cores
 # make test    all tests that need no GPU
+# make test-together, test-alone  its two parts: tests that run beside others, and those that do not
 # make lint    format, lint, types, import rule
 # make check   what CI runs: all of these checks
 # make check-lowest  the tests in an environment with the lowest versions that pyproject.toml admits
 # make constraints  write constraints.txt anew from the newest versions
-# make bench   what labelling a slide costs, in parts and as a whole, beside a plain script; 20 minutes
-# make bench-peers  the same of WSInfer and TIAToolbox, in environments of their own
+# make bench   what labelling a slide costs, in parts and as a whole, beside a plain script; 20 minutes on 2 cores
+# make bench-peers  the same of WSInfer and TIAToolbox, which it downloads, in environments of their own
 # make bench-train  training beside a plain torchrun script
-# make bench-volumes  what both networks for volumes reach on fabricated studies; an hour
+# make bench-volumes  what both networks for volumes reach on fabricated studies; an hour on 2 cores
 # make chaos   label runs whose workers, node and driver are killed, on twelve schedules
 # make bench-cpu  what runs a network fastest on a CPU
 # make check-gpu  train and label on a GPU, compare with the CPU, and print tiles per second
@@ -22,7 +25,7 @@ export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(BIN)/python -m pytest -q
 
 .PHONY: setup demo quick test test-together test-alone check check-lowest constraints lint bench bench-cpu bench-peers \
-	bench-train bench-volumes chaos check-gpu
+	bench-train bench-volumes chaos check-gpu picture reference
 
 setup: $(VENV)/installed
 
@@ -34,7 +37,15 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: setup
 	rm -rf demo-output
-	$(BIN)/python -m histo.demo --out demo-output
+	$(BIN)/histo demo --out demo-output
+
+picture: demo
+	$(BIN)/python -c "from PIL import Image; \
+	picture = Image.open('demo-output/pictures/demo_2.png').convert('RGB').resize((1000, 438), Image.Resampling.LANCZOS); \
+	picture.quantize(128, dither=Image.Dither.NONE).save('docs/demo.png', optimize=True)"
+
+reference: setup
+	$(BIN)/python docs/reference/generate.py
 
 quick: setup
 	$(PYTEST) -n $(SIDE_BY_SIDE) -m 'not ray and not slow and not alone and not gpu and not chaos'

@@ -14,12 +14,13 @@ from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from histo.learn.predictor import load_predictor
+from histo.learn.predict.load import load_predictor
 from histo.resample import Pixels
 from histo.slides.grid import Indices
-from histo.slides.plan import SlidePlan, TilingSpec, TissueSpec, plan_slide
-from histo.slides.reader import Reader
+from histo.slides.plan import SlidePlan, plan_slide
+from histo.slides.readers.base import Reader
 from histo.slides.slide import Slide, open_slide
+from histo.slides.spec import TilingSpec, TissueSpec
 from histo.slides.tiles import cut_blocks, read_tiles
 
 TILE_PX, MPP = 224, 0.5

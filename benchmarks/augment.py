@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from histo.demo.textures import paint
-from histo.learn.augment import augment
-from histo.learn.augmentation import PRESETS, AugmentSpec
+from histo.learn.fit.augment import augment
+from histo.learn.fit.augment_spec import PRESETS, AugmentSpec
 
 WARM_UP = 3
 ROUNDS = 15

@@ -19,9 +19,9 @@ import ray
 import torch
 
 from histo.demo.fabricate import fabricate_tiles
-from histo.learn.order import Order
-from histo.learn.source import Source, read_sources
-from histo.learn.stream import ImageStream
+from histo.learn.data.source import Source, read_sources
+from histo.learn.fit.batch_order import BatchOrder
+from histo.learn.fit.batches import ImageBatches
 
 BATCH = 32
 Pass = Callable[[int], Iterator[Any]]
@@ -29,13 +29,13 @@ Pass = Callable[[int], Iterator[Any]]
 
 def loader(source: Source, processes: int) -> Pass:
     """Return passes through the stream that training uses."""
-    order = Order(tuple(range(len(source.cases))), BATCH)
-    return ImageStream(source, order, 224, loaders=processes).batches
+    order = BatchOrder(tuple(range(len(source.cases))), BATCH)
+    return ImageBatches(source, order, 224, loaders=processes).batches
 
 
 def ray_data(source: Source) -> Pass:
     """Return passes through a Ray Data graph that loads the same images in the same order."""
-    order = Order(tuple(range(len(source.cases))), BATCH)
+    order = BatchOrder(tuple(range(len(source.cases))), BATCH)
     held = ray.put(source)
 
     def load(rows: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from slide import write_slide
 from histo.demo.bundle import random_bundle
 from histo.demo.fabricate import fabricate_tiles
 from histo.demo.textures import CLASSES
-from histo.slides.plan import TilingSpec, TissueSpec, plan_slide
+from histo.slides.plan import plan_slide
 from histo.slides.slide import open_slide
+from histo.slides.spec import TilingSpec, TissueSpec
 
 TILE_PX, MPP = 224, 0.5
 LITE0, RESNET18 = "tf_efficientnet_lite0", "resnet18"

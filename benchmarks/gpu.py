@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from histo.demo.bundle import random_bundle
-from histo.learn.network_spec import DEFAULT_BACKBONE
-from histo.learn.predict import TorchPredictor
+from histo.learn.network.spec import DEFAULT_BACKBONE
+from histo.learn.predict.torch_predictor import TorchPredictor
 from histo.resample import Pixels
 
 SIZE = 224

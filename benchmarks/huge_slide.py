@@ -11,9 +11,11 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from histo.demo.huge import write_huge
-from histo.slides.plan import TilingSpec, TissueSpec, plan_slide
+from from_tests import write_huge
+
+from histo.slides.plan import plan_slide
 from histo.slides.slide import open_slide
+from histo.slides.spec import TilingSpec, TissueSpec
 
 PYRAMID = (1, 4, 16, 64)
 SLIDES = ((25_000, (1,)), (100_000, (1,)), (100_000, PYRAMID), (200_000, PYRAMID))

@@ -81,7 +81,15 @@ def _cpu_s(costs: Iterable[Cost]) -> float:
 def label(slides: Path, model: Path, folder: Path, *flags: str, tiles: int, prefix: tuple[str, ...] = ()) -> Cost:
     """Label slides with histo into a new folder, and check that every tile was labelled."""
     out = folder / f"labels {next(_numbers)}"
-    command = [*prefix, sys.executable, ROOT / "jobs" / "label.py", "--slides", slides, "--model", model]
+    command: list[str | Path] = [
+        *prefix,
+        sys.executable,
+        ROOT / "jobs" / "label.py",
+        "--slides",
+        slides,
+        "--model",
+        model,
+    ]
     cost = measure([*command, "--out", out, *flags], {"PYTHONPATH": str(ROOT)})
     labelled = sum(pq.read_table(out / "slides.parquet")["n_ok"].to_pylist())
     assert labelled == tiles, f"{labelled} tiles labelled, not {tiles}"

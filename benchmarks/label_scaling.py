@@ -52,7 +52,15 @@ def workers(folder: Path, bundle: Path, edge_px: int, rounds: int, flags: list[s
     )
     jobs = {count: Job(f"workers: {count}", len(few_places), len(places)) for count in CORES}
     plain: dict[int, list[float]] = {count: [] for count in CORES}
-    alone = [sys.executable, ROOT / "benchmarks" / "alone.py", "both", "--slide", slide, "--model", bundle]
+    alone: list[str | Path] = [
+        sys.executable,
+        ROOT / "benchmarks" / "alone.py",
+        "both",
+        "--slide",
+        slide,
+        "--model",
+        bundle,
+    ]
     for _ in range(rounds):
         for count, cores in CORES.items():
             job, pin, more = jobs[count], (*PIN, cores), (*flags, "--workers", str(count))

@@ -17,15 +17,17 @@ class PlainNetwork(nn.Module):
         super().__init__()
         description = describe(bundle)
         self.backbone = timm.create_model(description["architecture"]["backbone"], num_classes=0)
-        self.norm = nn.BatchNorm1d(self.backbone.num_features)
-        self.linear = nn.Linear(self.backbone.num_features, len(description["classes"]))
+        features: int = self.backbone.num_features  # type: ignore[assignment] # timm's networks have it
+        self.norm = nn.BatchNorm1d(features)
+        self.linear = nn.Linear(features, len(description["classes"]))
         weights = load_file(bundle / "model.safetensors")
         self.load_state_dict({name.removeprefix("head."): tensor for name, tensor in weights.items()})
         self.eval()
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Return logits, `(B, classes)`."""
-        return self.linear(self.norm(self.backbone(images_BCHW)))
+        logits: torch.Tensor = self.linear(self.norm(self.backbone(images_BCHW)))
+        return logits
 
 
 def describe(bundle: Path) -> dict[str, Any]:

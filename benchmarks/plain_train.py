@@ -20,8 +20,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from histo.learn.bundle import Architecture
-from histo.learn.model import pretrained_network
-from histo.learn.network_spec import DEFAULT_BACKBONE
+from histo.learn.network.model import pretrained_network
+from histo.learn.network.spec import DEFAULT_BACKBONE
 
 BATCH = 32
 
@@ -42,7 +42,8 @@ class Plain(nn.Module):
         normal = ((images.float() - 127) / 128).contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(not self.frozen):
             features = self.backbone(normal)
-        return self.head(features)
+        logits: torch.Tensor = self.head(features)
+        return logits
 
 
 def main() -> None:
@@ -61,7 +62,7 @@ def main() -> None:
     rates = []
     for epoch in range(epochs):
         sampler.set_epoch(epoch)
-        model.train()
+        model.train()  # type: ignore[no-untyped-call] # torch's own
         start = time.perf_counter()
         for batch, labels in loader:
             loss = criterion(model(batch), labels)

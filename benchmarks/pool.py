@@ -45,7 +45,7 @@ def by_ray_data(slides: int, units: int, done: Callable[[], None]) -> None:
     graph = (
         ray.data.from_items(list(range(slides)), override_num_blocks=slides)
         .flat_map(lambda row: rows(row["item"], units), num_cpus=0.1)
-        .map(Worker, compute=ray.data.ActorPoolStrategy(size=2), num_cpus=0.9)
+        .map(Worker, compute=ray.data.ActorPoolStrategy(size=2), num_cpus=0.9)  # type: ignore[arg-type] # Ray makes it
     )
     for _ in graph.iter_rows():
         done()
@@ -56,7 +56,8 @@ def by_actors(slides: int, units: int, done: Callable[[], None]) -> None:
     import ray  # noqa: PLC0415
 
     plan, worker = ray.remote(num_cpus=0.1)(rows), ray.remote(num_cpus=0.9)(Worker)
-    free, in_hand = [worker.remote() for _ in range(2)] * 2, {}
+    free: list[Any] = [worker.remote() for _ in range(2)] * 2
+    in_hand: dict[Any, Any] = {}
     for row in (row for slide in range(slides) for row in ray.get(plan.remote(slide, units))):
         if not free:
             (ready,), _ = ray.wait(list(in_hand), num_returns=1)
@@ -95,7 +96,7 @@ def main() -> None:
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
     import ray  # noqa: PLC0415
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ways = {"Ray Data, a block per unit": by_ray_data, "plain actors": by_actors}
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}

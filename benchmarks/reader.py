@@ -22,6 +22,7 @@ from histo.resample import Pixels
 from histo.slides.grid import Grid, Indices
 from histo.slides.resolution import choose_sampling
 from histo.slides.slide import Slide, open_slide
+from histo.slides.spec import ReaderChoice
 from histo.slides.tiles import cut_blocks, read_tiles
 
 TILE_PX, MPP = 224, 0.5
@@ -36,7 +37,7 @@ def fabricate(path: Path, edge: int, mpp: float) -> None:
     image = np.full((edge, edge, 3), 255, np.uint8)
     for number, (y, x) in enumerate(np.ndindex(-(-edge // PATCH_PX), -(-edge // PATCH_PX))):
         part = image[y * PATCH_PX : (y + 1) * PATCH_PX, x * PATCH_PX : (x + 1) * PATCH_PX]
-        part[:] = paint(CLASSES[number % len(CLASSES)], *part.shape[:2], rng)
+        part[:] = paint(CLASSES[number % len(CLASSES)], part.shape[0], part.shape[1], rng)
     write_pyramid(path, image, mpp, quality=80)
 
 
@@ -51,7 +52,7 @@ def plain(path: Path, grid: Grid, tiles: Indices) -> Pixels:
     return np.stack(read)
 
 
-def ours(path: Path, name: str, size_px: int, tiles: Indices) -> Pixels:
+def ours(path: Path, name: ReaderChoice, size_px: int, tiles: Indices) -> Pixels:
     """Read tiles block by block, through a reader of ours."""
     slide, reader = open_slide(str(path), reader=name)
     sampling = choose_sampling(slide, MPP)

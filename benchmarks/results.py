@@ -12,6 +12,7 @@ import platform
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,13 +20,13 @@ import torch
 from scipy.special import softmax
 
 from histo.cli import main as histo
-from histo.learn.baseline import Features, colour_features, fit_regression
 from histo.learn.bundle import Architecture, read_bundle
-from histo.learn.calibration import fit_temperature
-from histo.learn.evaluation import Predictions, measure
-from histo.learn.model import pretrained_network
-from histo.learn.network_spec import DEFAULT_BACKBONE
-from histo.learn.source import Source, read_sources
+from histo.learn.data.source import Source, read_sources
+from histo.learn.fit.calibration import fit_temperature
+from histo.learn.network.model import pretrained_network
+from histo.learn.network.spec import DEFAULT_BACKBONE
+from histo.learn.score.colour_regression import Features, colour_features, fit_regression
+from histo.learn.score.predictions import Predictions, measure
 from histo.resample import resize
 
 CLASSES = ("ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM")
@@ -91,7 +92,7 @@ def regress(values: Features, tuned: Predictions, out: Path) -> Predictions:
     return replace(tuned, probabilities_NK=probabilities, temperatures_N=temperatures)
 
 
-def compare(data: list[Path], out: Path, size_px: int, flags: list[str]) -> dict[str, dict]:
+def compare(data: list[Path], out: Path, size_px: int, flags: list[str]) -> dict[str, dict[str, Any]]:
     """Cross-validate all models on the same folds, and score them."""
     cross_validate(data, out, size_px, flags)
     source = read_sources(data, CLASSES)
@@ -102,7 +103,7 @@ def compare(data: list[Path], out: Path, size_px: int, flags: list[str]) -> dict
     return {name: measure(predictions, resamples=1000, seed=0) for name, predictions in found.items()}
 
 
-def print_tables(title: str, scores: dict[str, dict], out: Path) -> None:
+def print_tables(title: str, scores: dict[str, dict[str, Any]], out: Path) -> None:
     """Print one table of all scores, and one of each class."""
     print(f"\n| {title}, {scores['tuned']['n']} tiles | " + " | ".join(MODELS.values()) + " |")
     print("|---|" + "---|" * len(MODELS))

@@ -30,10 +30,12 @@ from histo.demo.bundle import random_bundle
 from histo.demo.textures import paint
 from histo.learn.bundle import read_bundle
 from histo.learn.conversion import convert
-from histo.learn.converted import FOLDER, InferencePrecision
-from histo.learn.model import Network, load_network
-from histo.learn.predictor import load_predictor
-from histo.learn.runtime import OpenVinoPredictor, has_bf16
+from histo.learn.network.model import Network, load_network
+from histo.learn.network.spec import InferencePrecision
+from histo.learn.openvino.core import has_bf16
+from histo.learn.openvino.record import FOLDER
+from histo.learn.predict.load import load_predictor
+from histo.learn.predict.openvino_predictor import OpenVinoPredictor
 from histo.resample import Pixels
 
 Run = Callable[[Pixels], npt.NDArray[Any]]
@@ -80,7 +82,7 @@ def onnx_runtime(bundle: Path, threads: int, batch: int) -> Run:
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(bundle / "model.onnx"), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda tiles: session.run(None, {name: tiles})[0]  # type: ignore[no-any-return]
+    return lambda tiles: session.run(None, {name: tiles})[0]
 
 
 def openvino(bundle: Path, threads: int, batch: int, precision: InferencePrecision) -> Run:

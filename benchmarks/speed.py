@@ -21,7 +21,7 @@ from cost import measure
 from fixture import LITE0, RESNET18, make_bundle, make_slide
 from job import HEADER, ROOT, Job, label
 
-from histo.learn.runtime import has_bf16
+from histo.learn.openvino.core import has_bf16
 
 HERE = Path(__file__).parent
 FEW_PX = 2048
@@ -68,11 +68,25 @@ class Bench:
                     "--out",
                     self.folder / "out.npy",
                 )
-                command = [sys.executable, HERE / "plain_label.py", *files, "--model", self.bundles[backbone]]
+                command: list[str | Path] = [
+                    sys.executable,
+                    HERE / "plain_label.py",
+                    *files,
+                    "--model",
+                    self.bundles[backbone],
+                ]
                 costs.append(measure([*command, "--tiles", str(tiles)]))
 
     def _alone(self, name: str, part: str, processes: int, *flags: str) -> None:
-        command = [sys.executable, HERE / "alone.py", part, "--slide", self.slide, "--processes", str(processes)]
+        command: list[str | Path] = [
+            sys.executable,
+            HERE / "alone.py",
+            part,
+            "--slide",
+            self.slide,
+            "--processes",
+            str(processes),
+        ]
         cost = measure([*command, *flags], {"PYTHONPATH": str(ROOT)})
         self.rates[name].append({**json.loads(cost.output.splitlines()[-1]), "peak_mb": cost.peak_mb})
 

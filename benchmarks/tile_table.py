@@ -20,8 +20,8 @@ from PIL import Image
 
 from histo import tables
 from histo.demo.textures import paint
-from histo.learn.images import FileImages, decode
-from histo.learn.tile_table import TableImages
+from histo.learn.data.images import FileImages, decode
+from histo.learn.data.tile_table import TableImages
 
 COUNT = 4096
 READ = 800

@@ -17,15 +17,15 @@ import time
 import torch
 from torch.nn.functional import cross_entropy
 
-from histo.learn.augment import augment
-from histo.learn.augmentation import AugmentSpec
-from histo.learn.backbones import dimensions_of
+from histo.learn.array_layout import VolumeLayout
 from histo.learn.bundle import Architecture
-from histo.learn.layout import VolumeLayout
-from histo.learn.model import Network, pretrained_network, random_network
-from histo.learn.network_spec import DEFAULT_BACKBONE
-from histo.learn.optimizer import make_optimizer
-from histo.learn.phases import FitSpec, Phase
+from histo.learn.fit.augment import augment
+from histo.learn.fit.augment_spec import AugmentSpec
+from histo.learn.fit.optimizer import make_optimizer
+from histo.learn.fit.phases import FitSpec, Phase
+from histo.learn.network.backbones import dimensions_of
+from histo.learn.network.model import Network, pretrained_network, random_network
+from histo.learn.network.spec import DEFAULT_BACKBONE, Precision
 
 LAYOUT, SIZE_PX = VolumeLayout(3, 20), 512
 STEPS = 2
@@ -60,7 +60,7 @@ def main() -> None:
                     print(f"| {' | '.join(one)} | {result} |", flush=True)
 
 
-def measure(name: str, batch: int, precision: str, checkpointing: bool) -> None:
+def measure(name: str, batch: int, precision: Precision, checkpointing: bool) -> None:
     """Print peak memory and seconds of a step."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
@@ -82,7 +82,7 @@ def measure(name: str, batch: int, precision: str, checkpointing: bool) -> None:
         changed = augment(images, AugmentSpec(preset="volume"), [(0, step, i, 0) for i in range(batch)])
         logits = network.head(network.features(changed, precision), batch)
         optimizer.zero_grad()
-        cross_entropy(logits, labels).backward()
+        cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call] # torch's own
         optimizer.step()
         if device.type == "cuda":
             torch.cuda.synchronize()

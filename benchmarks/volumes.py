@@ -17,9 +17,9 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+from from_tests import fabricate_studies
 
 from histo.cli import main as histo
-from histo.demo.studies import fabricate_studies
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "crossval"
 SERIES = "*t1*,*t2*,*flair*"

@@ -1,23 +1,38 @@
-"""Fine-tune tissue and study classifiers, and label slides and studies with them, on one machine or a Ray cluster.
+"""Fine-tune tissue and study classifiers, and label slides and studies with them.
 
-Read the modules in the order of the data:
+On one machine or on a Ray cluster, by the same code.
+
+Read a room from its door, `histo/pipelines/COMMAND.py`, in the order of the data:
 
     label    collection -> slide -> tissue mask -> grid -> regions -> tiles -> probabilities -> parts
              -> one file per slide
-    train    sources -> survey -> split -> stream -> loop (a generator of epochs) -> checkpoints -> bundle
-    evaluate sources -> survey -> probabilities -> metrics -> pictures
-    crossval sources -> survey -> folds -> a training run for each -> predictions of all -> metrics -> pictures
+    train    sources -> inspection -> split -> batches -> loop (a generator of epochs) -> checkpoints -> bundle
+    evaluate sources -> inspection -> probabilities -> metrics -> pictures
+    crossval sources -> inspection -> folds -> a training run for each -> predictions of all -> metrics -> pictures
     volumes  studies -> series -> slices -> framing -> intensity -> one file per study
 
-- `histo.slides`: `collection`, `slide`, `window`, `tissue`, `resolution`, `grid`, `tiles`, `plan`
-- `histo.volumes`: `studies`, `nifti`, `dicom`, `series`, `geometry`, `slices`, `framing`, `intensity`, `preparation`
-- `histo.learn`: `source` (with `listing`, `folder`, `npz`, `manifest`, `tile_table`, `images`), `survey`, `subset`,
-  `split`, `leaks`, `stream`, `augment`, `model`, `loop`, `calibration`, `checkpoint`, `bundle`, `predict`, `metrics`,
-  `curves`, `evaluation`, `baseline`
-- `histo.report`: pictures of the results
-- `histo.pipelines`: `train` (with `train_spec`, `train_data`, `train_checks`, `train_run`, `train_worker`), `crossval`,
-  `label` (with `label_spec`, `lock`, `resume`, `label_run`, `plans`, `planning`, `pool`, `region`, `isolation`, `work`,
-  `parts`, `ledger`), `evaluate` (with `predict_cases`, `past_run`), `prepare_tiles`,
-  `prepare_volumes` and `label_studies` (with `study_work`, `study_ledger`, `study_run`); only these import ray
-- beneath them: `resample`, `tables`, `volume_file`, `store`, `spec`, `regular_file`, `errors`
+Rooms, from the top: `pipelines` (commands; with `run` the only rooms that import Ray), `run` (lock, record, ledger,
+Ray), `report` (pictures), `slides`, `volumes` and `learn` (strangers to each other), and the files beneath them.
+`docs/architecture.md` has a line for each file.
 """
+
+import sys
+from typing import TYPE_CHECKING
+
+if sys.argv[0].endswith("default_worker.py"):  # of Ray, whose path begins with folders of the user
+    from histo.own_path import leave_out_folders
+
+    leave_out_folders()
+
+if TYPE_CHECKING:
+    __version__: str
+    """The version of the installed package."""
+else:
+
+    def __getattr__(name: str) -> str:
+        """Look the version up where it is asked for; most processes never ask."""
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import metadata  # noqa: PLC0415 -- see above
+
+        return metadata.version(__name__)

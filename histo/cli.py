@@ -1,4 +1,4 @@
-"""The `histo` command: `histo train`, `histo label` and so on; the same jobs as in `jobs/`.
+"""Command `histo`: the same jobs as in `jobs/`, and `histo demo`.
 
 Exit codes: 0 all done; 2 wrong usage or configuration; 3 finished, but some slides or studies are `failed` or
 `partial`; 1 anything else.
@@ -14,24 +14,70 @@ import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module, metadata
-from types import ModuleType
+from importlib import import_module
+from typing import Any, NamedTuple
 
+import histo
 from histo.errors import HistoError
 from histo.own_path import own_path
-from histo.pipelines.say import complain, say
+from histo.run.say import complain, say
 from histo.spec import Spec, read_spec
 
 _MOST_SAID = 500
 """Letters of a foreign error's own words in a line."""
+
+
+class _Job(NamedTuple):
+    """A job, whose modules are imported only where it is asked for."""
+
+    function: str
+    """Module and name of the function that runs it."""
+    spec: str
+    """Module and name of its settings' class; the module loads nothing heavy."""
+    meaning: str
+
+
 _JOBS = {
-    "train": ("TrainSpec", "fine-tune a pretrained network on labelled tiles"),
-    "crossval": ("CrossvalSpec", "train once for each fold, and predict each with the run that did not see it"),
-    "label": ("LabelSpec", "write class probabilities for every tile of every slide"),
-    "evaluate": ("EvaluateSpec", "measure a bundle on labelled tiles, with pictures"),
-    "convert": ("ConvertSpec", "make a bundle ready for CPUs, and measure whether bfloat16 may be used"),
-    "prepare tiles": ("PrepareTilesSpec", "write labelled tiles to one table, the fast form"),
-    "prepare volumes": ("PrepareVolumesSpec", "make volumes of one shape of MRI or CT studies"),
+    "train": _Job(
+        "histo.pipelines.train:train",
+        "histo.pipelines.training.spec:TrainSpec",
+        "fine-tune a pretrained network on labelled tiles",
+    ),
+    "crossval": _Job(
+        "histo.pipelines.crossval:crossval",
+        "histo.pipelines.training.spec:CrossvalSpec",
+        "train once for each fold, and predict each with the run that did not see it",
+    ),
+    "label": _Job(
+        "histo.pipelines.label:label",
+        "histo.pipelines.labelling.spec:LabelSpec",
+        "write class probabilities for every tile of every slide",
+    ),
+    "evaluate": _Job(
+        "histo.pipelines.evaluate:evaluate",
+        "histo.pipelines.evaluation.spec:EvaluateSpec",
+        "measure a bundle on labelled tiles, with pictures",
+    ),
+    "convert": _Job(
+        "histo.pipelines.convert:convert",
+        "histo.pipelines.conversion.spec:ConvertSpec",
+        "make a bundle ready for CPUs, and measure whether bfloat16 may be used",
+    ),
+    "prepare tiles": _Job(
+        "histo.pipelines.prepare_tiles:prepare_tiles",
+        "histo.pipelines.tiles.spec:PrepareTilesSpec",
+        "write labelled tiles to one table, the fast form",
+    ),
+    "prepare volumes": _Job(
+        "histo.pipelines.prepare_volumes:prepare_volumes",
+        "histo.pipelines.studies.prepare_spec:PrepareVolumesSpec",
+        "make volumes of one shape of MRI or CT studies",
+    ),
+    "demo": _Job(
+        "histo.demo.run:demo",
+        "histo.demo.spec:DemoSpec",
+        "train and label on fabricated tiles and slides, and compare with the truth",
+    ),
 }
 
 
@@ -43,9 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if job in _JOBS:
             return run_job(job, arguments[words:], prog=f"histo {job}")
     if arguments == ["--version"]:
-        say(f"histo {metadata.version('histo')}")
+        say(f"histo {histo.__version__}")
         return 0
-    jobs = "\n".join(f"  histo {name:17}{meaning}" for name, (_, meaning) in _JOBS.items())
+    jobs = "\n".join(f"  histo {name:17}{job.meaning}" for name, job in _JOBS.items())
     usage = f"usage: histo JOB [--help] [--config FILE.yaml] [--any.field value ...]\n\n{jobs}"
     if arguments and arguments[0] in ("-h", "--help"):
         say(usage)
@@ -76,7 +122,7 @@ def run_job(name: str, argv: Sequence[str], prog: str) -> int:
     try:
         with _stopped_by_sigterm(), own_path():
             spec = read_spec(_spec_of(name), argv, prog, _specs)
-            return int(getattr(_pipeline(name), _module_name(name))(spec))
+            return int(_named(_JOBS[name].function)(spec))
     except HistoError as error:
         complain(f"{prog}: {error}")
         return error.exit_code
@@ -118,16 +164,14 @@ def _stopped_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _module_name(name: str) -> str:
-    return name.replace(" ", "_")
-
-
-def _pipeline(name: str) -> ModuleType:
-    return import_module(f"histo.pipelines.{_module_name(name)}")
+def _named(place: str) -> Any:
+    """Import a module, and return what has the name behind the colon."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
 
 
 def _spec_of(name: str) -> type[Spec]:
-    spec: type[Spec] = getattr(_pipeline(name), _JOBS[name][0])
+    spec: type[Spec] = _named(_JOBS[name].spec)
     return spec
 
 

@@ -1,4 +1,7 @@
-"""CSV files as people write them: UTF-8, commas, a header; what a spreadsheet wrote otherwise is said, not guessed."""
+"""Read CSV files as people write them: UTF-8, commas, a header.
+
+A file that a spreadsheet wrote otherwise is an error, never guessed.
+"""
 
 import csv
 from collections import deque

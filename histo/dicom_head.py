@@ -1,4 +1,6 @@
-"""What the beginning of a DICOM file says, of which a bounded number of bytes is read, however it is made.
+"""Read the header of a DICOM file, a bounded number of bytes of it.
+
+The bound holds for deflated files, too.
 
 Files are listed by the driver, before anything is isolated: what a file needs more of is left to the worker that opens
 it. A deflated file is inflated as far as the bound.

@@ -1,4 +1,4 @@
-"""What lies below a folder: one walk, and one rule of what is passed over, for slides, studies and class folders.
+"""Walk a folder by one rule for slides, studies and class folders.
 
 Whatever begins with a dot, and the folders in which systems keep copies and what was deleted (`BINS`), is passed over
 and counted. Symbolic links to folders are followed, each real folder once: folders that are really there come first,
@@ -10,6 +10,8 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from histo.input_files import readable
 
 HIDDEN = "hidden"
 UNREADABLE_FOLDER = "unreadable folder"
@@ -165,16 +167,6 @@ def kind_name(name: str) -> str:
 def count_kinds(files: Iterable[Path]) -> Counter[str]:
     """Count files by their extension."""
     return Counter(kind_name(file.name) for file in files)
-
-
-def readable(path: str) -> str:
-    """Make a path valid UTF-8: bytes that are not become `%XX`.
-
-    Examples:
-        >>> readable(os.fsdecode(bytes([0x63, 0xE9])))
-        'c%E9'
-    """
-    return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in path)
 
 
 def counted(counts: Mapping[str, int]) -> str:

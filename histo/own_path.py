@@ -1,4 +1,4 @@
-"""Where a process of histo imports from: what is installed, and nothing of the folder that somebody works in.
+"""Import from installed packages alone, never from the working folder.
 
 Python and Ray put the working folder and that of a script before all others: a folder `dl` or `timm` that lies there
 would be taken for a package.

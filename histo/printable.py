@@ -1,4 +1,4 @@
-"""Text from outside, such as the name of a file, as a terminal, a table or a picture may show it."""
+"""Make text from outside printable: in a terminal, a table, a picture."""
 
 import unicodedata
 

@@ -1,4 +1,4 @@
-"""Area resampling on one fixed grid: the kernel `box`, shared by labelling and training.
+"""Resample by area on one fixed grid, for labelling and training alike.
 
 Target pixel `j` of an axis is the average of the source over `max(1, ratio)` source pixels around its centre
 `(j + 0.5) * ratio`, where `ratio` is source pixels per target pixel. With ratio 2 that is the plain average of 2x2

@@ -2,19 +2,21 @@
 
 A `Spec` is what a person writes. YAML keys are the field names (`tiling.stride_px`); flags are the same names with
 dashes (`--tiling.stride-px`). A flag wins over the file. Anything unknown or out of range is a `UsageError` of one
-line that names the place, the value and the nearest valid name.
+line that names the place, the value and the nearest valid name. `--help` lists the fields that people use
+(`Spec.COMMON`), `--help-all` lists all.
 """
 
 import argparse
 import difflib
 import errno
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
 from histo.errors import UsageError
@@ -25,6 +27,19 @@ class Spec(BaseModel):
     """Base of every settings class: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    COMMON: ClassVar[frozenset[str]] = frozenset()
+    """Fields that `--help` lists beside the required ones, nested ones dotted; if there are none, it lists all."""
+
+
+def changed_names(spec: Spec, fields: Iterable[str]) -> Iterator[str]:
+    """Yield the names of those settings that are not their defaults, those of a section as `section.name`."""
+    for name in fields:
+        value = getattr(spec, name)
+        if isinstance(value, Spec):
+            yield from (f"{name}.{below}" for below in changed_names(value, type(value).model_fields))
+        elif value != type(spec).model_fields[name].default:
+            yield name
 
 
 _MOST_SHOWN = 200
@@ -74,8 +89,59 @@ AbsolutePaths = Annotated[list[AbsolutePath], BeforeValidator(_as_list), Field(m
 SpecType = TypeVar("SpecType", bound=Spec)
 
 
+_OWN_FLAGS = ("-h", "--help", "--help-all", "--config")
+"""Flags that are no fields."""
+
+
+class _Help(argparse.Action):
+    """Shows help, of all fields if `const` says so, and ends."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        assert isinstance(parser, _Parser)
+        parser.show_help(every_field=bool(self.const))
+        parser.exit()
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse that reports a mistake in one line, with the nearest flag, and leaves the exit to the caller."""
+
+    def __init__(self, spec: type[Spec], prog: str) -> None:
+        usage = f"{prog} [--help] [--config FILE.yaml] [--any.field value ...]"
+        super().__init__(prog=prog, usage=usage, description=spec.__doc__, allow_abbrev=False, add_help=False)
+        self._spec = spec
+        for flags, every_field, text in (
+            (("-h", "--help"), False, "show the settings that people use"),
+            (("--help-all",), True, "show all settings"),
+        ):
+            self.add_argument(
+                *flags,
+                action=_Help,
+                nargs=0,
+                const=every_field,
+                dest=argparse.SUPPRESS,
+                default=argparse.SUPPRESS,
+                help=text,
+            )
+        self.add_argument("--config", metavar="FILE.yaml", type=Path, help="settings file; flags win over it")
+
+    def show_help(self, *, every_field: bool) -> None:
+        """Print help: of all fields, or of the common ones and then how many there are beside them."""
+        for action in self._actions:
+            action.help = _without_none(action.help or "")
+            action.metavar = _METAVARS.get(str(action.metavar), action.metavar)
+        left_out = [] if every_field else [action for action in self._actions if not self._is_common(action)]
+        for action in left_out:
+            action.help = argparse.SUPPRESS
+        self.epilog = f"--help-all lists {len(left_out)} more" if left_out else None
+        self.print_help()
+
+    def _is_common(self, action: argparse.Action) -> bool:
+        flag = action.option_strings[0]
+        if not self._spec.COMMON or flag in _OWN_FLAGS or action.help == argparse.SUPPRESS:
+            return True
+        return field_name(flag) in self._spec.COMMON | {
+            name for name, field in settings(self._spec) if field.is_required()
+        }
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
@@ -94,8 +160,25 @@ class _Parser(argparse.ArgumentParser):
         switch = self._option_string_actions.get(before)
         if switch is not None and switch.nargs == 0:
             return f"{before} {word}: {before} takes no value; give {' or '.join(switch.option_strings)}"
-        first = next(flag for flag in self._option_string_actions if flag not in ("-h", "--help", "--config"))
+        first = next(flag for flag in self._option_string_actions if flag not in _OWN_FLAGS)
         return f"{word}: no flag stands before it; every value follows its flag, as in {first} {word}"
+
+
+_METAVARS = {
+    "int": "N",
+    "float": "X",
+    "str": "TEXT",
+    "Path": "PATH",
+    "list[Path]": "PATH,...",
+    "list[str]": "NAME,...",
+    "list[float]": "X,...",
+}
+"""Values of fields, as help writes them."""
+
+
+def _without_none(text: str) -> str:
+    """Leave out a default that says nothing: that of a field whose text states what is done without it."""
+    return re.sub(r" \(default: (None|\[\])\)$", "", text)
 
 
 def read_spec(
@@ -114,14 +197,13 @@ def read_spec(
 
     Raises:
         UsageError: For a wrong flag, key, value or file; one line for each.
-        SystemExit: After `--help`.
+        SystemExit: After `--help` and `--help-all`.
     """
     _check_text(argv)
-    parser = _Parser(prog=prog, description=spec.__doc__, allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE.yaml", type=Path, help="settings file; flags win over it")
-    settings = type(spec.__name__, (spec, BaseSettings), {"__doc__": spec.__doc__})
+    parser = _Parser(spec, prog)
+    runnable = type(spec.__name__, (spec, BaseSettings), {"__doc__": spec.__doc__})
     source: CliSettingsSource[Any] = CliSettingsSource(
-        settings,
+        runnable,
         root_parser=parser,
         cli_kebab_case=True,
         cli_implicit_flags=True,
@@ -154,17 +236,17 @@ def _check_text(argv: Sequence[str]) -> None:
 
 def _owner(file: dict[str, Any], spec: type[Spec], others: Callable[[], Mapping[str, type[Spec]]]) -> str | None:
     """Name the command whose settings a file has, if they are not all those of this one."""
-    names = set(_written_names(file))
+    names = set(_names_in(file))
     if names <= set(field_names(spec)):
         return None
     return next((name for name, other in others().items() if names <= set(field_names(other))), None)
 
 
-def _written_names(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+def _names_in(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
     for name, value in values.items():
         yield f"{prefix}{name}"
         if isinstance(value, dict):
-            yield from _written_names(value, f"{prefix}{name}.")
+            yield from _names_in(value, f"{prefix}{name}.")
 
 
 class _Loader(yaml.SafeLoader):
@@ -235,12 +317,12 @@ def _explain(error: ValidationError, spec: type[Spec], flags: dict[str, Any], fi
     for detail in error.errors():
         names = [str(part) for part in detail["loc"] if not isinstance(part, int)]
         name = ".".join(names)
-        where = f"{file}: {name}" if file and not _holds(flags, names) else f"--{name.replace('_', '-')}"
+        where = f"{file}: {name}" if file and not _holds(flags, names) else flag_name(name)
         match detail["type"]:
             case "extra_forbidden":
                 yield f"{where}: unknown field{_nearest(name, list(field_names(spec)))}"
             case "missing":
-                yield f"--{name.replace('_', '-')} is missing; give the flag, or `{name}` in a --config file"
+                yield f"{flag_name(name)} is missing; give the flag, or `{name}` in a --config file"
             case "list_type" if isinstance(detail["input"], str):
                 yield f"{where}: {_shown(detail['input'])}: cannot be read; give the list in a --config file"
             case _ if isinstance(detail["input"], dict):
@@ -260,7 +342,7 @@ def _shown(value: object) -> str:
 def _explain_list(error: SettingsError) -> str:
     """Say which flag has a value that pydantic-settings takes for a list or a dict and cannot read."""
     named = re.search(r'(?:field "|encountered for )([\w.]+)', str(error))
-    flag = f"--{named[1].replace('_', '-')}" if named else "a flag"
+    flag = flag_name(named[1]) if named else "a flag"
     return f"{flag}: cannot be read ({error.__cause__}); put a path with brackets, braces or quotes in double quotes"
 
 
@@ -288,6 +370,35 @@ def field_names(spec: type[BaseModel], prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{name}"
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from field_names(field.annotation, f"{prefix}{name}.")
+
+
+def settings(spec: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """List the fields that have a flag, by name, nested ones dotted; a section has none of its own."""
+    for name, field in spec.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from settings(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def flag_name(name: str) -> str:
+    """Return the flag of a field.
+
+    Examples:
+        >>> flag_name("tiling.stride_px")
+        '--tiling.stride-px'
+    """
+    return f"--{name.replace('_', '-')}"
+
+
+def field_name(flag: str) -> str:
+    """Return the field of a flag.
+
+    Examples:
+        >>> field_name("--tiling.stride-px")
+        'tiling.stride_px'
+    """
+    return flag.removeprefix("--").replace("-", "_")
 
 
 def _nearest(name: str, valid: list[str]) -> str:

@@ -1,7 +1,7 @@
-"""The one place that writes results: every file appears whole or not at all.
+"""Write results: every file appears whole; lines are appended to `.jsonl` files.
 
-A folder on a file system today; a key in an object store can take its place, since callers only ever put, list and
-remove whole files.
+A folder on a file system today; a key in an object store could take its place: callers put, list and
+remove whole files. Logs (`.jsonl`) alone grow line by line.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""The columns of every Parquet table that histo writes: name, type, unit and meaning, written once."""
+"""Columns of every Parquet table: name, type, unit and meaning."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,9 @@ from histo.regular_file import require_regular
 from histo.store import put_atomic
 
 SCHEMA_VERSION = 1
+
+Row = dict[str, Any]
+"""A row of a table: its values by column."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +235,7 @@ def rows_table(rows: Sequence[Mapping[str, Any]], layout: pa.Schema) -> pa.Table
     Raises:
         ValueError: If a row has a key that is no column.
     """
-    strangers = {key for row in rows for key in row} - set(layout.names)
-    if strangers:
-        raise ValueError(f"no such columns: {sorted(strangers)}")
+    unknown = {key for row in rows for key in row} - set(layout.names)
+    if unknown:
+        raise ValueError(f"no such columns: {sorted(unknown)}")
     return pa.table({name: [row.get(name) for row in rows] for name in layout.names}, schema=layout)

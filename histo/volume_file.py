@@ -1,4 +1,4 @@
-"""The file of a prepared volume: one study as one array, in a NIfTI file that says how it was made.
+"""File of a prepared volume: NIfTI, with the settings that made it.
 
 Axes: S series, D slice, H row, W column. A volume is uint8, `(S, D, H, W)`: slices from inferior to superior, rows from
 posterior to anterior, columns from left to right. In the file the axes are reversed, as NIfTI has them, `(W, H, D, S)`,

@@ -1,4 +1,4 @@
-"""How tests run: in one thread, in groups, without what cannot run here. What they share is in `shared_fixtures.py`."""
+"""How tests run: in one thread, in groups, without what cannot run here. Fixtures: `helpers/shared_fixtures.py`."""
 
 import os
 import signal
@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers.mounts import OWN_MOUNTS
 from hypothesis import settings
-from mounts import OWN_MOUNTS
 
 collect_ignore = ["faulty"]
 """What it does to OpenSlide it does where it is imported; only processes that tests start may do so."""
@@ -23,12 +23,15 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Compute in one thread, as there are as many test processes as cores, of which Ray's workers get their share."""
-    for name, value in (("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1"), ("RAY_worker_niceness", "0")):
+    for name, value in (
+        *(("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1"), ("RAY_worker_niceness", "0")),
+        ("RAY_ENABLE_AUTO_CONNECT", "0"),  # or a thread that a run's Ray left joins that of the next test
+    ):
         os.environ.setdefault(name, value)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored by what a script begins with `&`
     deals_out = bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
     if not deals_out:
-        config.pluginmanager.import_plugin("shared_fixtures")
+        config.pluginmanager.import_plugin("helpers.shared_fixtures")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

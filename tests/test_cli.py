@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -14,7 +15,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from histo.cli import main
+import histo
+from histo.cli import _JOBS, _specs, main
+from histo.spec import flag_name, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -265,9 +268,92 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == f"histo {metadata.version('histo')}\n"
 
 
+def test_the_package_knows_its_version_and_looks_it_up_only_where_it_is_asked_for() -> None:
+    program = "import sys, histo; print('importlib.metadata' in sys.modules, histo.__version__)"
+
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert shown.stdout.split() == ["False", metadata.version("histo")]
+
+
+def test_the_package_has_no_other_name_that_it_looks_up() -> None:
+    with pytest.raises(AttributeError, match="module 'histo' has no attribute '__author__'"):
+        getattr(histo, "__author__")  # noqa: B009 -- a name that mypy does not know
+
+
+@pytest.mark.parametrize(
+    ("words", "prog"),
+    [(["histo", "train"], "histo train"), (["histo", "demo"], "histo demo"), (["histo.demo"], "python -m histo.demo")],
+)
+def test_python_runs_the_package_as_the_command(words: list[str], prog: str) -> None:
+    command = [sys.executable, "-m", *words, "--wrong", "1"]
+
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"{prog}: --wrong: unknown flag")
+    assert ended.stderr.count("\n") == 1
+
+
 def test_help_shows_the_jobs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert "histo train" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("job", sorted(_JOBS))
+def test_help_of_a_job_is_short_and_tells_how_to_see_all(job: str, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = _specs()[f"histo {job}"]
+    fields = dict(settings(spec))
+
+    with pytest.raises(SystemExit):
+        main([*job.split(), "--help"])
+    shown = capsys.readouterr().out
+
+    required = {name for name, field in fields.items() if field.is_required()}
+    count = len(set(fields) - spec.COMMON - required) if spec.COMMON else 0
+    assert set(fields) >= spec.COMMON, "a common field that there is not"
+    assert (shown.splitlines()[-1] == f"--help-all lists {count} more") is (count > 0)
+    assert all(f"{flag_name(name)} " in shown for name in required)
+    assert len(shown.splitlines()) < 100
+    assert "None" not in shown
+
+
+@pytest.mark.parametrize("job", sorted(_JOBS))
+def test_help_all_of_a_job_lists_every_field(job: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*job.split(), "--help-all"])
+    shown = capsys.readouterr().out
+
+    for name, _ in settings(_specs()[f"histo {job}"]):
+        assert re.search(rf"^  {flag_name(name)}\b", shown, flags=re.MULTILINE)
+    assert "None" not in shown
+
+
+HEAVY = ("torch", "torchvision", "ray", "timm", "sklearn", "cv2", "scipy", "numpy", "pyarrow", "openslide")
+MOST_CPU_S = 1.5
+"""For --help and for a wrong flag; on the machines at hand they take a fifth of it."""
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--help-all"], ["--nonsense", "1"]])
+@pytest.mark.parametrize("job", sorted(_JOBS))
+def test_help_and_a_wrong_flag_load_nothing_heavy(job: str, words: list[str]) -> None:
+    program = (
+        "import os, sys\n"
+        "from histo.cli import main\n"
+        "try:\n"
+        f"    main({[*job.split(), *words]})\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        f"loaded = [name for name in {HEAVY} if name in sys.modules]\n"
+        "times = os.times()\n"
+        "print(loaded, times.user + times.system, sep='|')\n"
+    )
+
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    loaded, cpu_s = shown.stdout.splitlines()[-1].split("|")
+    assert loaded == "[]"
+    assert float(cpu_s) < MOST_CPU_S
 
 
 @pytest.mark.slow

@@ -1,9 +1,9 @@
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
 
+from histo.cli import _spec_of
 from histo.spec import Spec, field_names, read_spec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -14,6 +14,7 @@ REQUIRED = {
     "train": ["--data", "/d", "--out", "/o"],
     "crossval": ["--data", "/d", "--out", "/o"],
     "label": ["--slides", "/s", "--model", "/m", "--out", "/o"],
+    "label studies": ["--studies", "/s", "--model", "/m", "--out", "/o"],
     "evaluate": ["--model", "/m", "--data", "/d", "--out", "/o"],
     "convert": ["--model", "/m"],
     "prepare tiles": ["--data", "/d", "--out", "/o"],
@@ -22,9 +23,7 @@ REQUIRED = {
 
 
 def spec_of(job: str) -> type[Spec]:
-    pipeline = import_module(f"histo.pipelines.{job.replace(' ', '_')}")
-    spec: type[Spec] = getattr(pipeline, f"{job.title().replace(' ', '')}Spec")
-    return spec
+    return _spec_of("label" if job == "label studies" else job)
 
 
 def job_of(path: Path) -> str:

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = (ROOT / "histo", ROOT / "tests" / "fabricated", ROOT / "tests" / "helpers")
 MODULES = [
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for path in sorted((ROOT / "histo").rglob("*.py"))
+    ".".join(path.relative_to(package.parent).with_suffix("").parts)
+    for package in PACKAGES
+    for path in sorted(package.rglob("*.py"))
     if ">>> " in path.read_text(encoding="utf-8")
 ]
 

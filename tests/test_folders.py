@@ -4,8 +4,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from helpers.trees import There, links, plant, tie, trees
 from hypothesis import given, settings
-from trees import There, links, plant, tie, trees
 
 from histo.folders import BINS, HIDDEN, MET_BEFORE, UNREADABLE_FOLDER, walk
 

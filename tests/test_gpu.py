@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from plain_loop import rows_of
+from helpers.plain_loop import rows_of
 
 from histo.cli import main
 from histo.demo.bundle import random_bundle
 from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import paint
 from histo.learn.conversion import convert
-from histo.learn.network_spec import DEFAULT_BACKBONE
-from histo.learn.predict import TorchPredictor
-from histo.learn.predictor import load_predictor
+from histo.learn.network.spec import DEFAULT_BACKBONE
+from histo.learn.predict.load import load_predictor
+from histo.learn.predict.torch_predictor import TorchPredictor
 
 pytestmark = [pytest.mark.gpu, pytest.mark.ray]
 

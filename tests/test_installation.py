@@ -2,6 +2,7 @@
 
 import os
 import re
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -57,3 +58,8 @@ def test_every_version_is_one_that_the_project_admits() -> None:
     assert [
         str(r) for r in requirements if r.name != "histo" and not r.specifier.contains(PINS[canonicalize_name(r.name)])
     ] == []
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (ROOT / "histo" / "py.typed").read_bytes() == b""
+    assert "Typing :: Typed" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]

@@ -7,7 +7,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from label_process import ROOT, ledger, write_slide
+from helpers.label_process import ROOT, ledger, write_slide
 
 from histo.own_path import HOME, leave_out_folders, own_path
 
@@ -57,10 +57,12 @@ def test_a_working_folder_that_is_gone_is_no_error(at_work: Path) -> None:
     assert "/elsewhere" in sys.path
 
 
-@pytest.mark.parametrize("module", ["label", "planning", "region", "pool"])
+@pytest.mark.parametrize(
+    "module", ["pipelines.label", "pipelines.labelling.plan_worker", "pipelines.labelling.region_worker", "run.pool"]
+)
 def test_labelling_slides_loads_no_decoder_of_volumes(module: str) -> None:
     program = f"""
-import sys, histo.pipelines.{module}
+import sys, histo.{module}
 print([name for name in ("pydicom", "gdcm", "openjpeg", "nibabel", "histo.volumes") if name in sys.modules])
 """
 

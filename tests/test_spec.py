@@ -1,6 +1,7 @@
 import errno
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from histo.errors import UsageError
-from histo.spec import AbsolutePath, AbsolutePaths, Spec, field_names, read_spec
+from histo.spec import AbsolutePath, AbsolutePaths, Spec, field_names, flag_name, read_spec, settings
 
 
 class Tiling(Spec):
@@ -200,15 +201,67 @@ def test_a_settings_file_that_is_no_file_is_refused(tmp_path: Path) -> None:
             read("--config", str(path))
 
 
-def test_help_lists_every_field(capsys: pytest.CaptureFixture[str]) -> None:
+def help_of(spec: type[Spec], capsys: pytest.CaptureFixture[str], flag: str = "--help") -> str:
     with pytest.raises(SystemExit) as caught:
-        read("--help")
+        read_spec(spec, [flag], "histo label")
 
-    shown = capsys.readouterr().out
     assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help", "--help-all"])
+def test_help_lists_every_field_where_none_is_called_common(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = help_of(Label, capsys, flag)
+
+    assert "more" not in shown.splitlines()[-1]
     assert "Distance of origins (px)." in shown
     for name in set(field_names(Label)) - {"tiling", "tissue"}:
         assert f"--{name.replace('_', '-')}" in shown
+
+
+class Short(Label):
+    """Label slides, with few fields that people use."""
+
+    COMMON: ClassVar[frozenset[str]] = frozenset(("workers", "tiling.stride_px"))
+
+
+def test_help_lists_required_and_common_fields_and_how_many_others_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = help_of(Short, capsys)
+
+    for flag in ("--slides", "--workers", "--tiling.stride-px", "--config"):
+        assert flag in shown
+    for flag in ("--classes", "--data", "--overwrite", "--tiling.mpp", "tissue"):
+        assert flag not in shown
+    assert shown.splitlines()[-1] == "--help-all lists 5 more"
+
+
+def test_help_all_lists_all_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = help_of(Short, capsys, "--help-all")
+
+    for name, _ in settings(Short):
+        assert flag_name(name) in shown
+    assert "lists" not in shown
+
+
+class Defaults(Spec):
+    """Fields without a default value."""
+
+    threads: int | None = None
+    """Threads; default: one for each CPU."""
+    data: list[str] = Field([])
+    """Tiles. Default: those of the run."""
+    seed: int = 0
+    """Seed."""
+
+
+def test_help_states_a_default_once(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = " ".join(help_of(Defaults, capsys).split())
+
+    assert "Threads; default: one for each CPU. --data" in shown
+    assert "Default: those of the run. --seed" in shown
+    assert "Seed. (default: 0)" in shown
 
 
 @given(st.integers(1, 10**6), st.none() | st.floats(0.01, 100), st.none() | st.integers(1, 99))

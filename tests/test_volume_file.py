@@ -4,7 +4,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from volume_files import noise, write
+from helpers.volume_files import noise, write
 
 from histo.errors import ImageError
 from histo.volume_file import read_header, read_volume, write_volume

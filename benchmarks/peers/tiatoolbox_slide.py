@@ -5,8 +5,10 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import zarr
 from plain_network import PlainNetwork, describe, normalisation
@@ -14,35 +16,40 @@ from tiatoolbox.models.engine.io_config import IOPatchPredictorConfig
 from tiatoolbox.models.engine.patch_predictor import PatchPredictor
 from tiatoolbox.models.models_abc import ModelABC
 
+Array = npt.NDArray[Any]
 
-class Model(ModelABC):
+
+class Model(ModelABC):  # type: ignore[misc] # its package lies in another environment
     """The bundle's network behind the toolbox's interface."""
 
     def __init__(self, bundle: Path) -> None:
         super().__init__()
         self.network = PlainNetwork(bundle)
-        self.mean, self.std = (np.float32(values) for values in normalisation(bundle))
+        self.mean, self.std = (np.array(values, np.float32) for values in normalisation(bundle))
         self.preproc_func = self.normalise
         self.postproc_func = self.choose
 
-    def normalise(self, image: np.ndarray) -> torch.Tensor:
+    def normalise(self, image: Array) -> torch.Tensor:
         """Return a tile's pixels as the network takes them, `(3, H, W)`."""
         return torch.from_numpy((image.astype(np.float32) / 255 - self.mean) / self.std).permute(2, 0, 1)
 
     @staticmethod
-    def choose(probabilities: np.ndarray) -> np.ndarray:
+    def choose(probabilities: Array) -> Array:
         """Return the most probable class of each tile."""
-        return probabilities.argmax(axis=-1)
+        chosen: Array = probabilities.argmax(axis=-1)
+        return chosen
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return probabilities."""
-        return self.network(images).softmax(dim=1)
+        probabilities: torch.Tensor = self.network(images).softmax(dim=1)
+        return probabilities
 
     @staticmethod
-    def infer_batch(model: torch.nn.Module, batch_data: torch.Tensor, *, device: str) -> np.ndarray:
+    def infer_batch(model: torch.nn.Module, batch_data: torch.Tensor, *, device: str) -> Array:
         """Return the probabilities of a batch."""
         with torch.inference_mode():
-            return model(batch_data.to(device).float()).cpu().numpy()
+            probabilities: Array = model(batch_data.to(device).float()).cpu().numpy()
+        return probabilities
 
 
 def main() -> None:

@@ -33,7 +33,8 @@ def main() -> None:
     out.mkdir(parents=True)
     (out / "config.json").write_text(json.dumps(config))
     with torch.no_grad():
-        torch.jit.trace(PlainNetwork(bundle), torch.zeros(1, 3, size_px, size_px)).save(out / "model.pt")
+        traced = torch.jit.trace(PlainNetwork(bundle), torch.zeros(1, 3, size_px, size_px))  # type: ignore[no-untyped-call]
+    traced.save(out / "model.pt")
 
 
 if __name__ == "__main__":

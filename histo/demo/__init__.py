@@ -1,1 +1,1 @@
-"""A demonstration on fabricated slides of which it is known what is where."""
+"""Demonstration on fabricated slides with a known truth."""

@@ -1,4 +1,7 @@
-"""A bundle in a moment, whose labels mean nothing: for tests and benchmarks of what happens around the network."""
+"""Make a bundle with random weights in a moment, for tests and benchmarks.
+
+Its labels mean nothing.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,12 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from histo.learn.backbones import RANDOM_START, create_backbone
+from histo.learn.array_layout import VolumeLayout
 from histo.learn.bundle import Architecture, Bundle, TileInput, VolumeInput
-from histo.learn.checkpoint import Position, extract_bundle, write_checkpoint
-from histo.learn.layout import VolumeLayout
-from histo.learn.model import Network, pretrained_network, random_network
-from histo.learn.network_spec import DEFAULT_BACKBONE
+from histo.learn.fit.checkpoint import Position, extract_bundle, write_checkpoint
+from histo.learn.network.backbones import RANDOM_START, create_backbone
+from histo.learn.network.model import Network, pretrained_network, random_network
+from histo.learn.network.spec import DEFAULT_BACKBONE
 
 CLASSES = ("MUS", "STR", "TUM")
 STUDY_CLASSES = ("mts", "norma")

@@ -1,4 +1,4 @@
-"""Fabricate tiles of nine classes, and slides of which it is known what is where.
+"""Fabricate tiles of nine classes, and slides with a known class map.
 
 Nothing here is real tissue: all of it is drawn from a seed. What a model learns from these tiles holds for these slides
 only. All lengths are level-0 pixels of 0.25 µm unless their name says otherwise.

@@ -1,4 +1,6 @@
-"""Draw tissue as haematoxylin and eosin show it: fields of dye, nuclei stamped on them, and the light that passes.
+"""Draw tissue as haematoxylin and eosin show it.
+
+Fields of dye, nuclei stamped on them, and the light that passes.
 
 Every texture is two fields, `(H, W)`, the amounts of both dyes; light follows by Lambert and Beer. Lengths are in µm
 where a name ends in `_um`, else in pixels of the canvas; angles are in radians, from x towards y.

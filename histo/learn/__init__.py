@@ -1,1 +1,1 @@
-"""Training and prediction: sources -> survey -> split -> stream -> loop -> checkpoint -> bundle -> predict. No ray."""
+"""Train and predict: data, networks, fitting, prediction, scores. No Ray."""

@@ -1,9 +1,10 @@
-"""A model bundle: a folder with everything that is needed to use a model. Importing this module loads no torch.
+"""Model bundle: a folder with all that is needed to use a model. No torch.
 
 `model.safetensors` holds the tensors, `model.json` what they mean. No pickle. Loading checks the hash of the weights
 and that the classes fit them.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -26,8 +27,8 @@ from safetensors import SafetensorError, safe_open
 
 from histo.class_names import MOST_LETTERS, is_name
 from histo.errors import UsageError
+from histo.learn.array_layout import TILES, Layout, Task, TileLayout, VolumeLayout
 from histo.learn.epoch_index import read_index
-from histo.learn.layout import TILES, Layout, Task, TileLayout, VolumeLayout
 from histo.regular_file import WEIGHTS_BYTES, open_regular, read_regular
 
 MODEL_JSON = "model.json"
@@ -64,7 +65,7 @@ class Architecture(_Record):
     """Which network the weights belong to."""
 
     backbone: str = Field(pattern=f"^{BACKBONE_NAME}$")
-    """timm's model name, or one of `histo.learn.volume_networks`."""
+    """timm's model name, or one of `histo.learn.network.volume_networks`."""
     head: Literal["gap-bn-dropout-linear"] = "gap-bn-dropout-linear"
     dropout: float = Field(0.2, ge=0, lt=1)
     input_channels: int = Field(3, ge=1)
@@ -298,6 +299,23 @@ def hash_file(path: Path) -> str:
 
 
 def bundle_hash(folder: Path) -> str:
-    """Return the sha256 of `model.json` and of the weights: what a label result depends on."""
-    both = [hash_file(folder / MODEL_JSON), hash_file(folder / WEIGHTS)]
-    return hashlib.sha256(json.dumps(both).encode()).hexdigest()
+    """Return the sha256 of `model.json` and of the weights: what a label result depends on.
+
+    A process reads the files once, as long as they stay what they are.
+
+    Raises:
+        OSError: If the bundle cannot be read.
+    """
+    files = (folder / MODEL_JSON, folder / WEIGHTS)
+    return _hash_files(files, tuple(_identity(file) for file in files))
+
+
+def _identity(file: Path) -> tuple[int, ...]:
+    """Return what changes when a file is written or replaced."""
+    stat = file.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+@functools.cache
+def _hash_files(files: tuple[Path, ...], _: tuple[tuple[int, ...], ...]) -> str:
+    return hashlib.sha256(json.dumps([hash_file(file) for file in files]).encode()).hexdigest()

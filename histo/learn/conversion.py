@@ -1,4 +1,4 @@
-"""A bundle -> its converted form: traced, written, compared with the bundle itself, and measured in bfloat16."""
+"""Convert a bundle for OpenVINO: trace, write, compare, measure bfloat16."""
 
 from dataclasses import dataclass
 from importlib import metadata
@@ -9,8 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from histo.learn.array_layout import Layout, batch_axes
 from histo.learn.bundle import Bundle, bundle_hash, hash_file, read_bundle
-from histo.learn.converted import (
+from histo.learn.data.subset import evenly
+from histo.learn.network.model import Network, load_network
+from histo.learn.openvino.compile_check import compiles
+from histo.learn.openvino.core import has_bf16, ov
+from histo.learn.openvino.record import (
     BINDING,
     CONSTANTS,
     CONVERTER,
@@ -22,15 +27,10 @@ from histo.learn.converted import (
     binding,
     read_conversion,
 )
-from histo.learn.engine import ov
-from histo.learn.layout import Layout, batch_axes
-from histo.learn.model import Network, load_network
-from histo.learn.predict import TorchPredictor
-from histo.learn.predictor import batch_on_cpu
-from histo.learn.runtime import OpenVinoPredictor, has_bf16
-from histo.learn.subset import evenly
-from histo.learn.tracing import NotConvertibleError, plain_features, probes, save_graph, trace
-from histo.learn.trial import compiles
+from histo.learn.openvino.trace import NotConvertibleError, plain_features, probes, save_graph, trace
+from histo.learn.predict.base import batch_on_cpu
+from histo.learn.predict.openvino_predictor import OpenVinoPredictor
+from histo.learn.predict.torch_predictor import TorchPredictor
 from histo.resample import Pixels
 from histo.store import TEMPORARY_SUFFIX, put_json, remove, replace_folder
 

@@ -1,4 +1,7 @@
-"""`checkpoints/index.json` of a training run: how many epochs have ended, and which of them still have a checkpoint."""
+"""Index of a training run's epochs, `checkpoints/index.json`.
+
+It says how many epochs have ended, and which checkpoints are kept.
+"""
 
 from pathlib import Path
 from typing import Self

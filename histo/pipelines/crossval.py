@@ -1,10 +1,10 @@
-"""Cross-validate: sources -> folds -> a training run for each -> every case predicted by the run without it."""
+"""Command `crossval`: check settings and sources before torch and Ray are loaded."""
 
-from histo.pipelines.cases import FILE
-from histo.pipelines.say import say
-from histo.pipelines.train_checks import check_place, earlier_record
-from histo.pipelines.train_data import read_training_source
-from histo.pipelines.train_spec import CrossvalSpec
+from histo.pipelines.training.checks import check_place, earlier_record
+from histo.pipelines.training.data import read_training_source
+from histo.pipelines.training.spec import CrossvalSpec
+from histo.pipelines.training.split_table import FILE
+from histo.run.say import say
 
 
 def crossval(spec: CrossvalSpec) -> int:
@@ -20,6 +20,6 @@ def crossval(spec: CrossvalSpec) -> int:
         return 0
     check_place(spec, spec.data)
     source = read_training_source(spec.of_fold(0, workers=1))
-    from histo.pipelines.crossval_job import crossval_source  # noqa: PLC0415 -- it loads torch and Ray
+    from histo.pipelines.training.folds import crossval_source  # noqa: PLC0415 -- it loads torch and Ray
 
     return crossval_source(spec, source, earlier)

@@ -1,13 +1,14 @@
-"""Evaluate: cases -> probabilities -> metrics and pictures, for a bundle that exists."""
+"""Command `evaluate`: check bundle and cases before torch and Ray are loaded."""
 
 from histo.errors import UsageError
 from histo.learn.bundle import find_bundle, read_bundle
-from histo.learn.converted import FOLDER, read_conversion, require_precision
-from histo.pipelines.evaluate_cases import listed_cases, own_cases
-from histo.pipelines.evaluate_spec import EvaluateSpec
-from histo.pipelines.past_run import find_run
-from histo.pipelines.record import check_job
-from histo.pipelines.say import say
+from histo.learn.openvino.record import FOLDER, read_conversion
+from histo.learn.predict.precision import require_precision
+from histo.pipelines.evaluation.cases import case_reader, find_training_run
+from histo.pipelines.evaluation.spec import EvaluateSpec
+from histo.run.record import check_command
+from histo.run.run_folder import RunFolder
+from histo.run.say import say
 
 
 def evaluate(spec: EvaluateSpec) -> int:
@@ -19,21 +20,22 @@ def evaluate(spec: EvaluateSpec) -> int:
     model = find_bundle(spec.model, spec.epoch)
     bundle = read_bundle(model)
     require_precision(spec.precision, read_conversion(model / FOLDER, model), model)
-    check_job(spec.out, "evaluate")
+    _check_place(spec)
+    run = find_training_run(spec, bundle)
+    look = case_reader(spec, bundle, run)
+    with RunFolder(spec.out, "evaluate", resume="then give the same command") as folder:
+        _check_place(spec)  # another run may have ended there meanwhile
+        cases = look()
+        say("\n".join([cases.source.describe(), *cases.notes]))
+        if cases.seen:
+            seen = f"{cases.seen} of these {cases.source.noun} were trained on, or chose the epoch"
+            say(f"{seen}: the scores are too good")
+        from histo.pipelines.evaluation.job import evaluate_cases  # noqa: PLC0415 -- it loads torch and Ray
+
+        return evaluate_cases(folder, spec, model, bundle, cases, run)
+
+
+def _check_place(spec: EvaluateSpec) -> None:
+    check_command(spec.out, "evaluate")
     if (spec.out / "metrics.json").exists():
         raise UsageError(f"--out {spec.out}: already holds a run; give another folder, or remove this one")
-    if spec.colour_baseline and bundle.task != "tiles":
-        raise UsageError("--colour-baseline: volumes have no colours; leave it out")
-    run = find_run(spec.model, bundle)
-    if run is None and (not spec.data or spec.colour_baseline):
-        flag = "--colour-baseline" if spec.colour_baseline else "without --data"
-        raise UsageError(f"{flag}: needs the training run of --model {spec.model}; give the run's folder as --model")
-    if run and spec.colour_baseline and not run.content_hashes("val"):
-        raise UsageError("--colour-baseline: is tuned on validation images, and the run has none; leave it out")
-    cases = own_cases(spec, run) if run and not spec.data else listed_cases(spec, bundle, run)
-    say("\n".join([cases.source.describe(), *cases.notes]))
-    if cases.seen:
-        say(f"{cases.seen} of these {cases.source.noun} were trained on, or chose the epoch: the scores are too good")
-    from histo.pipelines.evaluate_job import evaluate_cases  # noqa: PLC0415 -- it loads torch and Ray
-
-    return evaluate_cases(spec, model, bundle, cases, run)

@@ -1,10 +1,10 @@
-"""Train: source -> split -> stream -> loop (a generator of epochs) -> checkpoints -> bundle -> evaluation."""
+"""Command `train`: check settings and sources before torch and Ray are loaded."""
 
-from histo.learn.history import History
-from histo.pipelines.say import say
-from histo.pipelines.train_checks import check_place, earlier_record
-from histo.pipelines.train_data import read_training_source
-from histo.pipelines.train_spec import TrainSpec
+from histo.learn.fit.history import History
+from histo.pipelines.training.checks import check_place, earlier_record
+from histo.pipelines.training.data import read_training_source
+from histo.pipelines.training.spec import TrainSpec
+from histo.run.say import say
 
 
 def train(spec: TrainSpec) -> int:
@@ -20,6 +20,6 @@ def train(spec: TrainSpec) -> int:
         return 0
     check_place(spec, [*spec.data, *(spec.test or [])])
     source = read_training_source(spec)
-    from histo.pipelines.train_job import train_source  # noqa: PLC0415 -- it loads torch and Ray
+    from histo.pipelines.training.job import train_source  # noqa: PLC0415 -- it loads torch and Ray
 
     return train_source(spec, source, history, earlier)

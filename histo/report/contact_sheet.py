@@ -1,4 +1,4 @@
-"""A picture of one prepared volume: every slice of every series, small, as radiologists look at them.
+"""Draw a prepared volume: every slice of every series, small.
 
 Axes: S series, D slice, H row, W column; see `histo.volume_file`.
 """

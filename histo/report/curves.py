@@ -1,4 +1,4 @@
-"""A picture of how a training run went: loss, accuracy and learning rate over its steps."""
+"""Draw a training run: loss, accuracy and learning rate over its steps."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,7 @@
-"""Write what was measured of predictions: `metrics.json`, `predictions.parquet`, and pictures with their numbers."""
+"""Write an evaluation: metrics, predictions, and pictures of both.
+
+`metrics.json`, `predictions.parquet`, and pictures with their numbers.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from histo import store, tables
-from histo.learn.curves import RocCurve, reliability_bins, roc_curves
-from histo.learn.evaluation import Predictions, measure
-from histo.learn.images import Images
+from histo.learn.data.images import Images
+from histo.learn.score.curves import RocCurve, reliability_bins, roc_curves
+from histo.learn.score.predictions import Predictions, measure
 from histo.report.confusion import draw_confusion
 from histo.report.mistakes import Mistake, draw_mistakes
 from histo.report.reliability import draw_reliability

@@ -1,4 +1,4 @@
-"""A picture of a labelled slide: its thumbnail, and beside it the class of every tile."""
+"""Draw a labelled slide: its thumbnail, and beside it the class of every tile."""
 
 from collections.abc import Sequence
 from pathlib import Path

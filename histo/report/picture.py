@@ -1,4 +1,4 @@
-"""Write a figure to a PNG file; what stands in it is text, never a formula."""
+"""Write a figure to a PNG file, its text as text, never as a formula."""
 
 from pathlib import Path
 

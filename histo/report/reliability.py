@@ -1,4 +1,4 @@
-"""A picture of whether probabilities mean what they say."""
+"""Draw a reliability diagram."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from histo.learn.curves import Bin
+from histo.learn.score.curves import Bin
 from histo.report.picture import write_picture
 from histo.report.text import format_temperature
 from histo.store import put_csv

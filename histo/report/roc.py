@@ -1,4 +1,4 @@
-"""A picture of ROC curves: a panel for each class against the rest, with 95 % intervals of their areas."""
+"""Draw ROC curves, a panel for each class, with 95 % intervals of their areas."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from histo.learn.curves import RocCurve
+from histo.learn.score.curves import RocCurve
 from histo.report.picture import write_picture
 from histo.store import put_csv
 

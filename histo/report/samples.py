@@ -1,4 +1,4 @@
-"""A picture of what augmentation makes of some training tiles."""
+"""Draw training tiles beside their augmented forms."""
 
 from collections.abc import Sequence
 from pathlib import Path

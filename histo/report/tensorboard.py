@@ -1,4 +1,7 @@
-"""TensorBoard event files of a training run, beside `metrics.jsonl` and `steps.jsonl`, which hold the same numbers."""
+"""Write TensorBoard's event files of a training run.
+
+`metrics.jsonl` and `steps.jsonl` hold the same numbers.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

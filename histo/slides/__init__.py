@@ -1,1 +1,1 @@
-"""Whole-slide images: collection -> slide -> tissue mask -> grid -> regions -> tiles. Neither torch nor ray."""
+"""Whole-slide images: collection, slide, tissue, grid, tiles. No torch, no Ray."""

@@ -1,4 +1,4 @@
-"""Whether a slide is what stained tissue is looked at in: light that came through it, in colour.
+"""Tell brightfield slides in colour from fluorescence and grey images.
 
 In brightfield the light comes through the glass: glass is the brightest, stains take from it, and what is black (a
 border, a pen) is either hardly there or lies beside glass. In fluorescence the light comes from the specimen: what is

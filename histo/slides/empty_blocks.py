@@ -1,4 +1,4 @@
-"""Empty file blocks of a slide: those that were left out on purpose are white, all others are damage.
+"""Tell empty file blocks left out on purpose from lost ones.
 
 Scanners and converters leave out blocks of glass: the file gives them neither place nor length. A writer that fails
 leaves out tissue in the same way, and only a coarser level can tell the two apart.
@@ -13,8 +13,8 @@ import numpy as np
 
 from histo.errors import ReadError
 from histo.resample import Window
-from histo.slides.block_index import spread_empty
-from histo.slides.reader import Blocks, Level, Reader, pack_blocks
+from histo.slides.readers.base import Blocks, Level, Reader, pack_blocks
+from histo.slides.readers.tiff_index import spread_empty
 from histo.slides.slide import Slide
 from histo.slides.tissue import (
     MOST_CELLS,

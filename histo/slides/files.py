@@ -1,29 +1,16 @@
-"""The files of a slide: what the system says about them is an error of the slide, and one that may pass."""
+"""Read a slide's file from several threads at once, by place."""
 
 import os
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from histo.errors import Cause, SlideError
-
-
-@contextmanager
-def readable_file(name: str) -> Iterator[None]:
-    """Turn what the system says about a slide's file into an error of the slide."""
-    try:
-        yield
-    except OSError as error:
-        raise SlideError(
-            Cause.NO_ACCESS, f"{name}: {error.strerror or error}; make the file readable and run it again, or remove it"
-        ) from error
+from histo.input_files import readable_file
 
 
 class SharedFile:
     """A file that several threads read at once, each by place; after an error of the system it is opened anew, once.
 
     Raises:
-        SlideError: If it cannot be opened.
+        InputError: If it cannot be opened.
     """
 
     def __init__(self, path: str) -> None:
@@ -40,7 +27,7 @@ class SharedFile:
         """Read so many bytes, or as many as there are.
 
         Raises:
-            SlideError: If the system cannot read them, though the file was opened anew.
+            InputError: If the system cannot read them, though the file was opened anew.
         """
         try:
             return os.pread(self._descriptor, count, offset)

@@ -1,4 +1,4 @@
-"""The tiles of a slide: where they lie, how much tissue they hold, and which are read together.
+"""Grid of tiles: their places, tissue fractions, and regions.
 
 Tile `(i, j)` covers target pixels `[i * stride_px, i * stride_px + size_px)` along x and likewise along y, on the one
 target grid of the slide that begins at level-0 pixel (0, 0). Everything else follows.

@@ -1,4 +1,4 @@
-"""The resolution of a slide's level 0: what is given for every slide, what its file says, what is given for the others.
+"""Resolution of level 0: given for all slides, of the file, or filled in.
 
 OpenSlide reads what scanners write down, of a plain TIFF the resolution tags. Where the description is OME-XML, its
 physical size of a pixel counts before them: programs that write it may leave the tags at 72 dpi.

@@ -2,53 +2,21 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
 from histo.errors import Cause, ReadError, SlideError
 from histo.slides.empty_blocks import as_shown, judge
 from histo.slides.grid import Grid, Indices, Region, cut_regions, keep_tissue
-from histo.slides.reader import Reader
+from histo.slides.readers.base import Reader
 from histo.slides.resolution import Sampling, choose_sampling
 from histo.slides.slide import Slide
+from histo.slides.spec import TilingSpec, TissueSpec
 from histo.slides.tissue import find_tissue
-from histo.spec import Spec
 
 MOST_TILES = 2**31 - 1
 """`tile_index` is a 32-bit number."""
-
-
-class TilingSpec(Spec):
-    """Where tiles lie and at which resolution they are read."""
-
-    mpp: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """Requested resolution (µm/px); default: the bundle's."""
-    stride_px: int | None = Field(None, gt=0)
-    """Distance of neighbouring tile origins (px at the requested resolution); default: the tile's size, no overlap."""
-    tolerance: float = Field(0.02, ge=0, lt=0.5)
-    """Relative deviation from an integer reduction that is accepted and recorded instead of resampled."""
-    allow_upsample: bool = False
-    """Accept slides that are coarser than the requested resolution, and enlarge them."""
-
-
-class TissueSpec(Spec):
-    """What counts as tissue."""
-
-    min_fraction: float = Field(0.25, ge=0, le=1)
-    """Least share of a tile that must be tissue (0 to 1)."""
-    mpp: float = Field(8.0, gt=0, le=100)
-    """Resolution of the tissue mask (µm/px)."""
-    exclude_ink: bool = True
-    """Leave out pen marks; use the no- form for stains other than haematoxylin and eosin."""
-    any_image: bool = False
-    """Label slides that are no brightfield in colour (fluorescence, grey) all the same, all of each as tissue."""
-
-    def settings(self) -> dict[str, Any]:
-        """Return what the fingerprint of a result names; `any_image` only where it is set."""
-        return self.model_dump(mode="json", exclude=None if self.any_image else {"any_image"})
 
 
 @dataclass(frozen=True)

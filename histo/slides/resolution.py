@@ -1,4 +1,4 @@
-"""From the requested resolution to the level that is read and the pixels that are averaged."""
+"""Choose the level to read, and the number of pixels to average."""
 
 from dataclasses import dataclass
 

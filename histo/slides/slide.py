@@ -1,23 +1,20 @@
-"""Open a slide: what its metadata say, and the reader that decodes its pixels."""
+"""Open a slide: its metadata, and the reader of its pixels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import openslide
 
-from histo.errors import Cause, SlideError
-from histo.slides.block_index import UnsuitedError, find_empty, spread_empty
-from histo.slides.direct import DirectReader
+from histo.errors import Cause, InputError, SlideError
 from histo.slides.mpp import GivenMpp, find_mpp, positive
-from histo.slides.probes import compare
-from histo.slides.reader import Level, Reader
-from histo.slides.reference import OpenSlideReader
+from histo.slides.readers.base import Level, Reader
+from histo.slides.readers.compare import compare
+from histo.slides.readers.openslide import OpenSlideReader
+from histo.slides.readers.tiff import DirectReader
+from histo.slides.readers.tiff_index import UnsuitedError, find_empty, spread_empty
+from histo.slides.spec import ReaderChoice
 
 __all__ = ["Level", "OpenSlideReader", "Reader", "ReaderChoice", "Slide", "open_reader", "open_slide"]
-
-ReaderChoice = Literal["auto", "openslide", "direct"]
-"""`auto` is `direct` where the file is suited and both agree on its pixels, else `openslide`."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ def open_slide(
         raise SlideError(
             Cause.UNREADABLE, f"{path}: --reader direct cannot read it: {error}; use --reader auto"
         ) from error
-    except SlideError:
+    except InputError:
         reference.close()
         raise
     reference.close()
@@ -120,7 +117,7 @@ def _compared(slide: Slide, reference: OpenSlideReader) -> DirectReader:
     direct = DirectReader(slide.path, slide.levels)
     try:
         compare(direct, reference, spread_empty(slide.levels) if reference.fills_from_finer_levels else slide.levels)
-    except (UnsuitedError, SlideError):
+    except (UnsuitedError, InputError):
         direct.close()
         raise
     return direct
@@ -134,7 +131,7 @@ def _witness(slide: Slide, reference: OpenSlideReader) -> DirectReader | None:
         return _compared(slide, reference)
     except UnsuitedError:
         return None
-    except SlideError as error:
+    except InputError as error:
         if error.cause is Cause.UNREADABLE:  # a contradiction, which OpenSlide reads if it is asked to
             return None
         raise

@@ -1,4 +1,4 @@
-"""Pixels of tiles, cut from the slide's one target grid."""
+"""Read tiles: ask the reader for blocks of the target grid, and cut them."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from histo.resample import Pixels, Window
 from histo.slides.grid import Grid, Indices, squares
-from histo.slides.reader import Place, Reader
+from histo.slides.readers.base import Place, Reader
 from histo.slides.resolution import Sampling
 from histo.slides.slide import Slide
 from histo.slides.window import read_window

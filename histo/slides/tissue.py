@@ -1,4 +1,4 @@
-"""Where the tissue is: a boolean thumbnail of the slide, read in bounded windows.
+"""Find tissue: a boolean thumbnail of the slide, read in bounded windows.
 
 A pixel is tissue if it absorbs light the way stained tissue does. Absorbance (optical density) is measured against the
 slide's own glass, so that grey or tinted glass is zero. Haematoxylin and eosin both absorb green most (Ruifrok and
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from histo.errors import Cause, ReadError, SlideError
 from histo.resample import Pixels, Window
 from histo.slides.brightfield import is_brightfield
-from histo.slides.reader import Level, Place, Reader
+from histo.slides.readers.base import Level, Place, Reader
 from histo.slides.slide import Slide
 
 Mask = npt.NDArray[np.bool_]

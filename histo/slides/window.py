@@ -1,9 +1,9 @@
-"""Pixels of any window of a slide's target grid."""
+"""Read any window of the target grid: ask the reader, and pad with white."""
 
 import numpy as np
 
 from histo.resample import Pixels, Window
-from histo.slides.reader import Reader
+from histo.slides.readers.base import Reader
 from histo.slides.slide import Slide
 
 

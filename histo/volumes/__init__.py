@@ -1,1 +1,1 @@
-"""From the files of an MRI or CT study to one array: discovery, reading, orientation, slices, intensity."""
+"""MRI and CT studies to arrays: finding, reading, orientation, intensity."""

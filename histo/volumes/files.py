@@ -1,4 +1,4 @@
-"""What the files of a study are: by the magic number, and for NIfTI by the extension; other endings mean nothing."""
+"""Sort the files of a study by magic number, NIfTI by extension."""
 
 import os
 from collections import Counter

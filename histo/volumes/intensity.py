@@ -1,20 +1,21 @@
-"""From a scanner's values to 8 bits: every rule is a window, and 0 to 255 span it.
+"""Map a scanner's values to 8 bits by a window.
 
-`percentile` and `zscore` are measured on the foreground of a whole series: all values above its lowest. A series whose
-window is empty, since its foreground has one value or none, becomes black.
+Every rule gives a window, whose ends become 0 and 255. `percentile` and `zscore` are measured on the foreground of a
+whole series: all values above its lowest. A series whose window is empty, since its foreground has one value or none,
+becomes black.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from histo.errors import Cause, StudyError
-from histo.volumes.geometry import Values
 
-Rule = Literal["percentile", "zscore", "hounsfield"]
+Values = npt.NDArray[np.float32]
+"""`(D, H, W)`, in the units of the scanner."""
+
 LOWEST_HOUNSFIELD, HIGHEST_HOUNSFIELD = -32768, 32767
 
 

@@ -1,4 +1,4 @@
-"""What a DICOM file is: a slice of the patient in grey, or what is left out, with a word that says why.
+"""Tell slices of the patient from DICOM files that are left out.
 
 Left out are objects without such an image (reports, masks, doses, captures of a screen, colour, directories of a disc)
 and scouts. Neither do they say which examination and which patient a series is of.

@@ -1,4 +1,4 @@
-"""What a file of a study may hold at most, looked up before anything of it is decoded.
+"""Limits of a study's files, checked before anything is decoded.
 
 A few bytes can declare, or unpack to, more than any machine has; such a file must not take the run with it.
 """

@@ -1,95 +1,30 @@
-"""From the files of a study to its volume: read, oriented, chosen, framed, and mapped to 8 bits."""
+"""Prepare a study: read, orient, choose series and slices, frame, map to 8 bits."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import Field, model_validator
 
 from histo.errors import Cause, StudyError
 from histo.folders import counted
-from histo.spec import Spec
 from histo.volume_file import Volume
-from histo.volumes.dicom import list_dicom
 from histo.volumes.files import folders_apart, sort_files
-from histo.volumes.framing import fit
-from histo.volumes.geometry import Oriented, check_spacing, orient
-from histo.volumes.intensity import IntensityWindow, Rule, check_values, percentile_window, zscore_window
-from histo.volumes.nifti import list_nifti
+from histo.volumes.formats.dicom import list_dicom
+from histo.volumes.formats.nifti import list_nifti
+from histo.volumes.geometry.axes import Oriented, check_spacing, orient
+from histo.volumes.geometry.framing import fit
+from histo.volumes.geometry.slices import choose_slices, require_several, slice_distance_mm
+from histo.volumes.intensity import IntensityWindow, check_values, percentile_window, zscore_window
 from histo.volumes.series import FoundSeries, choose_series, name_apart
-from histo.volumes.slices import Choice, Fill, choose_slices, require_several, slice_distance_mm
+from histo.volumes.spec import PreparationSpec
 
 ALGORITHM = 2
 """Counts up whenever a volume of the same files and settings could differ from that of an earlier version."""
 
 _COARSE = 2.0
-
-
-class PreparationSpec(Spec):
-    """How a study becomes a volume; stored with every volume, and with every model that is trained on them."""
-
-    series: list[Annotated[str, Field(min_length=1)]] = Field(default=[])
-    """names of the series in the order of the channels, case-insensitive, or globs such as *flair*; none: all series of
-    the study in the order of their names"""
-
-    series_count: int = Field(default=3, ge=1, le=1000)
-    """how many series a study has, where --preparation.series names none"""
-
-    slices: int = Field(default=20, ge=1, le=10_000)
-    """slices of a volume, inferior to superior"""
-
-    size_px: int = Field(default=512, ge=8, le=2**14)
-    """edge of its slices, which are square"""
-
-    choice: Choice = "even"
-    """which slices: evenly over the extent; or outer-middle, a quarter from each end and the rest from the middle"""
-
-    fill: Fill = "repeat"
-    """where a series has fewer slices than asked for: repeat some of them, or pad with black ones"""
-
-    intensity: Rule = "percentile"
-    """what spans 0 to 255: two percentiles of a series' foreground, a number of standard deviations around its mean, or
-    a window of Hounsfield units"""
-
-    percentile_low: float = Field(default=0.5, ge=0, le=100)
-    """percentile of the foreground that becomes 0"""
-
-    percentile_high: float = Field(default=99.5, ge=0, le=100)
-    """percentile of the foreground that becomes 255"""
-
-    zscore_span: float = Field(default=4.0, gt=0)
-    """standard deviations below and above the mean of the foreground that become 0 and 255"""
-
-    hounsfield_centre: float = 40.0
-    """centre of the window, Hounsfield units"""
-
-    hounsfield_width: float = Field(default=400.0, gt=0)
-    """width of the window, Hounsfield units"""
-
-    spacing_tolerance: float = Field(default=0.05, ge=0, lt=0.5)
-    """greatest deviation of a gap between DICOM slices from their median gap, as a share of it"""
-
-    allow_no_orientation: bool = False
-    """take the axes of a NIfTI file without orientation for left to right, posterior to anterior, inferior to
-    superior"""
-
-    @model_validator(mode="after")
-    def _check(self) -> "PreparationSpec":
-        if self.percentile_low >= self.percentile_high:
-            raise ValueError(
-                f"percentile_low {self.percentile_low} is not below percentile_high {self.percentile_high}"
-            )
-        if self.choice == "outer-middle" and self.slices < 4:
-            raise ValueError(f"choice outer-middle needs 4 slices or more, not {self.slices}")
-        return self
-
-    @property
-    def channels(self) -> int:
-        """Series of a volume."""
-        return len(self.series) or self.series_count
 
 
 @dataclass(frozen=True)

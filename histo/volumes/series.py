@@ -1,4 +1,4 @@
-"""A series: found by its header, chosen by its name, read when it is its turn.
+"""Series of a study: found by header, chosen by name, read one at a time.
 
 A study may hold gigabytes of voxels. So what a study's files say is a list of `FoundSeries`, and only `read` loads one.
 """
@@ -11,7 +11,8 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from histo.errors import Cause, StudyError
-from histo.volumes.geometry import Affine, Values
+from histo.volumes.geometry.axes import Affine
+from histo.volumes.intensity import Values
 
 Format = Literal["nifti", "dicom"]
 _RENAME = "rename the study's series, or leave it out"

@@ -8,8 +8,9 @@ import numpy as np
 import openslide
 import pytest
 
-from histo.slides.plan import TilingSpec, TissueSpec, plan_slide
+from histo.slides.plan import plan_slide
 from histo.slides.slide import open_slide
+from histo.slides.spec import TilingSpec, TissueSpec
 
 pytestmark = pytest.mark.slow
 

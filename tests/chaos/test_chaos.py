@@ -14,9 +14,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from label_loop import label_folder, make_job
-from label_process import FAULTY, assert_same_tables, end, ledger, run, start, wait_until, write_slide
-from processes import descendants
+from helpers.label_loop import label_folder, make_job
+from helpers.label_process import FAULTY, assert_same_tables, end, ledger, run, start, wait_until, write_slide
+from helpers.processes import descendants
 from ray.cluster_utils import Cluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]

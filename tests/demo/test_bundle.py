@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from histo.demo.bundle import random_bundle
-from histo.learn.predict import TorchPredictor
+from histo.learn.predict.torch_predictor import TorchPredictor
 
 
 @pytest.mark.parametrize(("backbone", "size_px"), [("test_efficientnet", 96), ("resnet18", 64), ("test_vit", 160)])

@@ -3,13 +3,15 @@
 from pathlib import Path
 
 import pytest
-from inline_ray import train_inline
+from helpers.inline_ray import train_inline
 
-from histo.demo.__main__ import DemoSpec, demo
+from histo.demo.run import demo
+from histo.demo.spec import DemoSpec
+from histo.errors import UsageError
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("joined_ray")]
 
-
+@pytest.mark.slow
+@pytest.mark.usefixtures("joined_ray")
 def test_the_demo_keeps_its_promise_and_shows_each_slide(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -24,3 +26,10 @@ def test_the_demo_keeps_its_promise_and_shows_each_slide(
         picture = tmp_path / "demo" / "pictures" / f"{name}.png"
         assert f"picture: {picture}" in shown
         assert picture.stat().st_size > 50_000
+
+
+def test_a_demo_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+
+    with pytest.raises(UsageError, match="already holds a demo; remove it, or give another folder"):
+        demo(DemoSpec(out=tmp_path))

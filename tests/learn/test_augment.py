@@ -10,8 +10,8 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
 from histo.errors import UsageError
-from histo.learn.augment import CHROMA, LUMA, STAINS, augment
-from histo.learn.augmentation import PRESETS, AugmentSpec, Settings
+from histo.learn.fit.augment import CHROMA, LUMA, STAINS, augment
+from histo.learn.fit.augment_spec import PRESETS, AugmentSpec, Settings
 from histo.spec import Spec, read_spec
 
 MANY = 200

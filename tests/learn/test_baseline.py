@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from histo.learn.baseline import colour_features, colour_histogram, fit_regression, mean_rgb
-from histo.learn.images import ArrayImages
+from histo.learn.data.images import ArrayImages
+from histo.learn.score.colour_regression import colour_features, colour_histogram, fit_regression, mean_rgb
 
 
 def paint(colours: list[list[int]], size: int = 8) -> np.ndarray:

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from histo.errors import UsageError
 from histo.learn.bundle import MODEL_JSON, WEIGHTS, bundle_hash, hash_file, read_bundle
-from histo.learn.checkpoint import Position, read_state, write_checkpoint
-from histo.learn.model import load_network
-from histo.learn.predict import TorchPredictor
+from histo.learn.fit.checkpoint import Position, read_state, write_checkpoint
+from histo.learn.network.model import load_network
+from histo.learn.predict.torch_predictor import TorchPredictor
 
 
 @pytest.fixture

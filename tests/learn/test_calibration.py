@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from histo.learn.calibration import LEAST_CASES, fit_temperature, uncalibrated
-from histo.learn.metrics import calibration_error
+from histo.learn.fit.calibration import LEAST_CASES, fit_temperature, uncalibrated
+from histo.learn.score.metrics import calibration_error
 
 
 def draw(temperature: float, n: int = 4000) -> tuple[np.ndarray, np.ndarray]:

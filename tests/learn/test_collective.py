@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from worker_processes import call_in_processes
+from helpers.worker_processes import call_in_processes
 
-from histo.learn.collective import from_first_worker, rank, sum_over_workers, world_size
+from histo.learn.distributed import from_first_worker, rank, sum_over_workers, world_size
 
 CPU = torch.device("cpu")
 

@@ -15,16 +15,18 @@ from safetensors.torch import load_file, save_file
 
 from histo.demo.bundle import random_bundle
 from histo.errors import UsageError
-from histo.learn import conversion, runtime
+from histo.learn import conversion
+from histo.learn.array_layout import TILES
 from histo.learn.bundle import MODEL_JSON, WEIGHTS, hash_file
 from histo.learn.conversion import convert, ensure_converted
-from histo.learn.converted import CONSTANTS, FOLDER, GRAPH, RECORD, Agreement, read_conversion, require_precision
-from histo.learn.layout import TILES
-from histo.learn.predict import TorchPredictor
-from histo.learn.predictor import load_predictor
-from histo.learn.runtime import has_bf16
-from histo.learn.subset import evenly
-from histo.learn.tracing import NotConvertibleError, probes
+from histo.learn.data.subset import evenly
+from histo.learn.openvino import core
+from histo.learn.openvino.core import has_bf16
+from histo.learn.openvino.record import CONSTANTS, FOLDER, GRAPH, RECORD, Agreement, read_conversion
+from histo.learn.openvino.trace import NotConvertibleError, probes
+from histo.learn.predict.load import load_predictor
+from histo.learn.predict.precision import require_precision
+from histo.learn.predict.torch_predictor import TorchPredictor
 from histo.resample import Pixels
 
 pytestmark = pytest.mark.slow
@@ -174,7 +176,7 @@ def test_running_a_converted_bundle_loads_no_torch(tiny_bundle: Path) -> None:
     script = (
         "import sys, numpy\n"
         "from pathlib import Path\n"
-        "from histo.learn.predictor import load_predictor\n"
+        "from histo.learn.predict.load import load_predictor\n"
         "predict = load_predictor(Path(sys.argv[1]))\n"
         "assert predict.runtime == 'openvino'\n"
         "assert predict(numpy.zeros((3, 96, 96, 3), numpy.uint8)).shape == (3, 3)\n"
@@ -192,7 +194,7 @@ def test_bf16_is_refused_where_its_agreement_is_unmeasured(copy: Path) -> None:
 
 @pytest.mark.parametrize("has", [False, True])
 def test_where_bf16_can_be_measured_is_said(copy: Path, monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
-    monkeypatch.setattr(runtime, "has_bf16", lambda: has)
+    monkeypatch.setattr(core, "has_bf16", lambda: has)
 
     for measured in (None, agreement(same_class=0.5)):
         edit(copy / FOLDER / RECORD, bf16=measured)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from histo.learn.curves import reliability_bins, roc_curves
-from histo.learn.metrics import bootstrap_intervals, calibration_error
+from histo.learn.score.curves import reliability_bins, roc_curves
+from histo.learn.score.metrics import bootstrap_intervals, calibration_error
 
 
 def draw(n: int = 300) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from histo.learn.evaluation import Predictions, measure, spread
-from histo.learn.metrics import score
-from histo.learn.source import Case
+from histo.learn.data.source import Case
+from histo.learn.score.metrics import score
+from histo.learn.score.predictions import Predictions, measure, spread
 
 
 def make(groups: list[str | None], sources: list[str] | None = None, temperature: float = 2.0) -> Predictions:

@@ -4,15 +4,16 @@ import re
 
 import numpy as np
 import pytest
+from helpers.made_cases import make_source, survey_of
 from hypothesis import given
 from hypothesis import strategies as st
-from made_cases import make_source, survey_of
 
 from histo.errors import UsageError
-from histo.learn.listing import Split
-from histo.learn.shortages import fold_shortages
-from histo.learn.source import Source
-from histo.learn.split import SplitSpec, assign_folds, fold_splits, number_units
+from histo.learn.data.listing import Split
+from histo.learn.data.source import Source
+from histo.learn.data.spec import SplitSpec
+from histo.learn.data.split import assign_folds, fold_splits, number_units
+from histo.learn.fit.shortages import fold_shortages
 
 SPEC = SplitSpec(val_fraction=0.25)
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from histo.learn.backbones import Normalisation
+from histo.learn.array_layout import TILES
 from histo.learn.bundle import Architecture
-from histo.learn.frozen import FrozenBackbone
-from histo.learn.layout import TILES
-from histo.learn.model import Network, pretrained_network
-from histo.learn.network_spec import DEFAULT_BACKBONE
-from histo.learn.tracing import NotConvertibleError
+from histo.learn.network.backbones import Normalisation
+from histo.learn.network.model import Network, pretrained_network
+from histo.learn.network.spec import DEFAULT_BACKBONE
+from histo.learn.openvino.frozen_backbone import FrozenBackbone
+from histo.learn.openvino.trace import NotConvertibleError
 
 pytestmark = pytest.mark.slow
 

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from histo import store
 from histo.errors import UsageError
-from histo.learn.backbones import Normalisation
 from histo.learn.bundle import Architecture, Bundle, TileInput, find_bundle, read_bundle
-from histo.learn.checkpoint import read_state, read_validation, write_epoch
 from histo.learn.epoch_index import EpochIndex, write_index
-from histo.learn.history import History
-from histo.learn.loop import Epoch, Step
-from histo.learn.model import Network
+from histo.learn.fit.checkpoint import read_state, read_validation, write_epoch
+from histo.learn.fit.history import History
+from histo.learn.fit.loop import Epoch, Step
+from histo.learn.network.backbones import Normalisation
+from histo.learn.network.model import Network
 from histo.report.curves import draw_curves
 
 BUNDLE = Bundle(
@@ -123,7 +123,7 @@ def test_what_an_interrupted_epoch_wrote_is_undone(
     with monkeypatch.context() as patch:
         patch.setattr(store, function, dies)
         if function == "put_json":
-            patch.setattr("histo.learn.checkpoint.put_json", dies)
+            patch.setattr("histo.learn.fit.checkpoint.put_json", dies)
         with pytest.raises(KeyboardInterrupt):
             record(history, 0.3)
     history.rewind()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from histo.errors import ImageError
-from histo.learn.images import ArrayImages, FileImages, SelectedImages, decode, join_images
+from histo.learn.data.images import ArrayImages, FileImages, SelectedImages, decode, join_images
 
 
 def levels(*values: int) -> ArrayImages:

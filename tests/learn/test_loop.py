@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from helpers.worker_processes import call_in_processes
 from torch import nn
-from worker_processes import call_in_processes
 
-from histo.learn.augmentation import AugmentSpec
-from histo.learn.backbones import Normalisation
-from histo.learn.calibration import fit_temperature
-from histo.learn.loop import Epoch, Tick, fit, validate
-from histo.learn.model import Network
-from histo.learn.optimizer import make_optimizer
-from histo.learn.order import Order
-from histo.learn.phases import FitSpec, HeadSpec, Phase, TuneSpec
-from histo.learn.source import Source, read_sources
-from histo.learn.stream import FeatureStream, ImageStream
+from histo.learn.data.source import Source, read_sources
+from histo.learn.fit.augment_spec import AugmentSpec
+from histo.learn.fit.batch_order import BatchOrder
+from histo.learn.fit.batches import FeatureBatches, ImageBatches
+from histo.learn.fit.calibration import fit_temperature
+from histo.learn.fit.loop import Epoch, Tick, fit, validate
+from histo.learn.fit.optimizer import make_optimizer
+from histo.learn.fit.phases import FitSpec, HeadSpec, Phase, TuneSpec
+from histo.learn.network.backbones import Normalisation
+from histo.learn.network.model import Network
 
 
 class Patches(nn.Module):
@@ -52,10 +52,10 @@ def network(dropout: float = 0.2) -> Network:
     return made.to(memory_format=torch.channels_last)
 
 
-def streams(source: Source, augment: AugmentSpec | None = AUGMENT) -> tuple[ImageStream, ImageStream]:
-    train = Order(tuple(i for i in range(36) if i % 4)[:26], 8)
-    val = Order(tuple(range(0, 36, 4)), 8, shuffle=False)
-    return ImageStream(source, train, 32, augment), ImageStream(source, val, 32)
+def streams(source: Source, augment: AugmentSpec | None = AUGMENT) -> tuple[ImageBatches, ImageBatches]:
+    train = BatchOrder(tuple(i for i in range(36) if i % 4)[:26], 8)
+    val = BatchOrder(tuple(range(0, 36, 4)), 8, shuffle=False)
+    return ImageBatches(source, train, 32, augment), ImageBatches(source, val, 32)
 
 
 def run(
@@ -225,9 +225,9 @@ def test_training_on_features_gives_the_losses_of_training_on_images(tiles: Path
         model = network()
         train, val = streams(source, augment=None)
         if cached:
-            fixed = ImageStream(source, Order(train.order.members, 5, shuffle=False), 32)
-            train = FeatureStream(model, fixed, train.order, phase.spec.precision)
-            val = FeatureStream(model, val, val.order, phase.spec.precision)
+            fixed = ImageBatches(source, BatchOrder(train.order.members, 5, shuffle=False), 32)
+            train = FeatureBatches(model, fixed, train.order, phase.spec.precision)
+            val = FeatureBatches(model, val, val.order, phase.spec.precision)
         return ends(fit(model, make_optimizer(model, phase), phase, train, val))
 
     assert losses(trained(cached=True)) == pytest.approx(losses(trained(cached=False)), rel=1e-5)

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from histo.errors import UsageError
-from histo.learn.source import Source, read_sources, with_test
-from histo.learn.survey import survey
+from histo.learn.data.inspection import inspect_images
+from histo.learn.data.source import Source, read_sources, with_test
 from histo.store import put_csv
 
 
@@ -102,14 +102,14 @@ def test_named_classes_choose_the_rows(tmp_path: Path) -> None:
 
 
 def test_a_file_that_a_manifest_names_and_that_is_not_there_is_a_broken_image(tmp_path: Path) -> None:
-    found = survey(read_sources([write_csv(tmp_path, "path,label\na.png,A\nnowhere.png,B\n")]))
+    found = inspect_images(read_sources([write_csv(tmp_path, "path,label\na.png,A\nnowhere.png,B\n")]))
 
     assert found.usable() == [0]
     assert "nowhere.png: not readable (No such file" in str(found.errors[1])
 
 
 def test_a_path_of_windows_is_a_broken_image_with_the_way_out(tmp_path: Path) -> None:
-    _, error = survey(read_sources([write_csv(tmp_path, "path,label\na.png,A\nsub\\c.png,B\n")])).errors
+    _, error = inspect_images(read_sources([write_csv(tmp_path, "path,label\na.png,A\nsub\\c.png,B\n")])).errors
 
     assert str(error).endswith("c.png: not readable (No such file or directory); write its path with / in place of \\")
 
@@ -191,7 +191,7 @@ def test_an_image_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     path = write_csv(tmp_path, "path,label\na.png,TUM\npipe.png,ADI\n")
     os.mkfifo(tmp_path / "pipe.png")
 
-    _, error = survey(read_sources([path])).errors
+    _, error = inspect_images(read_sources([path])).errors
 
     assert "pipe.png: not readable (is a named pipe, not a regular file)" in str(error)
 

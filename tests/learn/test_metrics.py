@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from histo.learn.metrics import bootstrap_intervals, calibration_error, score
+from histo.learn.score.metrics import bootstrap_intervals, calibration_error, score
 
 CLASSES = ("A", "B", "C")
 Case = tuple[np.ndarray, np.ndarray]

@@ -7,10 +7,10 @@ from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import save_file
 
 from histo.errors import UsageError
-from histo.learn.backbones import Normalisation, create_backbone, load_pretrained
+from histo.learn.array_layout import TILES
 from histo.learn.bundle import Architecture
-from histo.learn.layout import TILES
-from histo.learn.model import GlobalBatchNorm, GlobalDropout, Network, check_size, pretrained_network
+from histo.learn.network.backbones import Normalisation, create_backbone, load_pretrained
+from histo.learn.network.model import GlobalBatchNorm, GlobalDropout, Network, check_size, pretrained_network
 
 LITE0 = Architecture(backbone="tf_efficientnet_lite0")
 

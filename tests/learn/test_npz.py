@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from histo.errors import UsageError
-from histo.learn.npz import list_npz
+from histo.learn.data.npz import list_npz
 
 IMAGES, LABELS = np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 1, 0, 1])
 
@@ -137,7 +137,7 @@ def test_a_pipe_and_a_device_are_not_waited_for(tmp_path: Path) -> None:
 def test_a_file_that_unpacks_to_too_much_is_refused_by_its_list(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("histo.learn.npz.MOST_BYTES", 500)
+    monkeypatch.setattr("histo.learn.data.npz.MOST_BYTES", 500)
 
     assert "more than half of this machine's memory, 500; save it as" in refused(
         written(tmp_path / "a.npz", data=npy(IMAGES), labels=npy(LABELS))

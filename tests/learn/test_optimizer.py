@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from histo.errors import UsageError
-from histo.learn.backbones import Normalisation, create_backbone
-from histo.learn.model import Network
-from histo.learn.optimizer import layers_of, make_optimizer, set_learning_rate
-from histo.learn.phases import FitSpec, Phase, TuneSpec
+from histo.learn.fit.optimizer import layers_of, make_optimizer, set_learning_rate
+from histo.learn.fit.phases import FitSpec, Phase, TuneSpec
+from histo.learn.network.backbones import Normalisation, create_backbone
+from histo.learn.network.model import Network
 
 
 def network(backbone: str = "resnet18") -> Network:

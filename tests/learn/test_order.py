@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histo.learn.order import Order
+from histo.learn.fit.batch_order import BatchOrder
 
 
-def order(count: int, batch_size: int, seed: int = 0, shuffle: bool = True) -> Order:
-    return Order(tuple(range(100, 100 + count)), batch_size, seed, shuffle)
+def order(count: int, batch_size: int, seed: int = 0, shuffle: bool = True) -> BatchOrder:
+    return BatchOrder(tuple(range(100, 100 + count)), batch_size, seed, shuffle)
 
 
 @given(st.integers(1, 60), st.integers(1, 17), st.integers(1, 5), st.integers(1, 9))
@@ -52,7 +52,7 @@ def test_without_shuffling_the_given_order_stays() -> None:
 @given(st.lists(st.integers(1, 30), min_size=2, max_size=5), st.integers(0, 50))
 def test_balanced_sampling_draws_all_classes_equally_often(counts: list[int], seed: int) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
-    cases = Order(tuple(range(len(labels))), 8, seed, balance=tuple(labels.tolist()))
+    cases = BatchOrder(tuple(range(len(labels))), 8, seed, balance=tuple(labels.tolist()))
 
     drawn = [sample for batch in cases.global_batches(1) for sample in batch]
 
@@ -64,7 +64,7 @@ def test_balanced_sampling_draws_all_classes_equally_often(counts: list[int], se
 
 
 def test_a_balanced_case_comes_again_only_after_all_others_of_its_class() -> None:
-    cases = Order(tuple(range(20)), 20, 0, balance=(0,) * 17 + (1,) * 3)
+    cases = BatchOrder(tuple(range(20)), 20, 0, balance=(0,) * 17 + (1,) * 3)
 
     times = Counter(case for case, _ in cases.global_batches(1)[0])
 
@@ -74,7 +74,7 @@ def test_a_balanced_case_comes_again_only_after_all_others_of_its_class() -> Non
 
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_balanced_draws_are_a_function_of_seed_and_epoch(epoch: int) -> None:
-    cases = Order(tuple(range(20)), 8, 5, balance=(0,) * 15 + (1,) * 5)
+    cases = BatchOrder(tuple(range(20)), 8, 5, balance=(0,) * 15 + (1,) * 5)
 
     assert cases.global_batches(epoch) == cases.global_batches(epoch)
     assert cases.global_batches(1) != cases.global_batches(2)

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from histo.learn.phases import FitSpec, HeadSpec, Phase, TuneSpec, phases_left
+from histo.learn.fit.phases import FitSpec, HeadSpec, Phase, TuneSpec, phases_left
 
 SPEC = FitSpec(head=HeadSpec(epochs=2), tune=TuneSpec(epochs=3), warmup_epochs=0)
 

@@ -11,11 +11,12 @@ import numpy.typing as npt
 import pytest
 
 from histo.learn.bundle import Bundle, read_bundle
-from histo.learn.converted import FOLDER
-from histo.learn.engine import core, ov
-from histo.learn.in_flight import GREATEST_SIZE, find_batch_size
-from histo.learn.predictor import BATCH_ON_CPU, Predictor, load_predictor
-from histo.learn.runtime import OpenVinoPredictor
+from histo.learn.openvino.core import core, ov
+from histo.learn.openvino.record import FOLDER
+from histo.learn.predict.base import BATCH_ON_CPU, Predictor
+from histo.learn.predict.in_flight import GREATEST_SIZE, find_batch_size
+from histo.learn.predict.load import load_predictor
+from histo.learn.predict.openvino_predictor import OpenVinoPredictor
 from histo.resample import Pixels
 
 
@@ -132,7 +133,7 @@ def test_a_converted_form_uses_as_many_threads_as_it_may(tiny_bundle: Path, thre
 USE_AND_DROP = """
 import faulthandler, gc, os, signal, sys
 from pathlib import Path
-from histo.learn.predictor import load_predictor
+from histo.learn.predict.load import load_predictor
 
 faulthandler.enable()  # as pytest and Ray do: it handles signals on a stack of its own
 handled = []

@@ -6,15 +6,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers.trees import There, links, plant, tie, trees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from trees import There, links, plant, tie, trees
 
 from histo.errors import UsageError
 from histo.folders import walk
-from histo.learn.source import read_sources, read_test, with_test
-from histo.learn.survey import survey, tile_mpp
+from histo.learn.data.inspection import inspect_images, tile_mpp
+from histo.learn.data.source import read_sources, read_test, with_test
 
 
 def save(path: Path, level: int, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> None:
@@ -478,7 +478,7 @@ def test_real_sources_of_two_forms_make_one(shared: Path) -> None:
     paths = [shared / "tiles" / "nct-crops", shared / "tiles" / "pathmnist-718.npz"]
 
     source = read_sources(paths, classes)
-    found = survey(source)
+    found = inspect_images(source)
 
     assert np.bincount(source.labels()).tolist() == [10 + n for n in (147, 78, 26, 60, 112, 60, 85, 28, 122)]
     assert found.usable() == list(range(808))

@@ -2,16 +2,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from helpers.made_cases import make_source, survey_of
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from made_cases import make_source, survey_of
 
 from histo.errors import UsageError
-from histo.learn.leaks import check_leaks, find_leaks
-from histo.learn.listing import Split
-from histo.learn.shortages import shortages
-from histo.learn.source import Source
-from histo.learn.split import SplitSpec, assign_splits, number_units, split_hash
+from histo.learn.data.leaks import check_leaks, find_leaks
+from histo.learn.data.listing import Split
+from histo.learn.data.source import Source
+from histo.learn.data.spec import SplitSpec
+from histo.learn.data.split import assign_splits, number_units, split_hash
+from histo.learn.fit.shortages import shortages
 
 
 def assign(

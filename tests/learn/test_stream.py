@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from histo.learn.augment import augment
-from histo.learn.augmentation import AugmentSpec
-from histo.learn.backbones import Normalisation
-from histo.learn.layout import TILES
-from histo.learn.model import Network
-from histo.learn.order import Order
-from histo.learn.source import Case, Source, read_sources
-from histo.learn.stream import Batch, FeatureStream, ImageStream
+from histo.learn.array_layout import TILES
+from histo.learn.data.source import Case, Source, read_sources
+from histo.learn.fit.augment import augment
+from histo.learn.fit.augment_spec import AugmentSpec
+from histo.learn.fit.batch_order import BatchOrder
+from histo.learn.fit.batches import Batch, FeatureBatches, ImageBatches
+from histo.learn.network.backbones import Normalisation
+from histo.learn.network.model import Network
 
 
 class Counting(torch.nn.Module):
@@ -43,8 +43,8 @@ def numbered(count: int) -> Source:
     return Source(("a", "b"), tuple(Case(str(i), i % 2) for i in range(count)), Levels())
 
 
-def stream(count: int, batch_size: int, shuffle: bool = False) -> ImageStream:
-    return ImageStream(numbered(count), Order(tuple(range(count)), batch_size, shuffle=shuffle), 16)
+def stream(count: int, batch_size: int, shuffle: bool = False) -> ImageBatches:
+    return ImageBatches(numbered(count), BatchOrder(tuple(range(count)), batch_size, shuffle=shuffle), 16)
 
 
 def levels(batch: Batch) -> list[int]:
@@ -67,8 +67,8 @@ def test_batches_hold_the_images_and_labels_of_the_order(shuffle: bool) -> None:
 
 
 def test_a_worker_without_a_share_gets_an_empty_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("histo.learn.stream.rank", lambda: 2)
-    monkeypatch.setattr("histo.learn.stream.world_size", lambda: 3)
+    monkeypatch.setattr("histo.learn.fit.batches.rank", lambda: 2)
+    monkeypatch.setattr("histo.learn.fit.batches.world_size", lambda: 3)
 
     *_, last = stream(10, 8).batches(0)
 
@@ -77,8 +77,8 @@ def test_a_worker_without_a_share_gets_an_empty_batch(monkeypatch: pytest.Monkey
 
 def test_images_are_changed_by_seed_epoch_case_and_repeat(tiles: Path) -> None:
     source, spec = read_sources([tiles], None), AugmentSpec(preset="geometric")
-    order = Order(tuple(range(36)), 12, seed=4, balance=(0,) * 34 + (1,) * 2)
-    plain, changed = ImageStream(source, order, 32), ImageStream(source, order, 32, spec)
+    order = BatchOrder(tuple(range(36)), 12, seed=4, balance=(0,) * 34 + (1,) * 2)
+    plain, changed = ImageBatches(source, order, 32), ImageBatches(source, order, 32, spec)
 
     for before, after, samples in zip(plain.batches(2), changed.batches(2), order.global_batches(2), strict=True):
         keys = [(4, 2, case, turn) for case, turn in samples]
@@ -89,7 +89,7 @@ def test_loader_processes_change_nothing_in_any_epoch(tiles: Path) -> None:
     source = read_sources([tiles], None)
 
     def images(loaders: int) -> list[torch.Tensor]:
-        parts = ImageStream(source, Order(tuple(range(36)), 8), 48, AugmentSpec(), loaders=loaders)
+        parts = ImageBatches(source, BatchOrder(tuple(range(36)), 8), 48, AugmentSpec(), loaders=loaders)
         return [torch.cat([batch.inputs for batch in parts.batches(epoch)]) for epoch in (1, 2)]
 
     for alone, loaded in zip(images(loaders=0), images(loaders=2), strict=True):
@@ -107,9 +107,9 @@ def test_a_stream_takes_no_random_number_from_dropout() -> None:
 
 
 def test_features_come_in_the_order_of_the_cases_and_are_computed_once() -> None:
-    network, order = counting(), Order((7, 3, 5, 1, 8), 2, seed=1)
-    images = ImageStream(numbered(10), Order((7, 3, 5, 1, 8), 3, shuffle=False), 16)
-    features = FeatureStream(network, images, order)
+    network, order = counting(), BatchOrder((7, 3, 5, 1, 8), 2, seed=1)
+    images = ImageBatches(numbered(10), BatchOrder((7, 3, 5, 1, 8), 3, shuffle=False), 16)
+    features = FeatureBatches(network, images, order)
 
     for epoch in (1, 2, 3):
         for batch, samples in zip(features.batches(epoch), order.global_batches(epoch), strict=True):

@@ -5,10 +5,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from histo.errors import UsageError
-from histo.learn.images import ArrayImages
-from histo.learn.listing import Split
-from histo.learn.source import Case, Source
-from histo.learn.subset import Subset, draw_subset
+from histo.learn.data.images import ArrayImages
+from histo.learn.data.listing import Split
+from histo.learn.data.source import Case, Source
+from histo.learn.data.spec import Subset
+from histo.learn.data.subset import draw_subset
 from histo.spec import Spec
 
 COUNTS = st.lists(st.integers(1, 60), min_size=2, max_size=6)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from histo.errors import ImageError, UsageError
-from histo.learn.images import ArrayImages, Images
-from histo.learn.source import Source, read_sources
-from histo.learn.survey import examine, hash_pixels, survey
-from histo.learn.tile_table import TableFooter, TableImages, write_part
+from histo.learn.data.images import ArrayImages, Images
+from histo.learn.data.inspection import examine, hash_pixels, inspect_images
+from histo.learn.data.source import Source, read_sources
+from histo.learn.data.tile_table import TableFooter, TableImages, write_part
 
 COUNT = 40
 
@@ -84,7 +84,7 @@ def test_a_survey_takes_hashes_from_the_table(tmp_path: Path) -> None:
     for part in table.iterdir():
         part.rename(part.with_suffix(".away"))
 
-    found = survey(source)
+    found = inspect_images(source)
 
     assert found.content_hashes == tuple(hash_pixels(pictures().load(i)) for i in range(COUNT))
     assert set(found.edges_px) == {16}
@@ -95,7 +95,7 @@ def test_a_foreign_table_is_decoded_for_its_hashes_whatever_columns_it_has(tmp_p
     foreign = {"content_hash": ["x", "y"], "size_px": [1, 1], "case_id": ["a", "b"], "source": ["s", "s"]}
     pq.write_table(pa.table(columns | foreign), tmp_path / "t.parquet")
 
-    found = survey(read_sources([tmp_path / "t.parquet"]))
+    found = inspect_images(read_sources([tmp_path / "t.parquet"]))
 
     assert found.content_hashes == tuple(hash_pixels(pictures().load(i)) for i in (0, 1))
 

@@ -3,17 +3,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from volume_files import PREPARATION, noise, write, write_classes
-from volumes import fake_dicom as fake
+from helpers import fake_dicom as fake
+from helpers.volume_files import PREPARATION, noise, write, write_classes
 
 from histo.errors import ImageError, UsageError
-from histo.learn.augmentation import AugmentSpec
-from histo.learn.layout import TILES, VolumeLayout
-from histo.learn.order import Order
-from histo.learn.source import read_sources
-from histo.learn.stream import ImageStream
-from histo.learn.survey import check_broken, survey
-from histo.learn.volume_images import VolumeImages
+from histo.learn.array_layout import TILES, VolumeLayout
+from histo.learn.data.inspection import check_broken, inspect_images
+from histo.learn.data.source import read_sources
+from histo.learn.data.volume_images import VolumeImages
+from histo.learn.fit.augment_spec import AugmentSpec
+from histo.learn.fit.batch_order import BatchOrder
+from histo.learn.fit.batches import ImageBatches
 from histo.resample import resize
 
 
@@ -76,7 +76,7 @@ def test_a_volume_unlike_the_others_is_left_out(
     root = write_classes(tmp_path / "volumes")
     write(root / "norma" / "Z.nii.gz", noise(9, shape), preparation)
 
-    found = survey(read_sources([root]))
+    found = inspect_images(read_sources([root]))
 
     assert found.edges_px == (16,) * 6 + (None,)
     (line,) = check_broken(found, limit=0.5)
@@ -86,7 +86,7 @@ def test_a_volume_unlike_the_others_is_left_out(
 def test_contents_tell_shapes_apart(tmp_path: Path) -> None:
     volume = noise(0, (2, 4, 16, 16))
     paths = [write(tmp_path / f"{i}.nii.gz", v) for i, v in enumerate((volume, volume, volume[::-1]))]
-    found = survey(read_sources([_one_class_each(tmp_path, paths)]))
+    found = inspect_images(read_sources([_one_class_each(tmp_path, paths)]))
 
     first, second, third = found.content_hashes
     assert first == second != third
@@ -127,7 +127,7 @@ def test_an_unreadable_volume_is_an_image_error(tmp_path: Path) -> None:
 def test_a_stream_gives_five_axes_resampled_in_plane(tmp_path: Path) -> None:
     source = read_sources([write_classes(tmp_path)])
 
-    (batch,) = ImageStream(source, Order((0, 3), 2, shuffle=False), 8).batches(0)
+    (batch,) = ImageBatches(source, BatchOrder((0, 3), 2, shuffle=False), 8).batches(0)
 
     assert batch.inputs.shape == (2, 2, 4, 8, 8)
     plane = source.images.load(3)[1, 2]
@@ -136,10 +136,10 @@ def test_a_stream_gives_five_axes_resampled_in_plane(tmp_path: Path) -> None:
 
 def test_a_stream_changes_training_volumes_and_no_others(tmp_path: Path) -> None:
     source = read_sources([write_classes(tmp_path)])
-    order = Order((0, 3), 2, shuffle=False)
+    order = BatchOrder((0, 3), 2, shuffle=False)
 
-    (plain,) = ImageStream(source, order, 16).batches(1)
-    (changed,) = ImageStream(source, order, 16, AugmentSpec(preset="volume")).batches(1)
+    (plain,) = ImageBatches(source, order, 16).batches(1)
+    (changed,) = ImageBatches(source, order, 16, AugmentSpec(preset="volume")).batches(1)
 
     assert changed.inputs.shape == plain.inputs.shape
     assert not torch.equal(changed.inputs, plain.inputs)

@@ -9,18 +9,19 @@ from torch import nn
 
 from histo.demo.bundle import random_volume_bundle
 from histo.errors import UsageError
-from histo.learn.augment import augment
-from histo.learn.augmentation import AugmentSpec, check_augmentation
-from histo.learn.backbones import create_backbone, load_pretrained
+from histo.learn.array_layout import TILES, VolumeLayout
 from histo.learn.bundle import Architecture, check_layout, read_bundle
 from histo.learn.conversion import convert
-from histo.learn.layout import TILES, VolumeLayout
-from histo.learn.model import Network, check_size, load_network, pretrained_network, random_network
-from histo.learn.network_spec import DEFAULT_BACKBONE
-from histo.learn.optimizer import layers_of
-from histo.learn.predict import TorchPredictor
-from histo.learn.predictor import batch_on_cpu, load_predictor
-from histo.learn.volume_networks import NETWORKS, adapt_first_kernel
+from histo.learn.fit.augment import augment
+from histo.learn.fit.augment_spec import AugmentSpec, check_augmentation
+from histo.learn.fit.optimizer import layers_of
+from histo.learn.network.backbones import create_backbone, load_pretrained
+from histo.learn.network.model import Network, check_size, load_network, pretrained_network, random_network
+from histo.learn.network.spec import DEFAULT_BACKBONE
+from histo.learn.network.volume_networks import NETWORKS, adapt_first_kernel
+from histo.learn.predict.base import batch_on_cpu
+from histo.learn.predict.load import load_predictor
+from histo.learn.predict.torch_predictor import TorchPredictor
 
 LAYOUT = VolumeLayout(3, 4, {"slices": 4})
 FROM_NOTHING = ("lenet_3d", "alexnet_2d", "resnet3d_18")

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from histo.errors import UsageError
-from histo.learn.backbones import create_backbone, load_pretrained
-from histo.learn.layout import VolumeLayout
-from histo.learn.weights import read_tensors
+from histo.learn.array_layout import VolumeLayout
+from histo.learn.network.backbones import create_backbone, load_pretrained
+from histo.learn.network.weights import read_tensors
 
 VIT = "vit_tiny_patch16_224"
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from inline_ray import inline
-from label_loop import make_job
+from helpers.inline_ray import inline
+from helpers.label_loop import make_job
 
 from histo.cli import main
 from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import paint
-from histo.pipelines.work import LabelJob
+from histo.pipelines.labelling.tasks import LabelJob
 
 
 @pytest.fixture(scope="session")

@@ -10,21 +10,21 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tifffile
-from label_loop import label as label_slide
-from label_loop import make_job
+from helpers.fake_slides import write_tiff
+from helpers.label_loop import label as label_slide
+from helpers.label_loop import make_job
+from helpers.mutated_slides import tissue
+from helpers.plain_loop import rows_of
 from PIL import Image
-from plain_loop import rows_of
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
-from slides.fakes import write_tiff
-from slides.mutations import tissue
 
 from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import GLASS
-from histo.pipelines.work import LabelJob
+from histo.pipelines.labelling.tasks import LabelJob
 from histo.resample import Pixels
 from histo.slides.collection import Collection, find_slides
-from histo.slides.plan import TissueSpec
+from histo.slides.spec import TissueSpec
 
 CLASSES = ("MUS", "STR", "TUM")
 GLASS_ONLY = np.full((600, 700, 3), GLASS, np.uint8)

@@ -4,9 +4,9 @@ import pytest
 import ray
 
 from histo.errors import UsageError
-from histo.pipelines.cluster import check_shared, session
-from histo.pipelines.placement import Placement, Resources, place
-from histo.pipelines.pool import worker_resources
+from histo.run.cluster import check_shared, session
+from histo.run.placement import Placement, Resources, place
+from histo.run.pool import worker_resources
 
 LAPTOP = Resources(cpus=8, gpus=0, cpus_per_worker=None)
 GPU_NODE = Resources(cpus=32, gpus=4, cpus_per_worker=None)

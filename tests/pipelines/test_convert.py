@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from histo.cli import main
-from histo.learn.converted import FOLDER, read_conversion
-from histo.learn.runtime import has_bf16
+from histo.learn.openvino.core import has_bf16
+from histo.learn.openvino.record import FOLDER, read_conversion
 
 pytestmark = pytest.mark.slow
 

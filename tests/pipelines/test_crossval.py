@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from inline_ray import inline
+from helpers.inline_ray import inline
+from helpers.plain_loop import rows_of
 from PIL import Image
-from plain_loop import rows_of
 
 from histo.cli import main
 from histo.errors import HistoError
-from histo.learn.predict import TorchPredictor
-from histo.pipelines.crossval_job import _read_scored
+from histo.learn.predict.torch_predictor import TorchPredictor
+from histo.pipelines.training.folds import _read_scored
 from histo.resample import resize
 
 pytestmark = pytest.mark.slow

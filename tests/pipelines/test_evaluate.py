@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.plain_loop import rows_of
 from PIL import Image
-from plain_loop import rows_of
 
 from histo.cli import main
 from histo.learn.bundle import bundle_hash, read_bundle
-from histo.learn.predict import TorchPredictor
-from histo.pipelines.past_run import PastRun
+from histo.learn.predict.torch_predictor import TorchPredictor
+from histo.pipelines.training.finished_run import FinishedRun
 
 pytestmark = pytest.mark.slow
 
@@ -195,9 +195,9 @@ def test_a_run_that_began_with_weights_that_are_gone_counts_its_own_images(
     start["network"] = record["spec"]["network"] | {"weights": None}
     (tmp_path / "run" / "run.json").write_text(json.dumps(record | {"spec": record["spec"] | start}))
 
-    learned = PastRun(tmp_path / "run").learned_from("train", "val")
+    learned = FinishedRun(tmp_path / "run").learned_from("train", "val")
 
-    assert learned == set(PastRun(finished).content_hashes("train", "val"))
+    assert learned == set(FinishedRun(finished).content_hashes("train", "val"))
     assert len(learned) == 27
 
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from label_loop import found, make_job
-from label_loop import label as label_alone
-from plain_loop import PlainLoop, assert_equal_to_plain_loop, rows_of
-from slides.vendors import WRITERS, picture
+from helpers.label_loop import found, make_job
+from helpers.label_loop import label as label_alone
+from helpers.plain_loop import PlainLoop, assert_equal_to_plain_loop, rows_of
+from helpers.vendor_slides import WRITERS, picture
 
 from histo.cli import main
 

@@ -12,15 +12,16 @@ from pathlib import Path
 import openvino as ov
 import pytest
 import torch
-from isolated import end, fail, fall_short, pid
-from label_loop import found, plan
-from slides.mutations import tissue
+from helpers.isolated import end, fail, fall_short, pid
+from helpers.label_loop import found, plan
+from helpers.mutated_slides import tissue
 
 from histo.demo.fabricate import write_pyramid
 from histo.errors import Cause, InputError, SlideError
-from histo.pipelines import planning
-from histo.pipelines.isolation import Watchdog, guarded
-from histo.pipelines.work import LabelJob, describe_failure
+from histo.pipelines.labelling import plan_worker
+from histo.pipelines.labelling.tasks import LabelJob
+from histo.run.failure import describe_failure
+from histo.run.isolation import Watchdog, guarded
 
 pytestmark = pytest.mark.alone
 
@@ -107,7 +108,7 @@ def test_a_plan_that_is_short_of_memory_is_made_alone(
     job: LabelJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pyramid(tmp_path / "s.svs", tissue(1024, 768), 0.25, (1, 4))
-    monkeypatch.setattr(planning, "_look", short)
+    monkeypatch.setattr(plan_worker, "_look", short)
 
     row = plan(replace(job, read_timeout_s=60), found(tmp_path / "s.svs"))
 
@@ -162,9 +163,9 @@ def test_an_isolated_process_ends_with_its_worker(tmp_path: Path) -> None:
     code = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-from isolated import wait
-from histo.pipelines import planning
-from histo.pipelines.isolation import _disposable_process
+from helpers.isolated import wait
+from histo.pipelines.labelling import plan_worker
+from histo.run.isolation import _disposable_process
 _disposable_process((wait, {str(child)!r}))
 """
     with subprocess.Popen([sys.executable, "-c", code]) as worker:
@@ -183,8 +184,8 @@ _disposable_process((wait, {str(child)!r}))
 def test_a_watchdog_notices_a_thread_that_hangs_while_others_come_in_time() -> None:
     code = """
 import threading, time
-from histo.pipelines import planning
-from histo.pipelines.isolation import Watchdog
+from histo.pipelines.labelling import plan_worker
+from histo.run.isolation import Watchdog
 dog = Watchdog(1)
 def hang():
     with dog.guard():

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from label_loop import found, make_job
-from label_loop import label as label_slide
-from plain_loop import PlainLoop, assert_equal_to_plain_loop, rows_of
+from helpers.label_loop import found, make_job
+from helpers.label_loop import label as label_slide
+from helpers.plain_loop import PlainLoop, assert_equal_to_plain_loop, rows_of
 
 from histo.cli import main
-from histo.learn.converted import FOLDER, read_conversion
-from histo.learn.runtime import has_bf16
-from histo.pipelines.label_model import converted_form
+from histo.learn.openvino.core import has_bf16
+from histo.learn.openvino.record import FOLDER, read_conversion
+from histo.pipelines.labelling.runtime import converted_form
 
 pytestmark = pytest.mark.usefixtures("joined_ray")
 
@@ -142,7 +142,7 @@ def test_bf16_is_refused_until_it_is_known_to_agree_and_then_stands_in_the_foote
         in refusal()
     )
     record.write_text(json.dumps(json.loads(record.read_text()) | {"bf16": agreement | {"same_class": 0.9}}))
-    assert "same class on 90.00% of 100 images" in refusal()
+    assert "same class on 90.00% of 100 cases" in refusal()
     assert not (tmp_path / "out").exists()
 
     record.write_text(json.dumps(json.loads(record.read_text()) | {"bf16": agreement}))

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from label_loop import label_folder, make_job
-from label_process import assert_same_tables, ledger, run, write_slide
+from helpers.label_loop import label_folder, make_job
+from helpers.label_process import assert_same_tables, ledger, run, write_slide
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from label_loop import label_folder, make_job
-from label_process import ROOT, assert_same_tables, end, ledger, run, start, wait_until, write_slide
-from mounts import OWN_MOUNTS
+from helpers.label_loop import label_folder, make_job
+from helpers.label_process import ROOT, assert_same_tables, end, ledger, run, start, wait_until, write_slide
+from helpers.mounts import OWN_MOUNTS
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -11,19 +11,23 @@ import nibabel as nib
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from made_studies import settle, write_study
-from plain_loop import rows_of
-from volumes import fake_dicom as fake
+import yaml
+from helpers import fake_dicom as fake
+from helpers.made_studies import settle, write_study
+from helpers.plain_loop import rows_of
 
 from histo.cli import main
 from histo.demo.bundle import STUDY_CLASSES, random_volume_bundle
 from histo.errors import HistoError
+from histo.learn.array_layout import VolumeLayout
 from histo.learn.bundle import bundle_hash, read_bundle
-from histo.learn.layout import VolumeLayout
-from histo.learn.predict import TorchPredictor
-from histo.pipelines.label_studies import LabelStudiesJob, StudyLabeler, labelled_layout
-from histo.volumes.preparation import ALGORITHM, PreparationSpec, prepare
-from histo.volumes.studies import find_studies
+from histo.learn.predict.torch_predictor import TorchPredictor
+from histo.pipelines.labelling.spec import LabelSpec
+from histo.pipelines.studies.label import LabelStudiesJob, StudyLabeler, labelled_layout
+from histo.spec import read_spec
+from histo.volumes.finding.studies import find_studies
+from histo.volumes.preparation import ALGORITHM, prepare
+from histo.volumes.spec import PreparationSpec
 
 SMALL = PreparationSpec(size_px=24, slices=4)
 GOOD = ("p1/s1", "p1/s2", "p2/s3")
@@ -201,6 +205,10 @@ def test_the_command_labels_a_folder_and_then_has_nothing_to_do(
     ("flags", "message"),
     [
         (["--slides", "x", "--studies", "x"], "--slides and --studies are two kinds of input"),
+        (["--studies", "x", "--tiling.mpp", "1"], "--tiling.mpp is a setting of slides; leave it out with --studies"),
+        (["--studies", "x", "--verify"], "--verify is a setting of slides"),
+        (["--studies", "x", "--reader", "openslide"], "--reader is a setting of slides"),
+        (["--slides", "x", "--study-is", "file"], "--study-is is a setting of studies; leave it out with --slides"),
         ([], "--slides is missing (or --studies, for a bundle that classifies studies)"),
         (["--slides", "x"], "classifies studies; give --studies"),
     ],
@@ -210,6 +218,14 @@ def test_the_input_is_of_one_kind_and_that_of_the_bundle(
 ) -> None:
     assert main(["label", *flags, "--model", str(model), "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["slides", "studies"])
+def test_the_settings_of_a_run_are_settings_of_the_next_one(kind: str, tmp_path: Path) -> None:
+    spec = read_spec(LabelSpec, [f"--{kind}", "x", "--model", "m", "--out", "o"], "histo label")
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(spec.model_dump(mode="json")))
+
+    assert read_spec(LabelSpec, ["--config", str(tmp_path / "again.yaml")], "histo label") == spec
 
 
 def test_a_bundle_of_tiles_does_not_label_studies(

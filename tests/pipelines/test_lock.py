@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from histo.errors import UsageError
-from histo.pipelines.lock import sole_run
+from histo.run.lock import sole_run
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from histo.pipelines.lock import sole_run
+from histo.run.lock import sole_run
 with sole_run(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

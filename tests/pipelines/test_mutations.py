@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from label_process import ledger, run, tables
-from rereads import Rectangles, readable
-from slides.mutations import KINDS, fabricated, mutated
+from helpers.label_process import ledger, run, tables
+from helpers.mutated_slides import KINDS, fabricated, mutated
+from helpers.rereads import Rectangles, readable
 
 from histo.errors import Cause
 from histo.slides.collection import find_slides

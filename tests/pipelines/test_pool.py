@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import ray
-from label_loop import found, tasks
-from label_process import write_slide
+from helpers.label_loop import found, tasks
+from helpers.label_process import write_slide
 
 from histo.errors import HistoError
-from histo.pipelines.cluster import session
-from histo.pipelines.placement import Placement
-from histo.pipelines.pool import Pool
-from histo.pipelines.region import RegionLabeler
-from histo.pipelines.work import LabelJob, RegionTask, Summary
+from histo.pipelines.labelling.region_worker import RegionLabeler
+from histo.pipelines.labelling.tasks import LabelJob, RegionTask, Summary
+from histo.run.cluster import session
+from histo.run.placement import Placement
+from histo.run.pool import Pool
 
 
 def collect(pool: Pool[RegionTask, Summary], count: int) -> tuple[list[tuple[RegionTask, Summary]], list[RegionTask]]:
@@ -43,7 +43,7 @@ def test_a_worker_that_cannot_start_ends_the_run_with_its_reason(
     job, one = replace(label_job, model=tmp_path / "nowhere"), Placement(workers=1, gpus=0, cpus=1)
     reason = pytest.raises(HistoError, match=r"no worker can start: .*nowhere: no such folder")
 
-    with session(1), Pool(RegionLabeler, job, one) as pool, reason:
+    with session(1), Pool(RegionLabeler, (job,), one) as pool, reason:
         wait_for_room(pool)
 
 
@@ -51,11 +51,11 @@ def test_the_regions_of_one_slide_spread_over_all_workers(
     label_job: LabelJob, joined_ray: None, tmp_path: Path
 ) -> None:
     regions = tasks(label_job, found(write_slide(tmp_path / "slides" / "s.tif", 3840, 576)))
-    with session(2), Pool(RegionLabeler, label_job, Placement(workers=2, gpus=0, cpus=1)) as pool:
+    with session(2), Pool(RegionLabeler, (label_job,), Placement(workers=2, gpus=0, cpus=1)) as pool:
         while len(pool._in_hand) < 2:
             pool.collect(1)
         for task in regions:
-            pool.give(task)
+            pool.submit(task)
         in_hand = list(pool._in_hand.values())
         done, _ = collect(pool, 2)
 
@@ -67,19 +67,19 @@ def test_the_regions_of_one_slide_spread_over_all_workers(
 @pytest.mark.alone
 def test_what_a_lost_worker_had_in_hand_comes_back_and_another_one_does_it(label_job: LabelJob, tmp_path: Path) -> None:
     regions = tasks(label_job, found(write_slide(tmp_path / "slides" / "s.tif", 3840, 576)))
-    with session(1), Pool(RegionLabeler, label_job, Placement(workers=1, gpus=0, cpus=1)) as pool:
+    with session(1), Pool(RegionLabeler, (label_job,), Placement(workers=1, gpus=0, cpus=1)) as pool:
         wait_for_room(pool)
         (worker,) = pool._in_hand
         pid = ray.get(worker.__ray_call__.remote(lambda _: os.getpid()))
         os.kill(pid, signal.SIGSTOP)  # so that it has both in hand
         for task in regions:
-            pool.give(task)
+            pool.submit(task)
         has_room = pool.has_room()
         os.kill(pid, signal.SIGKILL)
         none_done, lost = collect(pool, 2)
         wait_for_room(pool)
         for task in lost:
-            pool.give(task)
+            pool.submit(task)
         done, none_lost = collect(pool, 2)
 
     assert not has_room

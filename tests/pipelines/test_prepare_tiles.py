@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from histo.cli import main
-from histo.learn.source import Source, read_sources
-from histo.learn.survey import survey
-from histo.pipelines import prepare_tiles
+from histo.learn.data.inspection import inspect_images
+from histo.learn.data.source import Source, read_sources
+from histo.pipelines.tiles import job as tile_table_job
 
 pytestmark = pytest.mark.usefixtures("joined_ray")
 
@@ -43,14 +43,14 @@ def assert_equal_sources(one: Source, other: Source) -> None:
     assert (one.classes, one.names, one.cases) == (other.classes, other.names, other.cases)
     for i in range(len(one.cases)):
         np.testing.assert_array_equal(one.images.load(i), other.images.load(i))
-    assert survey(one) == survey(other)
-    assert survey(one).fingerprint(one) == survey(other).fingerprint(other)
+    assert inspect_images(one) == inspect_images(other)
+    assert inspect_images(one).fingerprint(one) == inspect_images(other).fingerprint(other)
 
 
 def test_a_table_reads_as_the_sources_it_was_made_of(
     tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare_tiles, "_SHARD", 16)
+    monkeypatch.setattr(tile_table_job, "_SHARD", 16)
     data = [make_manifest(tmp_path / "m", 12), make_folder(tmp_path / "folder", 9), tiles]
     flags = [flag for path in data for flag in ("--data", str(path))]
 
@@ -67,7 +67,7 @@ def test_a_table_reads_as_the_sources_it_was_made_of(
     assert pq.read_metadata(parts[0]).num_row_groups == 4
     assert (record["n_cases"], record["broken"], record["exit_code"]) == (66, [], 0)
     assert (record["other_files"], record["linked_folders"]) == (dict(original.others), 0)
-    assert record["data_fingerprint"] == survey(original).fingerprint(original)
+    assert record["data_fingerprint"] == inspect_images(original).fingerprint(original)
 
 
 def test_broken_images_are_left_out_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,7 +88,7 @@ def test_broken_images_are_left_out_and_listed(tmp_path: Path, capsys: pytest.Ca
     assert code == 0
     assert "broken1.png: not a readable image" in capsys.readouterr().out
     assert [Path(error.split(":")[0]).name for error in record["broken"]] == ["broken0.png", "broken1.png"]
-    assert_equal_sources(original.select(survey(original).usable()), table)
-    assert survey(original).fingerprint(original) == survey(table).fingerprint(table)
+    assert_equal_sources(original.select(inspect_images(original).usable()), table)
+    assert inspect_images(original).fingerprint(original) == inspect_images(table).fingerprint(table)
     assert main([*command, "--max-broken", "0.1"]) == 2
     assert "already holds a table" in capsys.readouterr().err

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from label_process import FAULTY, ROOT, end, wait_until
-from made_studies import SERIES, settle, write_study
-from plain_loop import rows_of
+from helpers.label_process import FAULTY, ROOT, end, wait_until
+from helpers.made_studies import SERIES, settle, write_study
+from helpers.plain_loop import rows_of
 from torchvision.datasets import DatasetFolder
 
 from histo.cli import main
-from histo.pipelines.prepare_volumes import PrepareJob, StudyPreparer, prepared_layout, put_in_order
+from histo.pipelines.studies.prepare import PrepareJob, StudyPreparer, prepared_layout, put_in_order
 from histo.volume_file import read_header, read_volume
-from histo.volumes.preparation import PreparationSpec
-from histo.volumes.studies import find_studies
+from histo.volumes.finding.studies import find_studies
+from histo.volumes.spec import PreparationSpec
 
 FLAGS = ("--preparation.size-px", "32", "--preparation.slices", "4", "--workers", "2")
 SMALL = PreparationSpec(size_px=32, slices=4)

@@ -16,9 +16,9 @@ import pytest
 
 from histo.cli import main
 from histo.errors import HistoError, UsageError
-from histo.pipelines import ray_start
-from histo.pipelines.cluster import session
-from histo.pipelines.ray_start import Watch, join, start_private
+from histo.run import ray_start
+from histo.run.cluster import session
+from histo.run.ray_start import Watch, join, start_private
 
 LOG_LINE = (
     "[2026-11-28 23:22:06,1 I 7 7] logging.cc:303: Set ray log level from environment variable RAY_BACKEND_LOG_LEVEL"
@@ -218,7 +218,7 @@ def test_a_ray_that_is_gone_interrupts_the_run_with_the_reason(monkeypatch: pyte
 
 def test_a_run_that_does_not_notice_is_ended_with_the_reason_as_its_last_line() -> None:
     program = """
-from histo.pipelines import ray_start
+from histo.run import ray_start
 import signal
 ray_start._raylet_poll, ray_start._GRACE_S = lambda: lambda: 1, 0.1
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
@@ -256,7 +256,7 @@ def test_training_that_is_stopped_says_how_it_goes_on(
         threading.Timer(0.3, os.kill, (os.getpid(), how)).start()
         never.wait(60)
 
-    monkeypatch.setattr("inline_ray.InlineTrainer.fit", fit)
+    monkeypatch.setattr("helpers.inline_ray.InlineTrainer.fit", fit)
     flags = ["--data", str(tiles), "--out", str(tmp_path / "run"), "--size-px", "64", "--mpp", "2", *tiny]
 
     code = main(["train", *flags])

@@ -14,27 +14,28 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tifffile
+from helpers.fake_slides import damage_block, omit_block
+from helpers.label_loop import found, label, make_job, plan, tasks
+from helpers.mutated_slides import tissue, write_svs
+from helpers.plain_loop import PlainLoop, assert_equal_to_plain_loop, rows_of
 from hypothesis import given
 from hypothesis import strategies as st
-from label_loop import found, label, make_job, plan, tasks
-from plain_loop import PlainLoop, assert_equal_to_plain_loop, rows_of
-from slides.fakes import damage_block, omit_block
-from slides.mutations import tissue, write_svs
 
 from histo import tables
 from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import paint
 from histo.errors import HistoError
 from histo.learn.bundle import hash_file
-from histo.pipelines import parts
-from histo.pipelines.clock import Clock
-from histo.pipelines.ledger import Ledger
-from histo.pipelines.region import RegionLabeler, cut_batches
-from histo.pipelines.resume import find_work
-from histo.pipelines.work import LabelJob, SlideWork, Summary
+from histo.pipelines.labelling import tile_tables
+from histo.pipelines.labelling.lookup import find_slide_todo
+from histo.pipelines.labelling.region_worker import RegionLabeler, cut_batches
+from histo.pipelines.labelling.runtime import Runtime
+from histo.pipelines.labelling.slide_ledger import SlideLedger
+from histo.pipelines.labelling.tasks import LabelJob, SlideWork, Summary
+from histo.pipelines.labelling.work_clock import Clock
 from histo.slides.collection import Collection, find_slides
 from histo.slides.grid import Region
-from histo.slides.slide import ReaderChoice
+from histo.slides.spec import ReaderChoice
 from histo.slides.tiles import cut_blocks
 
 CLASSES = ("MUS", "STR", "TUM")
@@ -80,7 +81,8 @@ def test_the_rows_that_travel_have_the_columns_that_are_declared(job: LabelJob, 
     to_read = plan(job, found(jpeg_slide))
     jpeg_slide.write_text("not a slide any more")
     not_usable = plan(job, found(jpeg_slide))
-    (slide,) = find_work(job, [found(jpeg_slide)], Ledger(job, Collection((found(jpeg_slide),), {})), False).slides
+    collection = Collection((found(jpeg_slide),), {})
+    (slide,) = find_slide_todo(job, collection, SlideLedger(job, collection), False).tasks
 
     assert [list(to_read), list(not_usable)] == [[column.name for column in tables.PLANS]] * 2
     assert list(slide) == [column.name for column in tables.FOUND]
@@ -132,7 +134,7 @@ def test_the_footer_says_what_made_the_file(job: LabelJob, jpeg_slide: Path, pyr
 def test_the_derived_columns_follow_from_the_probabilities(job: LabelJob, jpeg_slide: Path) -> None:
     label(job, found(jpeg_slide))
 
-    for row in rows_of(parts.tiles_file(job.out, jpeg_slide.name)):
+    for row in rows_of(tile_tables.tiles_file(job.out, jpeg_slide.name)):
         probabilities = np.array([row[f"prob_{name}"] for name in CLASSES])
         assert row["pred"] == probabilities.argmax()
         assert row["label"] == CLASSES[row["pred"]]
@@ -175,9 +177,9 @@ def test_damaged_blocks_cost_the_tiles_whose_pixels_they_hold_and_no_others(
 ) -> None:
     for block in blocks:
         damage_block(str(jpeg_slide), level=0, block=block)
-    job = replace(job, threads=threads, max_failed_fraction=0.9)
+    job = replace(job, max_failed_fraction=0.9)
 
-    row = label(job, found(jpeg_slide))
+    row = label(job, found(jpeg_slide), RegionLabeler(job, Runtime(threads=threads)))
 
     rows = rows_of(job.out / row["tiles_path"])
     bad = {(r["grid_x"], r["grid_y"]) for r in rows if r["status"] == "read_error"}
@@ -262,7 +264,7 @@ def test_a_slide_with_too_many_unreadable_tiles_is_failed_and_has_no_table(job: 
 
     assert (row["status"], row["error_code"], row["tiles_path"]) == ("failed", "bad_tiles", None)
     assert "--max-failed-fraction 0.1" in row["error"]
-    assert not parts.tiles_file(job.out, jpeg_slide.name).exists()
+    assert not tile_tables.tiles_file(job.out, jpeg_slide.name).exists()
 
 
 def test_a_slide_without_tissue_is_empty_and_has_a_table_without_rows(job: LabelJob, tmp_path: Path) -> None:
@@ -347,7 +349,7 @@ def test_one_block_more_than_there_are_threads_is_read_ahead(label_job: LabelJob
     places, tiles = next(iter(labeler._read_ahead(task.region, task.work)))
 
     assert len(places) == len(tiles) == started[0]
-    assert len(started) <= label_job.threads + 1 < len(list(cut_blocks(task.work.grid, task.region.tile_index)))
+    assert len(started) <= Runtime().threads + 1 < len(list(cut_blocks(task.work.grid, task.region.tile_index)))
 
 
 @given(st.lists(st.integers(0, 9), max_size=12), st.integers(1, 8))
@@ -367,8 +369,8 @@ def test_regions_that_are_labelled_at_once_by_one_worker_are_those_of_one_after_
     label_job: LabelJob, pyramid: Path
 ) -> None:
     both = tasks(label_job, found(pyramid / "two textures.tif"))
-    at_once = replace(label_job, out=label_job.out / "at once", threads=3)
-    in_turn, together = RegionLabeler(label_job), RegionLabeler(at_once)
+    at_once = replace(label_job, out=label_job.out / "at once")
+    in_turn, together = RegionLabeler(label_job), RegionLabeler(at_once, Runtime(threads=3))
 
     with ThreadPoolExecutor(2) as threads:
         one = list(threads.map(lambda task: together(task.region, task.work), both))
@@ -376,7 +378,9 @@ def test_regions_that_are_labelled_at_once_by_one_worker_are_those_of_one_after_
 
     assert [summary.counts for summary in one] == [summary.counts for summary in other]
     for task in both:
-        ours, theirs = (parts.staged_part(job, task.region, task.work).to_pydict() for job in (at_once, label_job))
+        ours, theirs = (
+            tile_tables.staged_part(job, task.region, task.work).to_pydict() for job in (at_once, label_job)
+        )
         for name in ours:
             if name.startswith(("prob_", "confidence", "entropy")):
                 np.testing.assert_allclose(ours[name], theirs[name], atol=1e-4)
@@ -433,16 +437,16 @@ def test_a_file_that_is_lost_while_it_is_read_directly_makes_no_tile_unreadable(
     assert "Stale file handle" in row["error"]
 
 
-def test_a_worker_beside_a_gpu_has_enough_regions_in_work_for_all_its_threads(label_job: LabelJob) -> None:
-    assert label_job.regions_at_once == 1
-    assert [replace(label_job, device="cuda", threads=n).regions_at_once for n in (1, 4, 16)] == [2, 3, 6]
+def test_a_worker_beside_a_gpu_has_enough_regions_in_work_for_all_its_threads() -> None:
+    assert Runtime().regions_at_once == 1
+    assert [Runtime("cuda", threads).regions_at_once for threads in (1, 4, 16)] == [2, 3, 6]
 
 
 def test_the_fingerprint_follows_what_the_rows_depend_on(job: LabelJob) -> None:
     def fingerprint(job: LabelJob) -> str:
         return job.fingerprint("content", 0.25, 0.25)
 
-    same = [replace(job, batch_size=3), replace(job, threads=7), replace(job, out=job.out / "elsewhere")]
+    same = [replace(job, batch_size=3), replace(job, out=job.out / "elsewhere")]
     same += [replace(job, mpp_if_missing=0.3), replace(job, read_timeout_s=1), replace(job, verify=True)]
     other = [
         replace(job, model_hash="x"),

@@ -11,23 +11,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from label_loop import found, label, tasks
-from label_process import write_slide
-from plain_loop import rows_of
-from slides.fakes import damage_block
+from helpers.fake_slides import damage_block
+from helpers.label_loop import found, label, tasks
+from helpers.label_process import write_slide
+from helpers.plain_loop import rows_of
 
 from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import paint
 from histo.errors import UsageError
 from histo.learn.bundle import bundle_hash
-from histo.pipelines import parts
-from histo.pipelines.continued import remove_traces
-from histo.pipelines.ledger import Ledger
-from histo.pipelines.region import RegionLabeler
-from histo.pipelines.resume import find_work
-from histo.pipelines.work import LabelJob, Row, SlideWork, Summary
+from histo.pipelines.labelling import tile_tables
+from histo.pipelines.labelling.lookup import find_slide_todo
+from histo.pipelines.labelling.region_worker import RegionLabeler
+from histo.pipelines.labelling.slide_ledger import SlideLedger
+from histo.pipelines.labelling.tasks import LabelJob, SlideWork, Summary
+from histo.run.run_folder import remove_traces
 from histo.slides.collection import Collection, FoundSlide
 from histo.slides.grid import Indices, Region
+from histo.tables import Row
 
 
 @pytest.fixture
@@ -38,7 +39,9 @@ def slide(tmp_path: Path) -> FoundSlide:
 
 def state(job: LabelJob, slide: FoundSlide, retry_failed: bool = False) -> str:
     """What a run finds a slide to be."""
-    (name,) = find_work(job, [slide], Ledger(job, Collection((slide,), {})), retry_failed).states
+    (name,) = find_slide_todo(
+        job, Collection((slide,), {}), SlideLedger(job, Collection((slide,), {})), retry_failed
+    ).states
     return name
 
 
@@ -97,7 +100,7 @@ def test_a_finished_slide_is_done(label_job: LabelJob, slide: FoundSlide) -> Non
     label(label_job, slide)
 
     assert state(label_job, slide) == "done"
-    assert state(replace(label_job, batch_size=3, threads=2, read_timeout_s=5), slide) == "done"
+    assert state(replace(label_job, batch_size=3, read_timeout_s=5), slide) == "done"
 
 
 @pytest.mark.parametrize(
@@ -152,7 +155,7 @@ def test_a_changed_file_begins_its_slide_anew(label_job: LabelJob, slide: FoundS
     before = label(label_job, slide)
     write_slide(Path(slide.path), 1920, 576, seed=1)
 
-    assert state(label_job, slide) == "file"
+    assert state(label_job, slide) == "files"
     after = label(label_job, slide)
 
     assert (after["status"], after["n_tiles"]) == ("ok", before["n_tiles"] // 2)
@@ -165,7 +168,7 @@ def test_a_file_that_was_only_copied_is_recognised_without_reading_a_tile(
     before = label(label_job, slide)
     os.utime(slide.path, ns=(1, 1))
 
-    assert state(label_job, slide) == "file"
+    assert state(label_job, slide) == "files"
     after = label(label_job, slide, never)
 
     assert after["mtime_ns"] == 1
@@ -186,7 +189,7 @@ def test_a_spoilt_ledger_is_refused_with_the_way_out(label_job: LabelJob, slide:
     (label_job.out / "slides.parquet").write_bytes(b"PAR1 of another program PAR1")
 
     with pytest.raises(UsageError, match=r"slides\.parquet: cannot be read .*; remove it, and the tables are counted"):
-        Ledger(label_job, Collection((slide,), {}))
+        SlideLedger(label_job, Collection((slide,), {}))
 
 
 def test_a_lost_or_spoilt_table_is_made_again(label_job: LabelJob, slide: FoundSlide) -> None:
@@ -195,7 +198,7 @@ def test_a_lost_or_spoilt_table_is_made_again(label_job: LabelJob, slide: FoundS
 
     for spoil in (table.unlink, lambda: table.write_bytes(b"PAR1 of another program PAR1")):
         spoil()
-        assert state(label_job, slide) == "table"
+        assert state(label_job, slide) == "result"
         label(label_job, slide)
         assert rows_of(table) == rows
 
@@ -235,7 +238,7 @@ def test_a_failure_of_the_slides_own_stays_until_it_is_asked_for_or_something_ch
     assert state(label_job, slide, retry_failed=True) == "asked"
     assert state(replace(label_job, mpp_if_missing=0.25), slide) == "settings"
     Path(slide.path).write_text("not a slide either")
-    assert state(label_job, slide) == "file"
+    assert state(label_job, slide) == "files"
 
 
 def test_a_failure_that_may_be_mended_is_tried_again(label_job: LabelJob, tmp_path: Path) -> None:
@@ -250,15 +253,15 @@ def test_a_table_is_back_when_the_drive_that_its_slide_is_on_is_back(label_job: 
     table, hidden = label_job.out / before["tiles_path"], Path(slide.path).with_suffix(".hidden")
     Path(slide.path).rename(hidden)
 
-    assert state(label_job, slide) == "file"
+    assert state(label_job, slide) == "files"
     assert label(label_job, slide)["error_code"] == "no_access"
     assert not table.exists()
-    parts.sweep(label_job.out, keep=[slide.slide_id])
+    tile_tables.sweep(label_job.out, keep=[slide.slide_id])
     hidden.rename(slide.path)
 
     assert settled(label(label_job, slide, never)) == settled(before)
     assert table.exists()
-    parts.sweep(label_job.out, keep=[])
+    tile_tables.sweep(label_job.out, keep=[])
     assert not (label_job.out / "staging").exists()
 
 
@@ -297,8 +300,8 @@ def test_a_partial_slide_is_done_and_is_labelled_again_only_if_asked(label_job: 
 
 def test_a_stopped_run_leaves_the_rows_that_it_did_not_come_to(label_job: LabelJob, slide: FoundSlide) -> None:
     before = label(label_job, slide)
-    stopped = Ledger(replace(label_job, verify=True), Collection((slide,), {}))
-    find_work(replace(label_job, verify=True), [slide], stopped, retry_failed=False)
+    stopped = SlideLedger(replace(label_job, verify=True), Collection((slide,), {}))
+    find_slide_todo(replace(label_job, verify=True), Collection((slide,), {}), stopped, retry_failed=False)
     assert stopped.counts() == {"pending": 1}
     stopped.write(force=True)
 
@@ -310,8 +313,8 @@ def test_a_stopped_run_leaves_the_rows_that_it_did_not_come_to(label_job: LabelJ
 def test_a_stopped_retry_is_asked_for_again_by_the_same_command(label_job: LabelJob, slide: FoundSlide) -> None:
     damage_block(slide.path, level=0, block=5)
     label(label_job, slide)
-    stopped = Ledger(label_job, Collection((slide,), {}))
-    find_work(label_job, [slide], stopped, retry_failed=True)
+    stopped = SlideLedger(label_job, Collection((slide,), {}))
+    find_slide_todo(label_job, Collection((slide,), {}), stopped, retry_failed=True)
     stopped.write(force=True)
 
     assert state(label_job, slide, retry_failed=True) == "asked"
@@ -335,7 +338,7 @@ def test_what_another_plan_left_among_the_parts_is_not_joined(label_job: LabelJo
     first, second = tasks(label_job, slide)
     for task in (first, second):
         RegionLabeler(label_job)(task.region, task.work)
-    folder = parts.parts_folder(label_job.out, slide.slide_id, first.work.fingerprint)
+    folder = tile_tables.parts_folder(label_job.out, slide.slide_id, first.work.fingerprint)
     shutil.copy(folder / f"{first.region.name}.parquet", folder / "r0099_0099.parquet")
     shutil.copy(folder / f"{first.region.name}.parquet", folder / f"{second.region.name}.parquet")
     worker = Counting(label_job)
@@ -351,14 +354,14 @@ def test_a_merge_that_was_killed_while_it_cleaned_up_is_ended(label_job: LabelJo
     RegionLabeler(label_job)(first.region, first.work)
     names = [first.region.name, second.region.name]
 
-    parts.merge_slide(label_job, slide.slide_id, row["fingerprint"], names, row["n_tiles"])
+    tile_tables.merge_slide(label_job, slide.slide_id, row["fingerprint"], names, row["n_tiles"])
 
     assert len(rows_of(label_job.out / row["tiles_path"])) == row["n_tiles"]
-    assert not parts.parts_folder(label_job.out, slide.slide_id, row["fingerprint"]).exists()
+    assert not tile_tables.parts_folder(label_job.out, slide.slide_id, row["fingerprint"]).exists()
 
 
 def test_attempts_count_how_often_a_slide_was_begun(label_job: LabelJob, slide: FoundSlide) -> None:
-    stopped = Ledger(label_job, Collection((slide,), {}))
+    stopped = SlideLedger(label_job, Collection((slide,), {}))
     stopped.begin(slide.slide_id, {"n_tiles": 7}, n_regions=2)
     stopped.write(force=True)
 

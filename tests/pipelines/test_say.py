@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from histo.cli import main
-from histo.pipelines.progress import Line
-from histo.pipelines.say import say
+from histo.run.progress import Line
+from histo.run.say import say
 
 NAME = "a\x1b[2J\u202eb\r\x07"
 
@@ -65,7 +65,7 @@ def test_a_run_whose_log_is_full_goes_on(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_an_error_is_the_last_line_whatever_was_printed_before_and_waits_to_be_written(tmp_path: Path) -> None:
-    script = "from histo.pipelines.say import complain; print('of a library'); complain('the error')"
+    script = "from histo.run.say import complain; print('of a library'); complain('the error')"
     log = tmp_path / "log"
 
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from histo import store, tables
 from histo.cli import main
 from histo.errors import UsageError
-from histo.pipelines import parts
-from histo.pipelines.cases import FILE as SPLIT
-from histo.pipelines.cases import read_columns
-from histo.pipelines.record import past_record
-from histo.pipelines.rows import RowsFile
+from histo.pipelines.labelling import tile_tables
+from histo.pipelines.training.split_table import FILE as SPLIT
+from histo.pipelines.training.split_table import read_columns
+from histo.run.ledger import LedgerFile
+from histo.run.record import past_record
 
 LAYOUT = tables.schema(tables.SLIDES)
 JUNK = [
@@ -43,8 +43,8 @@ def test_a_record_of_another_shape_is_refused_in_one_line(tmp_path: Path, conten
     assert "\n" not in str(caught.value)
 
 
-def rows_file(out: Path) -> RowsFile:
-    return RowsFile(
+def rows_file(out: Path) -> LedgerFile:
+    return LedgerFile(
         out / "slides.parquet", "slide_id", "the tables are counted again", {"ok": (), "failed": ("error",)}
     )
 
@@ -113,11 +113,11 @@ def test_a_ledger_that_is_a_pipe_is_not_waited_for(tmp_path: Path, place: str) -
 
 
 def test_tables_and_splits_that_are_pipes_are_not_waited_for(tmp_path: Path) -> None:
-    parts.tiles_file(tmp_path, "a").parent.mkdir()
-    os.mkfifo(parts.tiles_file(tmp_path, "a"))
+    tile_tables.tiles_file(tmp_path, "a").parent.mkdir()
+    os.mkfifo(tile_tables.tiles_file(tmp_path, "a"))
     os.mkfifo(tmp_path / SPLIT)
 
-    assert not parts.is_finished(tmp_path, "a", "fingerprint", 1)
+    assert not tile_tables.is_finished(tmp_path, "a", "fingerprint", 1)
     with pytest.raises(UsageError, match="is a named pipe"):
         read_columns(tmp_path, "case_id")
 

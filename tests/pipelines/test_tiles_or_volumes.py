@@ -5,15 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from volume_files import PREPARATION, write, write_classes
+from helpers.volume_files import PREPARATION, write, write_classes
 
 from histo.cli import main
 from histo.demo.bundle import random_volume_bundle
 from histo.errors import StudyError
-from histo.learn.augment import augment
-from histo.learn.augmentation import AugmentSpec, check_augmentation
-from histo.learn.layout import TILES, VolumeLayout
-from histo.volumes.preparation import PreparationSpec, prepare
+from histo.learn.array_layout import TILES, VolumeLayout
+from histo.learn.fit.augment import augment
+from histo.learn.fit.augment_spec import AugmentSpec, check_augmentation
+from histo.volumes.preparation import prepare
+from histo.volumes.spec import PreparationSpec
 
 ON_VOLUMES = "--size-px 16 --network.backbone lenet_3d --network.initial random --augment.preset volume"
 NO_MPP = "--mpp: volumes of 2 series of 4 slices have none, they keep their own spacing; leave it out"

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from histo.errors import UsageError
-from histo.learn.history import History
-from histo.pipelines.cases import check_unchanged, read_splits, write_cases
-from histo.pipelines.train_data import TrainingData, gather, read_training_source
-from histo.pipelines.train_job import summary
-from histo.pipelines.train_spec import TrainSpec
+from histo.learn.fit.history import History
+from histo.pipelines.training.data import TrainingData, gather, read_training_source
+from histo.pipelines.training.job import summary
+from histo.pipelines.training.spec import TrainSpec
+from histo.pipelines.training.split_table import check_unchanged, read_splits, write_cases
 from histo.spec import read_spec
 
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from histo import store
-from histo.learn.loop import Epoch, Step, Tick
-from histo.learn.phases import FitSpec, Phase
-from histo.pipelines import progress, train_progress
-from histo.pipelines.train_progress import TickFile, Watcher, progress_path
+from histo.learn.fit.loop import Epoch, Step, Tick
+from histo.learn.fit.phases import FitSpec, Phase
+from histo.pipelines.training import progress as train_progress
+from histo.pipelines.training.progress import TickFile, Watcher, progress_path
+from histo.run import progress
 
 PHASE = Phase("tune", FitSpec(), begin=4)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from inline_ray import inline
-from label_process import FAULTY, ROOT, wait_until
+from helpers.inline_ray import inline
+from helpers.label_process import FAULTY, ROOT, wait_until
+from helpers.processes import descendants, has_title
 from PIL import Image
-from processes import descendants, has_title
 
 from histo.cli import main
-from histo.learn.history import History
+from histo.learn.fit.history import History
 
 EPOCHS = 5
 """So many that workers which outlive their driver for some seconds do not come to the end."""

@@ -5,23 +5,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from inline_ray import inline
+from helpers.inline_ray import inline
 
 from histo.learn.bundle import Bundle, read_bundle
-from histo.learn.calibration import LEAST_CASES, fit_temperature
-from histo.learn.checkpoint import read_validation
-from histo.learn.frozen import FrozenBackbone
-from histo.learn.history import History
-from histo.learn.metrics import score
-from histo.learn.predict import TorchPredictor
-from histo.pipelines import train_run as job
-from histo.pipelines import train_worker as train_worker_module
-from histo.pipelines.cases import read_splits, write_cases
-from histo.pipelines.placement import Placement
-from histo.pipelines.train_data import TrainingData, gather, gather_folds, read_training_source
-from histo.pipelines.train_spec import CrossvalSpec, TrainSpec
-from histo.pipelines.train_start import describe_bundle, initial_network
-from histo.pipelines.train_worker import train_worker
+from histo.learn.fit.calibration import LEAST_CASES, fit_temperature
+from histo.learn.fit.checkpoint import read_validation
+from histo.learn.fit.history import History
+from histo.learn.openvino.frozen_backbone import FrozenBackbone
+from histo.learn.predict.torch_predictor import TorchPredictor
+from histo.learn.score.metrics import score
+from histo.pipelines.training import run as job
+from histo.pipelines.training import worker as train_worker_module
+from histo.pipelines.training.data import TrainingData, gather, gather_folds, read_training_source
+from histo.pipelines.training.network import describe_bundle, initial_network
+from histo.pipelines.training.spec import CrossvalSpec, TrainSpec
+from histo.pipelines.training.split_table import read_splits, write_cases
+from histo.pipelines.training.worker import train_worker
+from histo.run.placement import Placement
 from histo.spec import read_spec
 
 MEASURED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")

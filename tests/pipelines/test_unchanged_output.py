@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from label_loop import found, label, make_job
-from plain_loop import rows_of
+from helpers.label_loop import found, label, make_job
+from helpers.plain_loop import rows_of
 
 from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import paint
-from histo.pipelines.region import RegionLabeler
-from histo.pipelines.work import Row
+from histo.pipelines.labelling.region_worker import RegionLabeler
+from histo.pipelines.labelling.runtime import Runtime
+from histo.tables import Row
 
 pytestmark = pytest.mark.slow
 
@@ -23,8 +24,8 @@ CHOSEN = ("pred", "label")
 def both(slide: Path, bundle: Path, out: Path, **changes: Any) -> tuple[Row, Row]:
     """Label a slide the fast way and the reference's way; returns both rows of the ledger."""
     fast = make_job(bundle, out / "fast", **changes)
-    plain = make_job(bundle, out / "plain", reader="openslide", converted=out / "none", **changes)
-    workers = RegionLabeler(fast), RegionLabeler(plain)
+    plain = make_job(bundle, out / "plain", reader="openslide", **changes)
+    workers = RegionLabeler(fast), RegionLabeler(plain, Runtime(converted=out / "none"))
     assert [worker._predict.runtime for worker in workers] == ["openvino", "torch"]
     rows = [label(job, found(slide), worker) for job, worker in zip((fast, plain), workers, strict=True)]
     return rows[0], rows[1]

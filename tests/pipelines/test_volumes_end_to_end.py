@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from inline_ray import inline
-from made_studies import settle, write_study
-from plain_loop import rows_of
+from helpers.inline_ray import inline
+from helpers.made_studies import settle, write_study
+from helpers.plain_loop import rows_of
 
 from histo.cli import main
+from histo.learn.array_layout import VolumeLayout
 from histo.learn.bundle import read_bundle
-from histo.learn.layout import VolumeLayout
-from histo.learn.predict import TorchPredictor
-from histo.pipelines.prepare_volumes import PrepareJob, StudyPreparer, prepared_layout, put_in_order
+from histo.learn.predict.torch_predictor import TorchPredictor
+from histo.pipelines.studies.prepare import PrepareJob, StudyPreparer, prepared_layout, put_in_order
 from histo.volume_file import read_volume
-from histo.volumes.preparation import ALGORITHM, PreparationSpec
-from histo.volumes.studies import find_studies
+from histo.volumes.finding.studies import find_studies
+from histo.volumes.preparation import ALGORITHM
+from histo.volumes.spec import PreparationSpec
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from histo.learn.curves import RocCurve, reliability_bins, roc_curves
+from histo.learn.score.curves import RocCurve, reliability_bins, roc_curves
 from histo.report.confusion import draw_confusion
 from histo.report.curves import draw_curves
 from histo.report.mistakes import Mistake, draw_mistakes

@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from slides.fakes import array_slide, write_tiff
+from helpers.fake_slides import array_slide, write_tiff
 
 from histo.errors import Cause, SlideError
 from histo.resample import Pixels
 from histo.slides.brightfield import is_brightfield
-from histo.slides.plan import TilingSpec, TissueSpec, plan_slide
+from histo.slides.plan import plan_slide
 from histo.slides.slide import open_slide
+from histo.slides.spec import TilingSpec, TissueSpec
 from histo.slides.tissue import find_tissue, read_thumbnail
 
 Image = npt.NDArray[np.float64]

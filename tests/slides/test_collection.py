@@ -4,22 +4,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from helpers.trees import There, links, plant, tie, trees
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, VLWholeSlideMicroscopyImageStorage, generate_uid
-from trees import There, links, plant, tie, trees
 
 from histo.errors import UsageError
-from histo.folders import readable
-from histo.slides.collection import (
-    SLIDE_EXTENSIONS,
-    FoundSlide,
-    digest,
-    find_slides,
-    sampled_blocks,
-    table_path,
-)
+from histo.input_files import digest, readable, sampled_blocks, table_path
+from histo.slides.collection import SLIDE_EXTENSIONS, FoundSlide, find_slides
 
 laws = settings(max_examples=100)
 BLOCK = 64 * 1024

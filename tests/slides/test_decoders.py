@@ -7,13 +7,13 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
+from helpers.coded_slides import scenery, segments
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from slides.coded import scenery, segments
 
 from histo.resample import Pixels
-from histo.slides.decoders import ForeignError, decode_jpeg, decode_jpeg_2000, jpeg_prefix
+from histo.slides.readers.tiff_decoders import ForeignError, decode_jpeg, decode_jpeg_2000, jpeg_prefix
 
 BLOCK = scenery(64, 64)
 ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"

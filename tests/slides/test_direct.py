@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.coded_slides import FORMATS, RGB, YCBCR, Format, jpeg, lossless_jpeg, scenery, write_coded
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from slides.coded import FORMATS, RGB, YCBCR, Format, jpeg, lossless_jpeg, scenery, write_coded
 
 from histo.errors import ReadError
 from histo.resample import Pixels
-from histo.slides.direct import DirectReader
-from histo.slides.reader import Reader
+from histo.slides.readers.base import Reader
+from histo.slides.readers.tiff import DirectReader
 from histo.slides.slide import Slide, open_slide
 
 laws = settings(max_examples=60)

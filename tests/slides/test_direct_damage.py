@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from slides.coded import FORMATS, CountingReader, block_at, overwrite, scenery, write_coded
-from slides.mutations import KINDS, fabricated, mutated
+from helpers.coded_slides import FORMATS, CountingReader, block_at, overwrite, scenery, write_coded
+from helpers.mutated_slides import KINDS, fabricated, mutated
 
 from histo.errors import ReadError, SlideError
-from histo.slides.direct import DirectReader
 from histo.slides.grid import Grid
+from histo.slides.readers.tiff import DirectReader
 from histo.slides.resolution import Sampling
 from histo.slides.slide import Slide, open_slide
 from histo.slides.tiles import read_tiles

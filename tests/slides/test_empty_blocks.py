@@ -7,17 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from helpers.coded_slides import APERIO, FORMATS, block_at, overwrite, write_coded
+from helpers.fake_slides import omit_block, write_tiff
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from slides.coded import APERIO, FORMATS, block_at, overwrite, write_coded
-from slides.fakes import omit_block, write_tiff
 
 from histo.errors import ReadError, SlideError
 from histo.resample import Pixels, block_means
 from histo.slides.empty_blocks import judge
-from histo.slides.plan import SlidePlan, TilingSpec, TissueSpec, plan_slide
-from histo.slides.reader import Level, pack_blocks
-from histo.slides.slide import ReaderChoice, open_reader, open_slide
+from histo.slides.plan import SlidePlan, plan_slide
+from histo.slides.readers.base import Level, pack_blocks
+from histo.slides.slide import open_reader, open_slide
+from histo.slides.spec import ReaderChoice, TilingSpec, TissueSpec
 from histo.slides.tiles import read_tiles
 from histo.slides.tissue import read_thumbnail
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from histo.errors import Cause, SlideError
+from histo.errors import Cause, InputError
 from histo.slides.files import SharedFile
 
 
@@ -42,7 +42,7 @@ def test_a_file_that_cannot_be_read_is_an_error_that_may_pass(
 ) -> None:
     monkeypatch.setattr(os, "pread", failing(2))
 
-    with pytest.raises(SlideError, match="Stale file handle; make the file readable") as caught:
+    with pytest.raises(InputError, match="Stale file handle; make the file readable") as caught:
         file.read(0, 1)
 
     assert caught.value.cause is Cause.NO_ACCESS

@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fabricated.huge import write_huge
 
-from histo.demo.huge import write_huge
-from histo.slides.plan import TilingSpec, TissueSpec, plan_slide
+from histo.slides.plan import plan_slide
 from histo.slides.slide import open_slide
+from histo.slides.spec import TilingSpec, TissueSpec
 
 PLAN = """
 import json, sys
 import numpy as np
 from pathlib import Path
-from histo.slides.plan import TilingSpec, TissueSpec, plan_slide
+from histo.slides.plan import plan_slide
+from histo.slides.spec import TilingSpec, TissueSpec
 from histo.slides.slide import open_slide
 
 def peak_mb():

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.coded_slides import FORMATS, CountingReader, scenery, write_coded
+from helpers.fake_slides import FakeReader, array_slide, fake_slide, noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from slides.coded import FORMATS, CountingReader, scenery, write_coded
-from slides.fakes import FakeReader, array_slide, fake_slide, noise
 
 from histo.resample import Window
 from histo.slides.grid import Grid, Indices
-from histo.slides.reader import Reader
+from histo.slides.readers.base import Reader
 from histo.slides.resolution import Sampling
 from histo.slides.slide import Slide, open_slide
 from histo.slides.tiles import BLOCK_PX, BLOCK_TILES, cut_blocks, read_tile, read_tiles

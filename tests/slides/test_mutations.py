@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from slides.mutations import EXTENSIONS, KINDS, fabricated, mutated
+from helpers.mutated_slides import EXTENSIONS, KINDS, fabricated, mutated
 
 
 def test_the_same_seed_damages_alike_and_another_one_otherwise(tmp_path: Path) -> None:

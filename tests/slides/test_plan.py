@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fabricated.huge import write_huge
+from helpers.fake_slides import damage_block, plan_file, write_tiff
 from pydantic import ValidationError
-from slides.fakes import damage_block, plan_file, write_tiff
 
-from histo.demo.huge import write_huge
 from histo.errors import Cause, SlideError
-from histo.slides.plan import SlidePlan, TilingSpec, TissueSpec
+from histo.slides.plan import SlidePlan
+from histo.slides.spec import TilingSpec, TissueSpec
 
 
 def plan(path: str, tiling: TilingSpec | None = None, tissue: TissueSpec | None = None) -> SlidePlan:

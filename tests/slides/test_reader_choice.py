@@ -9,7 +9,7 @@ from typing import NoReturn
 import numpy as np
 import pytest
 import tifffile
-from slides.coded import (
+from helpers.coded_slides import (
     APERIO,
     FORMATS,
     RGB,
@@ -23,13 +23,14 @@ from slides.coded import (
     set_tag,
     write_coded,
 )
-from slides.fakes import noise, omit_block, write_tiff
+from helpers.fake_slides import noise, omit_block, write_tiff
 
-from histo.errors import Cause, SlideError
+from histo.errors import Cause, InputError, SlideError
 from histo.resample import Pixels
-from histo.slides import probes
-from histo.slides.plan import TilingSpec, TissueSpec, plan_slide
-from histo.slides.slide import ReaderChoice, open_reader, open_slide
+from histo.slides.plan import plan_slide
+from histo.slides.readers import compare
+from histo.slides.slide import open_reader, open_slide
+from histo.slides.spec import ReaderChoice, TilingSpec, TissueSpec
 
 PIXELS = scenery(332, 276)
 
@@ -41,8 +42,8 @@ def chosen(path: str | Path, reader: ReaderChoice = "auto") -> str:
     return opened.name
 
 
-def refusal(path: str | Path, reader: ReaderChoice) -> SlideError:
-    with pytest.raises(SlideError) as caught:
+def refusal(path: str | Path, reader: ReaderChoice) -> InputError:
+    with pytest.raises(InputError) as caught:
         open_slide(str(path), 0.25, reader)
     return caught.value
 
@@ -168,7 +169,7 @@ def test_the_tag_says_how_colours_are_coded_and_not_the_markers_of_a_block(tmp_p
 
 def test_readers_that_disagree_are_named_with_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_coded(tmp_path / "a.tif", [PIXELS])
-    monkeypatch.setattr(probes, "MOST_DIFFERENCE", -1)
+    monkeypatch.setattr(compare, "MOST_DIFFERENCE", -1)
 
     error = refusal(path, "direct")
 

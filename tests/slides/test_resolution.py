@@ -1,9 +1,9 @@
 from dataclasses import replace
 
 import pytest
+from helpers.fake_slides import fake_slide
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from slides.fakes import fake_slide
 
 from histo.errors import Cause, SlideError
 from histo.slides.resolution import choose_sampling

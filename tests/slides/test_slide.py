@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.fake_slides import damage_block, noise, omit_block, write_tiff
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from slides.fakes import damage_block, noise, omit_block, write_tiff
 
 from histo.errors import Cause, ReadError, SlideError
 from histo.resample import Pixels
-from histo.slides.reference import OpenSlideReader, on_white
+from histo.slides.readers.openslide import OpenSlideReader, on_white
 from histo.slides.slide import Slide, _levels, open_slide
 
 laws = settings(max_examples=40)

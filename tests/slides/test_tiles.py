@@ -3,9 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
+from helpers.fake_slides import FakeReader, Places, array_slide, fake_slide, noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from slides.fakes import FakeReader, Places, array_slide, fake_slide, noise
 
 from histo.resample import Window, resample
 from histo.slides.grid import Grid

@@ -7,9 +7,9 @@ from math import ceil
 import numpy as np
 import numpy.typing as npt
 import pytest
+from helpers.fake_slides import FakeReader, array_slide, fake_slide
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from slides.fakes import FakeReader, array_slide, fake_slide
 
 from histo.errors import Cause, SlideError
 from histo.resample import Pixels

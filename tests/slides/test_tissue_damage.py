@@ -4,9 +4,9 @@ from math import ceil
 
 import numpy as np
 import pytest
+from helpers.fake_slides import DamagedReader, array_slide, fake_slide
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from slides.fakes import DamagedReader, array_slide, fake_slide
 
 from histo.errors import ReadError
 from histo.resample import Pixels, Window

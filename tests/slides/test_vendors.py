@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import openslide
 import pytest
-from slides.vendors import WRITERS, picture, write_ndpi
+from helpers.vendor_slides import WRITERS, picture, write_ndpi
 
 from histo.resample import Pixels
 from histo.slides.slide import open_reader, open_slide

@@ -8,12 +8,12 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+from helpers import fake_dicom as fake
 from pydicom.uid import JPEG2000Lossless, RLELossless
-from volumes import fake_dicom as fake
 
 from histo.errors import Cause, StudyError
-from histo.volumes.dicom import DicomListing, list_dicom
-from histo.volumes.geometry import Oriented, orient
+from histo.volumes.formats.dicom import DicomListing, list_dicom
+from histo.volumes.geometry.axes import Oriented, orient
 from histo.volumes.series import Series
 
 GDCM = gdcm.TransferSyntax

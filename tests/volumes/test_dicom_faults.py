@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import fake_dicom as fake
 from pydicom.dataset import Dataset
 from pydicom.uid import MPEG2MPML, JPEG2000Lossless, RLELossless
-from volumes import fake_dicom as fake
 
 from histo.errors import Cause, StudyError
-from histo.volumes.preparation import PreparationSpec, Prepared, prepare
+from histo.volumes.preparation import Prepared, prepare
+from histo.volumes.spec import PreparationSpec
 
 SPEC = PreparationSpec(series_count=1, slices=3, size_px=16)
 Slices = list[Dataset]

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histo.volumes.framing import fit
+from histo.volumes.geometry.framing import fit
 from histo.volumes.intensity import IntensityWindow
 
 extents, distances = st.integers(2, 600), st.floats(0.1, 9)

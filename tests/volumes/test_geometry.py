@@ -3,12 +3,12 @@ from itertools import permutations, product
 import nibabel as nib
 import numpy as np
 import pytest
+from helpers import fake_dicom as fake
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from volumes import fake_dicom as fake
 
 from histo.errors import Cause, StudyError
-from histo.volumes.geometry import orient
+from histo.volumes.geometry.axes import orient
 
 ORIENTATIONS = [(order, flips) for order in permutations(range(3)) for flips in product((False, True), repeat=3)]
 

@@ -13,19 +13,20 @@ import gdcm
 import nibabel as nib
 import numpy as np
 import pytest
+from helpers import fake_dicom as fake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
-from volumes import fake_dicom as fake
 
 from histo.errors import Cause, ImageError, StudyError
-from histo.pipelines.study_work import file_columns
+from histo.pipelines.studies.worker import file_columns
 from histo.volume_file import read_header, read_volume
 from histo.volumes import limits
-from histo.volumes.nifti import list_nifti
-from histo.volumes.preparation import PreparationSpec, prepare
+from histo.volumes.formats.nifti import list_nifti
+from histo.volumes.preparation import prepare
+from histo.volumes.spec import PreparationSpec
 
 SPEC = PreparationSpec(series_count=1, slices=3, size_px=16)
 MEGABYTE = 2**20

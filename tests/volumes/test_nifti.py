@@ -6,11 +6,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from volumes import fake_dicom as fake
+from helpers import fake_dicom as fake
 
 from histo.errors import Cause, StudyError
-from histo.volumes.geometry import Oriented, orient
-from histo.volumes.nifti import list_nifti
+from histo.volumes.formats.nifti import list_nifti
+from histo.volumes.geometry.axes import Oriented, orient
 
 VALUES = fake.grid(fake.SHAPE, fake.SPACING_MM)
 """`(k, j, i)` of RAS."""

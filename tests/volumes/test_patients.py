@@ -2,12 +2,12 @@ import random
 from pathlib import Path
 
 import pytest
-from study_trees import DICOM, Exam, write_dicom, write_nifti
+from helpers.study_trees import DICOM, Exam, write_dicom, write_nifti
 
 from histo.cli import main
 from histo.errors import UsageError
-from histo.volumes.patients import Named, check_patients, describe_patients, group_studies
-from histo.volumes.studies import find_studies
+from histo.volumes.finding.patients import Named, check_patients, describe_patients, group_studies
+from histo.volumes.finding.studies import find_studies
 
 
 def write_cohort(root: Path, layout: str, patient_ids: list[str]) -> Path:

@@ -4,11 +4,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from helpers import fake_dicom as fake
 from pydantic import ValidationError
-from volumes import fake_dicom as fake
 
 from histo.errors import Cause, StudyError
-from histo.volumes.preparation import ALGORITHM, PreparationSpec, prepare
+from histo.volumes.preparation import ALGORITHM, prepare
+from histo.volumes.spec import PreparationSpec
 
 SHAPE = (6, 16, 16)
 SPEC = PreparationSpec(slices=4, size_px=16)

@@ -11,9 +11,10 @@ import pydicom
 import pytest
 from scipy import ndimage
 
-from histo.volumes.preparation import PreparationSpec, list_series, prepare
+from histo.volumes.finding.studies import find_studies
+from histo.volumes.preparation import list_series, prepare
 from histo.volumes.series import Series
-from histo.volumes.studies import find_studies
+from histo.volumes.spec import PreparationSpec
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow]
 SPEC = PreparationSpec(series_count=1, size_px=128, intensity="hounsfield")
@@ -27,7 +28,8 @@ def dicom(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     root = tmp_path_factory.mktemp("crlm")
     for archive in (shared / "volumes" / "crlm-ct").iterdir():
         with tarfile.open(archive) as file:
-            file.extractall(root, filter="data")
+            file.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 or newer has it
+            file.extractall(root)
     unpacked = {name: root / name / "image" for name in DICOM[:2]}
     return unpacked | {"dicom-series": shared / "volumes" / "dicom-series"}
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histo.errors import Cause, StudyError
-from histo.volumes.slices import choose_slices, require_several, slice_distance_mm
+from histo.volumes.geometry.slices import choose_slices, require_several, slice_distance_mm
 
 counts = st.integers(1, 700)
 

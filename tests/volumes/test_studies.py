@@ -8,12 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers import fake_dicom as fake
+from helpers.trees import There, links, plant, tie, trees
 from hypothesis import given, settings
-from trees import There, links, plant, tie, trees
-from volumes import fake_dicom as fake
 
 from histo.errors import UsageError
-from histo.volumes.studies import FoundStudy, find_studies
+from histo.volumes.finding.studies import FoundStudy, find_studies
 
 
 def nifti(*paths: Path) -> None:

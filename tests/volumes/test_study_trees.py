@@ -7,16 +7,18 @@ from typing import Any
 
 import pydicom
 import pytest
+from helpers.made_cases import survey_of
+from helpers.study_trees import DICOM, KINDS, NIFTI, ONE_EXAM, Beside, Exam, write_dicom, write_directory, write_nifti
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_cases import survey_of
-from study_trees import DICOM, KINDS, NIFTI, ONE_EXAM, Beside, Exam, write_dicom, write_directory, write_nifti
 
-from histo.learn.images import ArrayImages
-from histo.learn.source import Case, Source
-from histo.learn.split import SplitSpec, assign_folds, assign_splits
-from histo.volumes.preparation import PreparationSpec, prepare
-from histo.volumes.studies import FoundStudy, find_studies
+from histo.learn.data.images import ArrayImages
+from histo.learn.data.source import Case, Source
+from histo.learn.data.spec import SplitSpec
+from histo.learn.data.split import assign_folds, assign_splits
+from histo.volumes.finding.studies import FoundStudy, find_studies
+from histo.volumes.preparation import prepare
+from histo.volumes.spec import PreparationSpec
 
 LABELS = ("mts", "norma")
 SMALL = PreparationSpec(slices=2, size_px=8)

@@ -1,0 +1,1 @@
+"""Labelled cases: sources, inspection of images, subsets, splits, leaks."""

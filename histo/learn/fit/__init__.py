@@ -1,0 +1,1 @@
+"""Train a network: batches, augmentation, phases, loop, checkpoints."""

@@ -1,0 +1,1 @@
+"""Networks: backbones and heads for tiles and volumes, pretrained weights."""

@@ -1,0 +1,1 @@
+"""The converted form of a bundle: trace, compile, compare, record."""

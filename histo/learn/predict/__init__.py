@@ -1,0 +1,1 @@
+"""Run a bundle: one interface, by torch or by OpenVINO."""

@@ -1,0 +1,1 @@
+"""Convert a bundle for OpenVINO."""

@@ -1,0 +1,1 @@
+"""Evaluate a bundle on labelled cases."""

@@ -1,0 +1,1 @@
+"""Label slides: settings, plans, regions, tables, ledger."""

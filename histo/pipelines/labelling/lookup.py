@@ -1,0 +1,67 @@
+"""Compare slides with their rows of the ledger, and with their tables."""
+
+import os
+from functools import partial
+
+from histo.errors import InputError
+from histo.input_files import file_state
+from histo.pipelines.labelling import tile_tables
+from histo.pipelines.labelling.slide_ledger import SlideLedger
+from histo.pipelines.labelling.tasks import LabelJob
+from histo.run.todo import Lookup, Todo, find_todo
+from histo.slides.collection import Collection, FoundSlide
+from histo.tables import Row
+
+
+class SlideLookup(Lookup[FoundSlide]):
+    """See `Lookup`."""
+
+    def __init__(self, job: LabelJob) -> None:
+        self._job = job
+
+    def name(self, item: FoundSlide) -> str:
+        """See `Lookup.name`."""
+        return item.slide_id
+
+    def is_unchanged(self, item: FoundSlide, row: Row) -> bool:
+        """See `Lookup.is_unchanged`."""
+        try:
+            return file_state(item.files) == (row.get("size_bytes"), row.get("mtime_ns"))
+        except InputError:
+            return False
+
+    def expected_fingerprint(self, item: FoundSlide, row: Row) -> str | None:  # noqa: ARG002 -- the row has its content
+        """See `Lookup.expected_fingerprint`."""
+        job = self._job
+        if row["status"] == "failed":
+            return job.failure_fingerprint(row.get("size_bytes"), row.get("mtime_ns"))
+        if not job.tolerates(row["n_ok"], row["n_failed"]):
+            return None
+        mpp = self._expected_mpp(row)
+        return None if mpp is None else job.fingerprint(row["content_id"], *mpp)
+
+    def _expected_mpp(self, row: Row) -> tuple[float, float] | None:
+        """Return what the resolution would be now (µm/px along x and y); None if only opening the slide can tell."""
+        job = self._job
+        if job.mpp_override is not None:
+            return job.mpp_override, job.mpp_override
+        known = row["mpp_x"], row["mpp_y"]
+        filled = row["mpp_source"] == "if_missing" and known == (job.mpp_if_missing, job.mpp_if_missing)
+        return known if filled or row["mpp_source"] == "metadata" else None
+
+    def has_result(self, item: FoundSlide, row: Row) -> bool:
+        """See `Lookup.has_result`."""
+        return tile_tables.is_finished(self._job.out, item.slide_id, row["fingerprint"], row["n_tiles"])
+
+
+def find_slide_todo(job: LabelJob, collection: Collection, ledger: SlideLedger, retry_failed: bool) -> Todo[Row]:
+    """Find the slides that are to be labelled, as rows of `tables.FOUND`."""
+    return find_todo(collection.slides, SlideLookup(job), ledger, partial(_task, job), retry_failed, job.verify)
+
+
+def _task(job: LabelJob, slide: FoundSlide, row: Row, again: bool) -> Row:
+    if again:
+        tile_tables.forget(job.out, slide.slide_id)
+    files = [os.fsencode(file) for file in slide.files]
+    known = {name: row.get(name) or "" for name in ("content_id", "sha256")}
+    return {"slide_id": slide.slide_id, "files": files, "again": again} | known

@@ -1,0 +1,181 @@
+"""Ledger of slides: a row for every slide found, and its outcome."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from histo import tables
+from histo.errors import Cause
+from histo.input_files import readable, table_path
+from histo.pipelines.labelling.tasks import LabelJob, Summary
+from histo.run.failure import one_line
+from histo.run.ledger import Ledger, LedgerFile
+from histo.slides.collection import Collection
+from histo.tables import Row
+
+FILE = "slides.parquet"
+_ORDER = ("ok", "partial", "empty", "failed", "pending")
+_LABELLED = ("content_id", "fingerprint", "n_tiles", "n_ok", "n_failed", "mpp_x", "mpp_y", "mpp_source")
+_NEEDED: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("ok", "partial", "empty", "absent"), _LABELLED),
+    "failed": ("error_code",),
+    "pending": (),
+}
+
+
+@dataclass
+class _Account:
+    """The running account of one slide whose regions come in."""
+
+    columns: Row
+    class_counts: list[int]
+    n_regions: int
+    regions: set[str] = field(default_factory=set)
+
+
+class SlideLedger(Ledger):
+    """Keeps one row per slide, and `slides.parquet` up to date.
+
+    Slides that have a table in the same folder, and are not in the collection now, keep their rows: `absent`.
+
+    Args:
+        job: The run.
+        collection: What was found.
+        fresh: Whether nothing of an earlier run counts.
+
+    Attributes:
+        tiles_done: Number of tiles that were done in this run.
+
+    Raises:
+        UsageError: If an earlier ledger cannot be read.
+    """
+
+    def __init__(self, job: LabelJob, collection: Collection, fresh: bool = False) -> None:
+        self._job = job
+        layout = tables.schema(tables.SLIDES, job.classes, {"schema_version": str(tables.SCHEMA_VERSION)})
+        super().__init__(ledger_file(job.out), layout, _ORDER)
+        self._accounts: dict[str, _Account] = {}
+        self._fill({} if fresh else ledger_file(job.out).earlier(layout), collection)
+        self.tiles_done = self._planned_slides = self._planned_tiles = 0
+
+    def _fill(self, earlier: dict[str, Row], collection: Collection) -> None:
+        for slide in collection.slides:
+            row = earlier.pop(slide.slide_id, None) or {"slide_id": slide.slide_id, "status": "pending", "attempts": 0}
+            self.put(self.declared(row) | {"uri": readable(slide.path), "status": _back(row)})
+        for row in earlier.values():
+            if row.get("tiles_path"):
+                self.put_uncounted(self.declared(row) | {"status": "absent"})
+
+    def begin(self, slide_id: str, columns: Row, n_regions: int) -> None:
+        """Enter what planning found out about a slide, and expect its regions."""
+        earlier = self.row(slide_id)
+        begun: Row = {"slide_id": slide_id, "uri": earlier["uri"], "status": "pending", "n_ok": 0, "n_failed": 0}
+        attempts = {"attempts": (earlier.get("attempts") or 0) + 1}
+        self.put_uncounted(earlier | attempts)
+        begun |= columns | attempts
+        class_counts = begun.pop("classes", None) or [0] * len(self._job.classes)
+        self._accounts[slide_id] = _Account(begun, class_counts, n_regions)
+        self._planned_slides += 1
+        self._planned_tiles += columns.get("n_tiles") or 0
+
+    def add(self, slide_id: str, region: str, summary: Summary) -> bool:
+        """Enter the summary of a region that was labelled; true if it was the last one of its slide."""
+        assert summary.counts is not None, "a region that failed fails its slide"
+        account = self._accounts[slide_id]
+        account.regions.add(region)
+        account.columns["seconds"] = (account.columns.get("seconds") or 0.0) + summary.seconds
+        account.columns["n_ok"] += summary.counts.n_ok
+        account.columns["n_failed"] += summary.counts.n_failed
+        account.class_counts = [a + b for a, b in zip(account.class_counts, summary.counts.classes, strict=True)]
+        self.tiles_done += summary.counts.n_ok + summary.counts.n_failed
+        return len(account.regions) == account.n_regions
+
+    def regions(self, slide_id: str) -> list[str]:
+        """Return the names of the regions of a slide that are in."""
+        return sorted(self._accounts[slide_id].regions)
+
+    def is_open(self, slide_id: str) -> bool:
+        """Whether a slide has begun and is not settled."""
+        return slide_id in self._accounts
+
+    def has_result(self, slide_id: str) -> bool:
+        """Whether a slide whose regions are all in gets a table."""
+        columns = self._accounts[slide_id].columns
+        return not columns.get("error_code") and self._job.tolerates(columns["n_ok"], columns["n_failed"])
+
+    def settle(self, slide_id: str) -> str:
+        """Enter what became of a slide, once its table is in place if it has one; returns its status."""
+        account = self._accounts[slide_id]
+        columns = account.columns
+        if columns.get("error_code"):
+            return self.fail(slide_id, {})
+        if self.has_result(slide_id):
+            columns |= {"status": _status(columns), "tiles_path": f"tiles/{table_path(slide_id)}"}
+            columns |= self._shares(account, tile_mm2=(self._job.stride_px * columns["effective_mpp"]) ** 2 / 1e6)
+        else:
+            columns |= _too_many_failed(columns, self._job.max_failed_fraction)
+            columns |= {"status": "failed", "fingerprint": self._failure_fingerprint(columns)}
+        return self._close(slide_id)
+
+    def fail(self, slide_id: str, failure: Row) -> str:
+        """Enter a slide as failed for a reason that leaves its tiles unknown; returns `failed`."""
+        columns = self._accounts[slide_id].columns
+        columns |= failure | {"status": "failed", "n_ok": None, "n_failed": None}
+        columns["fingerprint"] = self._failure_fingerprint(columns)
+        return self._close(slide_id)
+
+    def _failure_fingerprint(self, columns: Row) -> str:
+        return self._job.failure_fingerprint(columns.get("size_bytes"), columns.get("mtime_ns"))
+
+    def _close(self, slide_id: str) -> str:
+        columns = self._accounts.pop(slide_id).columns
+        self.put_settled(columns)
+        return str(columns["status"])
+
+    def _shares(self, account: _Account, tile_mm2: float) -> Row:
+        """The columns that each class has: its share of the ok tiles, and the area that its tiles stand for."""
+        n_ok = account.columns["n_ok"]
+        counts = list(zip(self._job.classes, account.class_counts, strict=True))
+        return {f"fraction_{name}": count / n_ok if n_ok else None for name, count in counts} | {
+            f"area_mm2_{name}": count * tile_mm2 for name, count in counts
+        }
+
+    def tiles_expected(self) -> float:
+        """Estimate the tiles of this run: the slides that are not planned yet count like the others."""
+        unplanned = self._found["pending"] - len(self._accounts)
+        return self._planned_tiles * (1 + unplanned / max(1, self._planned_slides))
+
+
+def ledger_file(out: Path) -> LedgerFile:
+    """Where the rows of slides stand."""
+    return LedgerFile(out / FILE, "slide_id", "the tables are counted again", _NEEDED)
+
+
+def _back(row: Row) -> str:
+    """Give a slide that was absent, and is back, the status that it had."""
+    return _status(row) if row["status"] == "absent" else str(row["status"])
+
+
+def _status(columns: Row) -> str:
+    if columns["n_tiles"] == 0:
+        return "empty"
+    return "partial" if columns["n_failed"] else "ok"
+
+
+def _too_many_failed(columns: Row, limit: float) -> Row:
+    share = (
+        f"{columns['n_failed']} of {columns['n_tiles']} tiles cannot be read, more than --max-failed-fraction {limit:g}"
+    )
+    which = f"{share} admits" if columns["n_ok"] else f"none of {columns['n_tiles']} tiles can be read"
+    message = f"{columns['slide_id']}: {which}; {_damage(columns)}"
+    return {"error_code": Cause.BAD_TILES.value, "error": one_line(message)}
+
+
+def _damage(columns: Row) -> str:
+    """Say what is wrong with a file of which too many tiles cannot be read, and the way out."""
+    if not columns.get("blocks_lost"):
+        return "the file is damaged, copy or export it again"
+    admit = ", or admit its unreadable tiles with a higher --max-failed-fraction" if columns["n_ok"] else ""
+    return (
+        f"{columns['blocks_lost']} of its file blocks on level {columns['level']} are empty, and no coarser level "
+        f"shows that there is no tissue; copy or export it again{admit}"
+    )

@@ -1,0 +1,117 @@
+"""Label slides: collection, to-do, plans, regions, one table per slide."""
+
+from pathlib import Path
+
+from histo import store
+from histo.errors import UsageError
+from histo.folders import UNREADABLE_FOLDER, beside
+from histo.learn.bundle import Bundle, TileInput, bundle_hash
+from histo.pipelines.labelling import tile_tables
+from histo.pipelines.labelling.driver import work_on
+from histo.pipelines.labelling.lookup import find_slide_todo
+from histo.pipelines.labelling.runtime import agreement, find_runtime
+from histo.pipelines.labelling.slide_ledger import FILE, SlideLedger, ledger_file
+from histo.pipelines.labelling.spec import LabelSpec
+from histo.pipelines.labelling.tasks import LabelJob
+from histo.run.cluster import describe, placed
+from histo.run.failure import is_transient
+from histo.run.placement import Placement
+from histo.run.record import RunRecord, collection_facts, is_begun, past_record, versions
+from histo.run.report import report
+from histo.run.run_folder import RunFolder
+from histo.run.say import say
+from histo.slides.collection import Collection, find_slides
+from histo.slides.readers.foreign import ways_out
+from histo.tables import Row
+
+
+def label_slides(spec: LabelSpec, slides: Path, model: Path, bundle: Bundle) -> int:
+    """Label slides, or resume a run that does; returns 0, or 3 if some slides are failed or partial.
+
+    Args:
+        spec: The settings.
+        slides: Folder of the slides, or one slide.
+        model: Folder of the bundle.
+        bundle: What its document says.
+
+    Raises:
+        HistoError: If the settings are bad, or the run cannot go on.
+    """
+    job = _job(spec, model, bundle)
+    collection = find_slides(slides)
+    with RunFolder(spec.out, "label", written=["tiles"]) as folder:
+        fresh = spec.overwrite and not is_begun(spec.out, spec)
+        if not fresh:
+            ledger_file(spec.out).check_classes("fraction_", bundle.classes)
+        ledger = SlideLedger(job, collection, fresh)
+        todo = find_slide_todo(job, collection, ledger, spec.retry_failed)
+        say(f"{_describe(collection)}: {todo.describe('label', 'model or settings')}")
+        facts = collection_facts(collection.others, collection.linked, todo.states)
+        earlier = None if fresh else past_record(spec.out)
+        with placed(bool(todo.tasks), spec.workers, spec.device, spec.out, slides, model) as placement:
+            if fresh:
+                _clear(spec.out)
+            with folder.record(spec, earlier, model=str(model), **facts, **describe(placement)) as record:
+                waited = {}
+                if placement is not None:
+                    waited = {"waiting_for_pixels": round(_work(job, todo.tasks, ledger, placement), 3)}
+                code = _finish(spec.out, collection.others, ledger, record, waited)
+    report(ledger, spec.out, "tables")
+    return code
+
+
+def _work(job: LabelJob, todo: tuple[Row, ...], ledger: SlideLedger, placement: Placement) -> float:
+    """Have workers label slides; returns the share of their time in which the network waited for pixels."""
+    return work_on(job, find_runtime(job.model, job.out, placement), todo, ledger, placement)
+
+
+def _finish(out: Path, others: dict[str, int], ledger: SlideLedger, record: RunRecord, waited: dict[str, float]) -> int:
+    """Bring the ledger and the record of a run to their end; returns the exit code."""
+    counts = ledger.counts()
+    assert not counts.get("pending"), "every slide was settled"
+    ledger.write(force=True)
+    tile_tables.sweep(out, keep=[row["slide_id"] for row in ledger.failures() if is_transient(row["error_code"])])
+    bad = counts.get("failed") or counts.get("partial") or UNREADABLE_FOLDER in others
+    return record.finish(3 if bad else 0, slides=counts, **waited)
+
+
+def _clear(out: Path) -> None:
+    for name in (FILE, "tiles", "staging"):
+        store.remove(out / name)
+
+
+def _describe(collection: Collection) -> str:
+    return f"{len(collection.slides)} slides{beside(collection.linked, collection.others)}{ways_out(collection.others)}"
+
+
+def _job(spec: LabelSpec, model: Path, bundle: Bundle) -> LabelJob:
+    if not isinstance(bundle.input, TileInput):
+        raise UsageError(f"--model {spec.model}: classifies studies; give --studies, or a bundle that classifies tiles")
+    mpp = spec.tiling.mpp or bundle.input.mpp
+    if mpp is None:
+        raise UsageError(
+            f"--model {spec.model}: the bundle does not say at which resolution it was trained; train it with --mpp, "
+            "or give --tiling.mpp (µm/px)"
+        )
+    return LabelJob(
+        out=spec.out,
+        model=model,
+        model_hash=bundle_hash(model),
+        weights_sha256=bundle.weights_sha256,
+        classes=bundle.classes,
+        size_px=bundle.input.size_px,
+        stride_px=spec.tiling.stride_px or bundle.input.size_px,
+        mpp=mpp,
+        tiling=spec.tiling.model_dump(mode="json"),
+        tissue=spec.tissue.settings(),
+        mpp_if_missing=spec.mpp_if_missing,
+        mpp_override=spec.mpp_override,
+        max_failed_fraction=spec.max_failed_fraction,
+        reader=spec.reader,
+        precision=spec.precision,
+        agreement=agreement(model, spec.precision),
+        read_timeout_s=spec.read_timeout_s,
+        verify=spec.verify,
+        batch_size=spec.batch_size,
+        versions=versions(),
+    )

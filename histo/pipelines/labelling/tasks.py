@@ -1,0 +1,177 @@
+"""Settings of a label run for its workers, and the messages between them."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from histo.learn.network.spec import InferencePrecision
+from histo.run.ledger import fingerprint_of
+from histo.slides.grid import Grid, Region
+from histo.slides.readers.base import Level
+from histo.slides.resolution import Sampling
+from histo.slides.slide import Slide
+from histo.slides.spec import ReaderChoice
+from histo.tables import SCHEMA_VERSION, Row
+
+ALGORITHM_VERSION = 3
+"""Raised whenever the same slide, settings and bundle would give other rows."""
+
+
+@dataclass(frozen=True)
+class LabelJob:
+    """What is the same for every slide of a run.
+
+    Attributes:
+        out: Output folder.
+        model: Bundle folder.
+        model_hash: sha256 of the bundle, its document and its weights.
+        weights_sha256: sha256 of the weights' file alone.
+        classes: Names, in order.
+        size_px: Edge of a tile, target pixels.
+        stride_px: Distance of tile origins, target pixels.
+        mpp: Requested resolution, µm per target pixel.
+        tiling: Settings of the grid, as a JSON document.
+        tissue: Settings of the mask, as a JSON document.
+        mpp_if_missing: µm per level-0 pixel for slides that name none.
+        max_failed_fraction: Share of unreadable tiles above which a slide is `failed`.
+        read_timeout_s: Seconds without a read after which a worker is ended.
+        verify: Whether slide files are hashed whole.
+        reader: What decodes the slides, as requested.
+        precision: Arithmetic of the network.
+        agreement: How far that agrees with float32, as a JSON document; None for float32 itself.
+        batch_size: Tiles per forward pass; None leaves it to the device.
+        versions: Of the packages, for the files' footers.
+        mpp_override: µm per level-0 pixel of every slide, whatever it names.
+    """
+
+    out: Path
+    model: Path
+    model_hash: str
+    weights_sha256: str
+    classes: tuple[str, ...]
+    size_px: int
+    stride_px: int
+    mpp: float
+    tiling: dict[str, Any]
+    tissue: dict[str, Any]
+    mpp_if_missing: float | None
+    max_failed_fraction: float
+    read_timeout_s: float
+    verify: bool
+    reader: ReaderChoice
+    precision: InferencePrecision
+    agreement: dict[str, Any] | None
+    batch_size: int | None
+    versions: dict[str, str]
+    mpp_override: float | None = None
+
+    def tolerates(self, n_ok: int, n_failed: int) -> bool:
+        """Whether a slide with so many readable and unreadable tiles still has a result."""
+        return n_failed == 0 or (n_ok > 0 and n_failed <= self.max_failed_fraction * (n_ok + n_failed))
+
+    def fingerprint(self, content_id: str, mpp_x: float, mpp_y: float) -> str:
+        """Return the sha256 of everything that the rows of a slide depend on; not of workers, batches or Ray."""
+        return fingerprint_of(self._settings() | {"content_id": content_id, "mpp": [mpp_x, mpp_y]})
+
+    def failure_fingerprint(self, size_bytes: int | None, mtime_ns: int | None) -> str:
+        """Return the sha256 of everything that the failure of a slide may depend on, itself apart."""
+        limits = {"mpp_if_missing": self.mpp_if_missing, "max_failed_fraction": self.max_failed_fraction}
+        limits |= {} if self.mpp_override is None else {"mpp_override": self.mpp_override}
+        return fingerprint_of(self._settings() | limits | {"file": [size_bytes, mtime_ns]})
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA_VERSION,
+            "algorithm": ALGORITHM_VERSION,
+            "model": self.model_hash,
+            "tiling": self.tiling | {"mpp": self.mpp, "size_px": self.size_px, "stride_px": self.stride_px},
+            "tissue": self.tissue,
+            "precision": self.precision,
+            "reader": self.reader,
+        }
+
+
+@dataclass(frozen=True)
+class SlideWork:
+    """What a worker needs to read the regions of one slide.
+
+    Attributes:
+        slide_id: Its name.
+        files: All its files.
+        state: Their size and latest change, when it was planned; see `input_files.file_state`.
+        slide: Its description.
+        sampling: Which level is read, and how it is reduced.
+        grid: All tiles.
+        n_regions: Number of its regions.
+        fingerprint: Of the slide's result.
+        columns: What planning knows of the slide for the ledger; it goes into the footer of the slide's table.
+    """
+
+    slide_id: str
+    files: tuple[str, ...]
+    state: tuple[int, int]
+    slide: Slide
+    sampling: Sampling
+    grid: Grid
+    n_regions: int
+    fingerprint: str
+    columns: Row
+
+    def to_json(self) -> str:
+        """Write it down for a Ray row."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "SlideWork":
+        """Read what `to_json` wrote."""
+        values = json.loads(text)
+        slide = values["slide"]
+        levels, bounds = tuple(Level(**level) for level in slide["levels"]), slide["bounds"] and tuple(slide["bounds"])
+        return cls(
+            **values
+            | {
+                "files": tuple(values["files"]),
+                "state": tuple(values["state"]),
+                "slide": Slide(**slide | {"levels": levels, "bounds": bounds}),
+                "sampling": Sampling(**values["sampling"]),
+                "grid": Grid(**values["grid"]),
+            }
+        )
+
+
+class RegionTask(NamedTuple):
+    """What a `RegionLabeler` is called with: a region of a slide."""
+
+    region: Region
+    work: SlideWork
+
+    @property
+    def slide_id(self) -> str:
+        """The slide that it is of."""
+        return self.work.slide_id
+
+
+class Counts(NamedTuple):
+    """Tiles with a prediction, tiles that could not be read, and the former by class."""
+
+    n_ok: int
+    n_failed: int
+    classes: list[int]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of one region.
+
+    Attributes:
+        counts: Its tiles; None if it failed.
+        seconds: Time that its worker worked since its last summary.
+        waited_s: Part of it in which the network waited for pixels.
+        failure: The ledger's error columns, or None.
+    """
+
+    counts: Counts | None
+    seconds: float
+    waited_s: float = 0.0
+    failure: Row | None = None

@@ -1,0 +1,225 @@
+"""Tile tables: parts of a slide in work, then one file per slide.
+
+A part's name depends on the slide, its fingerprint and the region alone, so a second attempt overwrites its own part
+and nothing else.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from histo import store, tables
+from histo.input_files import safe_path, table_path
+from histo.pipelines.labelling.tasks import Counts, LabelJob, SlideWork
+from histo.run.run_folder import remove_traces
+from histo.slides.grid import Region
+from histo.tables import Row
+
+_ASIDE = "finished.table"
+"""Name of a table that is set aside among the parts of its slide."""
+
+
+def tiles_file(out: Path, slide_id: str) -> Path:
+    """Where the finished table of a slide stands."""
+    return out / "tiles" / table_path(slide_id)
+
+
+def parts_folder(out: Path, slide_id: str, fingerprint: str) -> Path:
+    """Where the parts of an unfinished slide stand."""
+    return out / "staging" / "parts" / fingerprint[:16] / safe_path(slide_id)
+
+
+def tile_table(
+    job: LabelJob,
+    region: Region,
+    work: SlideWork,
+    probabilities: npt.NDArray[np.float32],
+    bad: npt.NDArray[np.bool_],
+) -> pa.Table:
+    """Make the rows of a region, see `tables.TILES`.
+
+    Args:
+        job: The run.
+        region: Its tiles.
+        work: Of which slide, and how they were read.
+        probabilities: `(tiles, classes)`.
+        bad: Which tiles could not be read, `(tiles,)`; their probabilities mean nothing.
+    """
+    grid_x, grid_y = work.grid.places(region.tile_index)
+    n = len(region.tile_index)
+    known = np.where(bad[:, None], 1 / len(job.classes), probabilities)
+    pred = known.argmax(axis=1)
+    entropy = -np.sum(known * np.log(np.maximum(known, np.finfo(np.float32).tiny)), axis=1)
+    values: dict[str, pa.Array] = {
+        "slide_id": pa.array([work.slide_id] * n),
+        "tile_index": pa.array(region.tile_index),
+        "grid_x": pa.array(grid_x),
+        "grid_y": pa.array(grid_y),
+        "x": pa.array(work.grid.x(grid_x)),
+        "y": pa.array(work.grid.y(grid_y)),
+        "width": pa.array([work.grid.width] * n),
+        "height": pa.array([work.grid.height] * n),
+        "tissue_fraction": pa.array(region.tissue_fraction),
+        "pred": pa.array(pred, mask=bad),
+        "label": pa.array(np.array(job.classes, object)[pred], mask=bad),
+        "confidence": pa.array(known.max(axis=1), mask=bad),
+        "entropy": pa.array(entropy, mask=bad),
+        "status": pa.array(np.where(bad, "read_error", "ok").astype(object)),
+    }
+    values |= {f"prob_{name}": pa.array(known[:, i], mask=bad) for i, name in enumerate(job.classes)}
+    layout = tile_schema(job, work)
+    return pa.table([values[field.name].cast(field.type) for field in layout], schema=layout)
+
+
+def tile_schema(job: LabelJob, work: SlideWork) -> pa.Schema:
+    """Describe a slide's table: the columns, and in the footer what made them."""
+    footer = {
+        "schema_version": str(tables.SCHEMA_VERSION),
+        "fingerprint": work.fingerprint,
+        "model_sha256": job.weights_sha256,
+        "classes": json.dumps(job.classes),
+        "tiling": json.dumps(
+            {
+                "size_px": job.size_px,
+                "stride_px": job.stride_px,
+                "mpp": job.mpp,
+                "effective_mpp": [work.sampling.effective_mpp_x, work.sampling.effective_mpp_y],
+                "level": work.sampling.level,
+            }
+        ),
+        "precision": json.dumps({"precision": job.precision, "agreement": job.agreement}),
+        "versions": json.dumps(job.versions),
+        "slide": json.dumps(work.columns),
+    }
+    return tables.schema(tables.TILES, job.classes, footer)
+
+
+def write_region(job: LabelJob, region: Region, work: SlideWork, table: pa.Table) -> None:
+    """Write a region's part; the only region of a slide becomes the slide's file at once, if the slide has a result."""
+    if work.n_regions == 1:
+        counts = count(table, job.classes)
+        if job.tolerates(counts.n_ok, counts.n_failed):
+            tables.write_table(tiles_file(job.out, work.slide_id), table)
+    else:
+        tables.write_table(part_file(job.out, region, work), table)
+
+
+def part_file(out: Path, region: Region, work: SlideWork) -> Path:
+    """Where the part of one region stands."""
+    return parts_folder(out, work.slide_id, work.fingerprint) / f"{region.name}.parquet"
+
+
+def staged_part(job: LabelJob, region: Region, work: SlideWork) -> pa.Table | None:
+    """Return the rows of a region that an earlier attempt has written, if they are whole."""
+    if work.n_regions == 1:
+        return None
+    table = _read(part_file(job.out, region, work), work.fingerprint)
+    same = table is not None and table["tile_index"].to_pylist() == region.tile_index.tolist()
+    return table if same else None
+
+
+def finished_table(job: LabelJob, slide_id: str, fingerprint: str) -> pa.Table | None:
+    """Return a slide's table if it has this fingerprint, by which alone work counts as done; also one set aside."""
+    path, aside = tiles_file(job.out, slide_id), parts_folder(job.out, slide_id, fingerprint) / _ASIDE
+    table = _read(path, fingerprint)
+    if table is None and (table := _read(aside, fingerprint)) is not None:
+        store.move(aside, path)
+    return table
+
+
+def _read(path: Path, fingerprint: str) -> pa.Table | None:
+    try:
+        with tables.open_table(path) as file:
+            return file.read() if _fingerprint(file.schema_arrow) == fingerprint else None
+    except (OSError, pa.ArrowException):
+        return None
+
+
+def is_finished(out: Path, slide_id: str, fingerprint: str, n_tiles: int) -> bool:
+    """Whether a slide's table has this fingerprint and as many rows; only the footer is read."""
+    try:
+        with tables.open_table(tiles_file(out, slide_id)) as file:
+            return _fingerprint(file.schema_arrow) == fingerprint and file.metadata.num_rows == n_tiles
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def _fingerprint(layout: pa.Schema) -> str:
+    footer: dict[bytes, bytes] = layout.metadata or {}
+    return footer.get(b"histo.fingerprint", b"").decode()
+
+
+def slide_columns(table: pa.Table) -> Row:
+    """Return what the footer of a slide's table says of the slide: the ledger's columns that planning knew."""
+    columns: Row = json.loads(table.schema.metadata[b"histo.slide"])
+    return columns
+
+
+def count(table: pa.Table, classes: tuple[str, ...]) -> Counts:
+    """Count the rows of tiles."""
+    pred = table["pred"].drop_null().to_numpy()
+    return Counts(len(pred), len(table) - len(pred), np.bincount(pred, minlength=len(classes)).tolist())
+
+
+def merge_slide(job: LabelJob, slide_id: str, fingerprint: str, regions: Sequence[str], n_tiles: int) -> None:
+    """Join the parts of a slide into its one file, sorted by tile, and remove them; once more does no harm.
+
+    Args:
+        job: The run.
+        slide_id: The slide.
+        fingerprint: Of its result.
+        regions: Names of its regions; what else an earlier plan may have left is not used.
+        n_tiles: Number of its tiles.
+    """
+    folder = parts_folder(job.out, slide_id, fingerprint)
+    staged = [folder / f"{name}.parquet" for name in sorted(regions)]
+    if not all(part.exists() for part in staged) and is_finished(job.out, slide_id, fingerprint, n_tiles):
+        store.remove(folder)  # the task was lost while it did this
+        return
+    merged = pa.concat_tables(tables.open_table(part).read() for part in staged).sort_by("tile_index")
+    index = merged["tile_index"].to_numpy()
+    assert len(index) == n_tiles, f"{slide_id}: {len(index)} rows of {n_tiles} tiles"
+    assert (np.diff(index) > 0).all(), f"{slide_id}: a tile is there twice"
+    tables.write_table(tiles_file(job.out, slide_id), merged)
+    store.remove(folder)
+
+
+def forget(out: Path, slide_id: str) -> None:
+    """Remove what is staged of a slide, of whatever fingerprint."""
+    for folder in (out / "staging" / "parts").glob("*"):
+        store.remove(folder / safe_path(slide_id))
+
+
+def discard_slide(job: LabelJob, slide_id: str, for_good: bool) -> None:
+    """Take away the table that stands there of a slide that has no result now.
+
+    Unless it is for good, the table is only set aside: what a lost drive makes fail today may be as it was tomorrow.
+    """
+    path = tiles_file(job.out, slide_id)
+    try:
+        fingerprint = "" if for_good else _fingerprint(tables.open_table(path).schema_arrow)
+    except (OSError, pa.ArrowException):
+        fingerprint = ""
+    if fingerprint:
+        store.move(path, parts_folder(job.out, slide_id, fingerprint) / _ASIDE)
+    else:
+        store.remove(path)
+
+
+def sweep(out: Path, keep: Iterable[str]) -> None:
+    """Remove what a run needed on its way, but the parts of slides that are to go on, given by `slide_id`."""
+    remove_traces(out, "tiles")
+    kept = {safe_path(slide_id) for slide_id in keep}
+    staging = out / "staging"
+    for name, _, files in os.walk(staging, topdown=False):
+        folder = Path(name)
+        slide = "/".join(folder.relative_to(staging).parts[2:])
+        if files and slide not in kept:
+            store.remove(folder)
+        elif not any(folder.iterdir()):
+            folder.rmdir()

@@ -1,0 +1,1 @@
+"""Label studies and prepare volumes: one worker, one ledger, one driver."""

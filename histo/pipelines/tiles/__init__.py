@@ -1,0 +1,1 @@
+"""Write labelled tiles to tile tables, the fast form."""

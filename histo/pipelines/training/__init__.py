@@ -1,0 +1,1 @@
+"""Train and cross-validate: splits, workers, checkpoints, bundle, scores."""

@@ -1,0 +1,1 @@
+"""Run a command: Ray, lock, record, ledger, isolation, progress, interruption."""

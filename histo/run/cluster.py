@@ -1,0 +1,172 @@
+"""Session of a run: its Ray, its nodes, and the folders that each must see."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import ray
+import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from histo.errors import HistoError, UsageError
+from histo.run.placement import Device, Placement, Resources, place, usable_cpus
+from histo.run.ray_start import Watch, join, start_private
+from histo.store import TEMPORARY_SUFFIX, put_atomic, remove
+
+_SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # reports are collected that often, not every 2 s
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # no line twice
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's own notes stay out of the terminal; ours say what failed
+}
+_MOST_PER_CORE = 16
+"""Workers of a private Ray for each CPU of the machine; each is a process of some 0.5 GB."""
+_CPUS_FOR_OTHERS = 2
+"""CPUs beside each GPU of a cluster that are left to planning, and to the job's own process."""
+
+
+@contextmanager
+def session(workers: int | None) -> Iterator[Resources]:
+    """Join the cluster that RAY_ADDRESS names, or start a private Ray on this machine, and leave it at the end.
+
+    Args:
+        workers: Asked for by the user. A private Ray admits more workers than there are cores.
+
+    Raises:
+        UsageError: If the cluster cannot be reached, or this machine can never run so many workers.
+        HistoError: If a private Ray cannot be started, or is ended by others.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    local = address == "local"
+    if local:
+        start_private(**_local_settings(workers))
+    else:
+        join(address, log_to_driver=True)
+    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")  # one slide, many regions
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    watch = Watch()
+    try:
+        watch.begin()
+        yield _resources(local)
+    except KeyboardInterrupt:
+        if watch.reason is None:
+            raise
+        raise HistoError(watch.reason) from None
+    finally:
+        watch.end()
+        ray.shutdown()
+
+
+def _resources(local: bool) -> Resources:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call] # Ray's own
+    gpu_nodes = [node for node in nodes if node.get("GPU", 0) >= 1]
+    beside_a_gpu = min((int(node.get("CPU", 0) // node["GPU"]) for node in gpu_nodes), default=1)
+    return Resources(
+        cpus=sum(node.get("CPU", 0) for node in nodes),
+        gpus=sum(node.get("GPU", 0) for node in nodes),
+        cpus_per_worker=None if local else max(1, beside_a_gpu - _CPUS_FOR_OTHERS),
+    )
+
+
+def describe(placement: Placement | None) -> dict[str, Any]:
+    """Say what a run was placed on, for its record: its workers, and what every node has; nothing if it needed none."""
+    if placement is None:
+        return {}
+    nodes = [
+        {
+            "name": node["NodeManagerHostname"],
+            "cpus": node["Resources"].get("CPU", 0),
+            "gpus": node["Resources"].get("GPU", 0),
+            "accelerators": [
+                name.partition(":")[2] for name in node["Resources"] if name.startswith("accelerator_type:")
+            ],
+            "memory_gib": round(node["Resources"].get("memory", 0) / 2**30, 1),
+        }
+        for node in ray.nodes()  # type: ignore[no-untyped-call] # Ray's own
+        if node["Alive"]
+    ]
+    return {"placement": asdict(placement), "nodes": nodes}
+
+
+def _local_settings(workers: int | None) -> dict[str, Any]:
+    cores = usable_cpus()
+    if workers and workers > _MOST_PER_CORE * cores:
+        raise UsageError(
+            f"--workers: {workers} processes, more than {_MOST_PER_CORE} for each of the {cores} CPUs of this machine; "
+            "ask for fewer"
+        )
+    return {
+        "num_cpus": max(cores, workers or 0),
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+    }
+
+
+@contextmanager
+def placed(is_needed: bool, workers: int | None, device: Device, *shared: Path) -> Iterator[Placement | None]:
+    """Join or start Ray, unless nothing is to do; yields where the workers are.
+
+    Args:
+        is_needed: Whether something is to do.
+        workers: Asked for.
+        device: Where they compute.
+        shared: The output folder, and the inputs, which every node must see.
+
+    Raises:
+        UsageError: If the workers cannot be placed, or a node does not see what is shared.
+    """
+    with ExitStack() as stack:
+        placement = None
+        if is_needed:
+            resources = stack.enter_context(session(workers))
+            placement = place(workers, device, resources, cpu_workers=max(1, int(resources.cpus)))
+            check_shared(*shared)
+        yield placement
+
+
+def check_shared(out: Path, *inputs: Path) -> None:
+    """Make sure that every node of the cluster sees the same output folder, and the inputs.
+
+    Raises:
+        UsageError: If one does not; its part of the results would be lost.
+    """
+    marker = out / f".shared-{uuid4().hex}{TEMPORARY_SUFFIX}"
+    with put_atomic(marker):
+        pass
+    try:
+        for node in (node for node in ray.nodes() if node["Alive"]):  # type: ignore[no-untyped-call] # Ray's own
+            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            look = ray.remote(_missing).options(num_cpus=0, scheduling_strategy=here)
+            with suppress(ray.exceptions.RayError):  # the node has just been lost, and does no work either
+                for path in ray.get(look.remote([marker, *inputs])):
+                    seen = path if path != marker else out
+                    raise UsageError(
+                        f"{seen}: not visible on node {node['NodeManagerHostname']}; it must be a shared folder"
+                    )
+    finally:
+        remove(marker)
+
+
+def _missing(paths: list[Path]) -> list[Path]:
+    return [path for path in paths if not path.exists()]
+
+
+def root_cause(error: BaseException) -> str:
+    """Say in one line what an exception of Ray is about: the message of the error that a worker raised."""
+    failures = getattr(error, "worker_failures", None) or {}
+    cause: BaseException = next(iter(failures.values()), error)
+    while (inner := getattr(cause, "cause", None) or cause.__cause__) is not None:
+        cause = inner
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    if isinstance(cause, HistoError):
+        return " ".join(lines)
+    return f"{type(cause).__name__}: {lines[0] if lines else 'no message'}"

@@ -1,0 +1,1 @@
+"""Read the pixels of slides: through OpenSlide, or TIFF file blocks directly."""

@@ -1,0 +1,1 @@
+"""Read series of NIfTI and DICOM files."""

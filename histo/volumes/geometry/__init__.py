@@ -1,0 +1,1 @@
+"""Place slices and voxels in the patient."""

@@ -1,0 +1,82 @@
+"""What tests share: a Ray for each test process, small networks and bundles, and a few tiles.
+
+`conftest.py` loads it where tests run; the process that only deals them out does without torch and Ray.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ray.cluster_utils import Cluster
+
+from helpers.inline_ray import call_inline
+from helpers.small_network import BACKBONE, write_weights
+from histo.demo.bundle import random_bundle
+from histo.learn.conversion import convert
+
+HEAD = {"num_cpus": 2, "object_store_memory": 200 * 2**20, "include_dashboard": False}
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """A Ray of two CPUs on ports of its own, for all tests of this process that need one; where to join it."""
+    cluster = Cluster(initialize_head=True, head_node_args=HEAD)
+    yield cluster.address
+    cluster.shutdown()  # type: ignore[no-untyped-call] # Ray's
+
+
+@pytest.fixture
+def joined_ray(ray_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs join the Ray of this test process, in place of starting one."""
+    monkeypatch.setenv("RAY_ADDRESS", ray_address)
+
+
+@pytest.fixture
+def inline_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs call at once, in this process, what they would have Ray call elsewhere."""
+    call_inline(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Flags for a backbone of a third of a megabyte; its weights stand for pretrained ones."""
+    path = write_weights(tmp_path_factory.mktemp("tiny") / "weights.safetensors")
+    return ["--network.backbone", BACKBONE, "--network.weights", str(path)]
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network with three classes, 224 px at 0.5 µm/px, a random head of visible contrast; converted."""
+    folder = random_bundle(tmp_path_factory.mktemp("bundle"), BACKBONE, size_px=224)
+    convert(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bare_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of a third of a megabyte with random weights, without a converted form; to be copied before use."""
+    return random_bundle(tmp_path_factory.mktemp("bare"), BACKBONE, size_px=96)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(bare_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, converted, bf16 unmeasured; for tests where the labels do not matter."""
+    copy = Path(shutil.copytree(bare_bundle, tmp_path_factory.mktemp("tiny") / "model"))
+    convert(copy)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three separable classes of twelve 32-px tiles each, in one npz file: dark, middle, bright."""
+    random = np.random.default_rng(0)
+    levels = np.repeat([60, 128, 200], 12)
+    images = np.clip(levels[:, None, None, None] + random.normal(0, 12, (36, 32, 32, 3)), 0, 255).astype(np.uint8)
+    path = tmp_path_factory.mktemp("tiles") / "tiles.npz"
+    np.savez(path, images=images, labels=np.repeat([0, 1, 2], 12))
+    return path
