@@ -23,7 +23,7 @@ def prepare_tiles(spec: PrepareTilesSpec) -> int:
             f"--data {spec.data[0]}: holds {source.images.layout}, and a tile table is for tiles; give volumes to "
             "histo train as they are"
         )
-    with RunFolder(spec.out, "prepare tiles", written=["."], resume="then give the same command") as folder:
+    with RunFolder(spec.out, "prepare tiles", resume="then give the same command") as folder:
         _check_place(spec)  # another run may have ended there meanwhile
         say(source.describe())
         from histo.pipelines.tiles.job import write_table  # noqa: PLC0415 -- it loads Ray

@@ -12,6 +12,8 @@ from histo.run.lock import sole_run
 from histo.run.record import RunRecord, check_command
 from histo.spec import Spec
 
+_OF_PROCESSES = (ConnectionError, ChildProcessError, ProcessLookupError)
+
 
 class RunFolder:
     """The output folder of one execution of a command. As a context manager it is held for this execution alone.
@@ -88,7 +90,7 @@ def _storage_errors(out: Path, resume: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # a library's own, such as Ray's of a connection
+        if error.errno is None or isinstance(error, _OF_PROCESSES):  # a library's own, or of what runs beside this
             raise
         outside = isinstance(error.filename, str) and not Path(error.filename).is_relative_to(out)
         where = error.filename if outside else f"--out {out}"
@@ -102,9 +104,10 @@ def remove_traces(out: Path, *folders: str) -> None:
 
     Args:
         out: Output folder.
-        folders: Those in it that workers write to, `staging` apart.
+        folders: Those in it that workers write to, `staging` apart. Other folders may be those of other runs.
     """
     store.remove(out / "staging" / "attempts")
-    for folder in (*folders, "staging"):
-        for draft in list((out / folder).rglob(f".*{store.TEMPORARY_SUFFIX}")):
-            store.remove(draft)
+    pattern = f".*{store.TEMPORARY_SUFFIX}"
+    drafts = [*out.glob(pattern), *(draft for name in (*folders, "staging") for draft in (out / name).rglob(pattern))]
+    for draft in drafts:
+        store.remove(draft)

@@ -15,14 +15,12 @@ from histo.pipelines.labelling.spec import LabelSpec
 from histo.pipelines.labelling.tasks import LabelJob
 from histo.run.cluster import describe, placed
 from histo.run.failure import is_transient
-from histo.run.placement import Placement
 from histo.run.record import RunRecord, collection_facts, is_begun, past_record, versions
 from histo.run.report import report
 from histo.run.run_folder import RunFolder
 from histo.run.say import say
 from histo.slides.collection import Collection, find_slides
 from histo.slides.readers.foreign import ways_out
-from histo.tables import Row
 
 
 def label_slides(spec: LabelSpec, slides: Path, model: Path, bundle: Bundle) -> int:
@@ -54,15 +52,12 @@ def label_slides(spec: LabelSpec, slides: Path, model: Path, bundle: Bundle) -> 
             with folder.record(spec, earlier, model=str(model), **facts, **describe(placement)) as record:
                 waited = {}
                 if placement is not None:
-                    waited = {"waiting_for_pixels": round(_work(job, todo.tasks, ledger, placement), 3)}
+                    runtime = find_runtime(model, spec.out, placement)
+                    share = work_on(job, runtime, todo.tasks, ledger, placement)
+                    waited = {"waiting_for_pixels": round(share, 3)}
                 code = _finish(spec.out, collection.others, ledger, record, waited)
     report(ledger, spec.out, "tables")
     return code
-
-
-def _work(job: LabelJob, todo: tuple[Row, ...], ledger: SlideLedger, placement: Placement) -> float:
-    """Have workers label slides; returns the share of their time in which the network waited for pixels."""
-    return work_on(job, find_runtime(job.model, job.out, placement), todo, ledger, placement)
 
 
 def _finish(out: Path, others: dict[str, int], ledger: SlideLedger, record: RunRecord, waited: dict[str, float]) -> int:
