@@ -183,22 +183,6 @@ LABELLED_STUDIES = (
     *_STUDY_FACTS,
 )
 
-FOUND = (
-    Column("slide_id", _STR, "", "path of the slide below the collection's folder"),
-    Column("files", pa.list_(pa.binary()), "", "paths of its files, the one to open first"),
-    Column("again", pa.bool_(), "", "whether to label it even if its table is up to date"),
-    Column("content_id", _STR, "", "of its files, as an earlier run knew it; empty if none did"),
-    Column("sha256", _STR, "", "of its whole files, likewise"),
-)
-
-PLANS = (
-    Column("slide_id", _STR, "", "path of the slide below the collection's folder"),
-    Column("columns", _STR, "", "JSON of the columns of the ledger that planning knows"),
-    Column("work", _STR, "", "JSON of `SlideWork`: how to read it; empty if nothing is to be read"),
-    Column("tile_index", pa.list_(_I32), "", "the tiles to read, ascending"),
-    Column("tissue_fraction", pa.list_(_F32), "", "of each of these tiles"),
-)
-
 
 def schema(
     columns: Iterable[Column], classes: Sequence[str] = (), metadata: Mapping[str, str] | None = None

@@ -58,7 +58,8 @@ def test_a_working_folder_that_is_gone_is_no_error(at_work: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["pipelines.label", "pipelines.labelling.plan_worker", "pipelines.labelling.region_worker", "run.pool"]
+    "module",
+    ["pipelines.label", "pipelines.labelling.plan_worker", "pipelines.labelling.region_worker", "run.stream.drive"],
 )
 def test_labelling_slides_loads_no_decoder_of_volumes(module: str) -> None:
     program = f"""

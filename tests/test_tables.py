@@ -8,9 +8,7 @@ import pytest
 from histo import tables
 from histo.tables import (
     CASES,
-    FOUND,
     LABELLED_STUDIES,
-    PLANS,
     PREDICTIONS,
     PREPARED_STUDIES,
     SLIDES,
@@ -26,7 +24,7 @@ CLASSES = ("TUM", "ADI", "STR")
 
 
 @pytest.mark.parametrize(
-    "columns", [TILES, SLIDES, CASES, PREDICTIONS, TILE_IMAGES, PREPARED_STUDIES, LABELLED_STUDIES, FOUND, PLANS]
+    "columns", [TILES, SLIDES, CASES, PREDICTIONS, TILE_IMAGES, PREPARED_STUDIES, LABELLED_STUDIES]
 )
 def test_no_table_has_two_columns_of_one_name(columns: Iterable[Column]) -> None:
     names = schema(columns, CLASSES).names

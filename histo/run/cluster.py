@@ -50,7 +50,7 @@ def session(workers: int | None) -> Iterator[Resources]:
     else:
         join(address, log_to_driver=True)
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")  # one slide, many regions
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     watch = Watch()
     try:

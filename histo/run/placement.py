@@ -33,11 +33,13 @@ class Placement:
         workers: Their number.
         gpus: GPUs of each, 0 or 1.
         cpus: CPUs of each.
+        may_grow: Whether there may be more of them on nodes that join the cluster later.
     """
 
     workers: int
     gpus: int
     cpus: int
+    may_grow: bool = False
 
     @property
     def torch_device(self) -> str:
@@ -69,7 +71,8 @@ def place(workers: int | None, device: Device, resources: Resources, cpu_workers
     if count > resources.cpus:
         raise UsageError(f"--workers {count}: this cluster has {resources.cpus:g} CPUs; ask for at most that many")
     share = resources.cpus_per_worker if on_gpu or resources.cpus_per_worker is None else 1
-    return Placement(count, int(on_gpu), share or max(1, int(resources.cpus // count)))
+    may_grow = workers is None and resources.cpus_per_worker is not None
+    return Placement(count, int(on_gpu), share or max(1, int(resources.cpus // count)), may_grow)
 
 
 def usable_cpus() -> int:

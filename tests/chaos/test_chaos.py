@@ -22,7 +22,7 @@ from ray.cluster_utils import Cluster
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 N_SLIDES, N_NODES = 15, 3
-WORKERS_KILLED, WORKERS = 3, ("ray::RegionLabeler", "ray::Map(plan_row)")
+WORKERS_KILLED, WORKERS = 3, ("ray::MapWorker(Map(RegionLabeler))", "ray::FlatMap(plan)")
 MOST_PARTS, MOST_S = 3, 3.0
 """A kill comes when up to so many regions more are done, and up to so many seconds later: in a region, or a start."""
 SLOW_S = "0.05"

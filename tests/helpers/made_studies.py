@@ -43,7 +43,7 @@ def settle(
     todo = find_study_todo(job, studies, ledger, retry_failed)
     for study, row in todo.tasks:
         ledger.begin(study.study_id)
-        ledger.settle(study.study_id, worker(study, row))
+        ledger.settle(study.study_id, worker(study, row).columns)
     if put_in_order is not None:
         put_in_order(job.out, ledger)
     ledger.write(force=True)

@@ -6,7 +6,7 @@ import ray
 from histo.errors import UsageError
 from histo.run.cluster import check_shared, session
 from histo.run.placement import Placement, Resources, place
-from histo.run.pool import worker_resources
+from histo.run.stream.graph import worker_resources
 
 LAPTOP = Resources(cpus=8, gpus=0, cpus_per_worker=None)
 GPU_NODE = Resources(cpus=32, gpus=4, cpus_per_worker=None)
@@ -24,7 +24,8 @@ GPU_CLUSTER = Resources(cpus=256, gpus=16, cpus_per_worker=12)
         (2, "gpu", GPU_NODE, Placement(workers=2, gpus=1, cpus=16)),
         (6, "cpu", GPU_NODE, Placement(workers=6, gpus=0, cpus=5)),
         (100, "auto", CLUSTER, Placement(workers=100, gpus=0, cpus=1)),
-        (None, "auto", GPU_CLUSTER, Placement(workers=16, gpus=1, cpus=12)),
+        (None, "cpu", CLUSTER, Placement(workers=256, gpus=0, cpus=1, may_grow=True)),
+        (None, "auto", GPU_CLUSTER, Placement(workers=16, gpus=1, cpus=12, may_grow=True)),
         (64, "cpu", GPU_CLUSTER, Placement(workers=64, gpus=0, cpus=1)),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,19 +22,17 @@ from helpers.plain_loop import PlainLoop, assert_equal_to_plain_loop, rows_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histo import tables
 from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import paint
 from histo.errors import HistoError
 from histo.learn.bundle import hash_file
-from histo.pipelines.labelling import tile_tables
-from histo.pipelines.labelling.lookup import find_slide_todo
+from histo.pipelines.labelling import graph, tile_tables
 from histo.pipelines.labelling.region_worker import RegionLabeler, cut_batches
 from histo.pipelines.labelling.runtime import Runtime
-from histo.pipelines.labelling.slide_ledger import SlideLedger
-from histo.pipelines.labelling.tasks import LabelJob, SlideWork, Summary
+from histo.pipelines.labelling.tasks import LabelJob, SlideTask, SlideWork, Summary
 from histo.pipelines.labelling.work_clock import Clock
-from histo.slides.collection import Collection, find_slides
+from histo.run.placement import Placement
+from histo.slides.collection import find_slides
 from histo.slides.grid import Region
 from histo.slides.spec import ReaderChoice
 from histo.slides.tiles import cut_blocks
@@ -77,21 +76,29 @@ def test_rows_in_a_plain_loop_equal_the_plainest_loop(job: LabelJob, pyramid: Pa
     assert_equal_to_plain_loop(rows, PlainLoop(path, block=2), bundle)
 
 
-def test_the_rows_that_travel_have_the_columns_that_are_declared(job: LabelJob, jpeg_slide: Path) -> None:
-    to_read = plan(job, found(jpeg_slide))
+def test_what_travels_between_processes_is_what_it_was(job: LabelJob, jpeg_slide: Path) -> None:
+    planned = plan(job, found(jpeg_slide))
+    (row,) = graph.plan(SlideTask("s", (str(jpeg_slide),), again=True), job)
+    region, work = pickle.loads(row["task"])
+
+    assert work.grid == planned.work.grid
+    assert region.tile_index.tolist() == planned.regions[0].tile_index.tolist()
+
+
+def test_a_slide_of_which_no_tile_is_to_be_read_has_its_answer_at_once(job: LabelJob, jpeg_slide: Path) -> None:
     jpeg_slide.write_text("not a slide any more")
-    not_usable = plan(job, found(jpeg_slide))
-    collection = Collection((found(jpeg_slide),), {})
-    (slide,) = find_slide_todo(job, collection, SlideLedger(job, collection), False).tasks
 
-    assert [list(to_read), list(not_usable)] == [[column.name for column in tables.PLANS]] * 2
-    assert list(slide) == [column.name for column in tables.FOUND]
+    (row,) = graph.plan(SlideTask("s", (str(jpeg_slide),)), job)
+
+    assert row["task"] == b""
+    assert pickle.loads(row["answer"]).error_code == "not_a_slide"
 
 
-def test_what_a_worker_needs_survives_the_way_to_it(job: LabelJob, jpeg_slide: Path) -> None:
-    (task,) = tasks(job, found(jpeg_slide))
-
-    assert SlideWork.from_json(task.work.to_json()) == task.work
+@pytest.mark.parametrize(
+    ("slides", "gpus", "regions"), [(1, 0, 1), (499, 0, 1), (1000, 0, 4), (9000, 0, 16), (1, 1, 8)]
+)
+def test_large_collections_and_gpus_have_several_regions_in_a_block(slides: int, gpus: int, regions: int) -> None:
+    assert graph.regions_per_block(slides, Placement(2, gpus, 1)) == regions
 
 
 def test_a_second_attempt_overwrites_its_own_part_and_nothing_else(job: LabelJob, pyramid: Path) -> None:

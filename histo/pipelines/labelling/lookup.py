@@ -1,13 +1,12 @@
 """Compare slides with their rows of the ledger, and with their tables."""
 
-import os
 from functools import partial
 
 from histo.errors import InputError
 from histo.input_files import file_state
 from histo.pipelines.labelling import tile_tables
 from histo.pipelines.labelling.slide_ledger import SlideLedger
-from histo.pipelines.labelling.tasks import LabelJob
+from histo.pipelines.labelling.tasks import LabelJob, SlideTask
 from histo.run.todo import Lookup, Todo, find_todo
 from histo.slides.collection import Collection, FoundSlide
 from histo.tables import Row
@@ -54,14 +53,12 @@ class SlideLookup(Lookup[FoundSlide]):
         return tile_tables.is_finished(self._job.out, item.slide_id, row["fingerprint"], row["n_tiles"])
 
 
-def find_slide_todo(job: LabelJob, collection: Collection, ledger: SlideLedger, retry_failed: bool) -> Todo[Row]:
-    """Find the slides that are to be labelled, as rows of `tables.FOUND`."""
+def find_slide_todo(job: LabelJob, collection: Collection, ledger: SlideLedger, retry_failed: bool) -> Todo[SlideTask]:
+    """Find the slides that are to be labelled."""
     return find_todo(collection.slides, SlideLookup(job), ledger, partial(_task, job), retry_failed, job.verify)
 
 
-def _task(job: LabelJob, slide: FoundSlide, row: Row, again: bool) -> Row:
+def _task(job: LabelJob, slide: FoundSlide, row: Row, again: bool) -> SlideTask:
     if again:
         tile_tables.forget(job.out, slide.slide_id)
-    files = [os.fsencode(file) for file in slide.files]
-    known = {name: row.get(name) or "" for name in ("content_id", "sha256")}
-    return {"slide_id": slide.slide_id, "files": files, "again": again} | known
+    return SlideTask(slide.slide_id, slide.files, again, row.get("content_id") or "", row.get("sha256") or "")

@@ -1,19 +1,19 @@
 """Plan a slide: open it, find its tissue, lay the grid of tiles."""
 
-import json
-import os
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 from histo import tables
 from histo.errors import ReadError
 from histo.input_files import all_blocks, digest, file_state, sampled_blocks
 from histo.pipelines.labelling import tile_tables
-from histo.pipelines.labelling.tasks import LabelJob, SlideWork
+from histo.pipelines.labelling.tasks import LabelJob, SlideTask, SlideWork
 from histo.resample import Pixels
 from histo.run.failure import describe_failure
 from histo.run.isolation import Watchdog, guarded
+from histo.slides.grid import Region
 from histo.slides.plan import SlidePlan, plan_slide
 from histo.slides.readers.base import Level, Place, Reader
 from histo.slides.slide import open_slide
@@ -21,43 +21,54 @@ from histo.slides.spec import TilingSpec, TissueSpec
 from histo.tables import Row
 
 
-def plan_row(row: Row, job: LabelJob) -> Row:
-    """Plan one slide: a row of `tables.FOUND` in, its row of `tables.PLANS` out.
+class Planned(NamedTuple):
+    """A slide that was looked at.
 
-    A slide that is finished already, empty, or not usable has no work, and its columns say what became of it.
+    Attributes:
+        columns: What is known of it for the ledger.
+        work: How its tiles are read; None if none is to be read: it is finished, empty, or not usable.
+        regions: Its regions.
     """
+
+    columns: Row
+    work: SlideWork | None = None
+    regions: tuple[Region, ...] = ()
+
+
+def plan_found(job: LabelJob, found: SlideTask) -> Planned:
+    """Plan one slide that was found; whatever goes wrong becomes some of its columns."""
     columns: Row = {}
     try:
-        size_bytes, mtime_ns = file_state(_files(row))
+        size_bytes, mtime_ns = file_state(found.files)
         columns |= {"size_bytes": size_bytes, "mtime_ns": mtime_ns}
-        here = partial(_plan, job, row, columns)
-        return guarded(job, row["slide_id"], "plan", here, _plan, row, columns)
+        here = partial(_plan, job, found, columns)
+        return guarded(job, found.slide_id, "plan", here, _plan, found, columns)
     except Exception as error:  # noqa: BLE001 -- a slide's plan is a boundary: anything becomes its ledger row
-        return _row(row, columns | describe_failure(error, row["slide_id"]))
+        return Planned(columns | describe_failure(error, found.slide_id))
 
 
-def _plan(job: LabelJob, row: Row, columns: Row) -> Row:
+def _plan(job: LabelJob, found: SlideTask, columns: Row) -> Planned:
     columns, start = dict(columns), time.perf_counter()
+    planned = None
     try:
-        plan = _look(job, row, columns)
+        planned = _look(job, found, columns)
     except MemoryError:  # tried again alone
         raise
-    except Exception as error:  # noqa: BLE001 -- likewise; the row keeps what is known of the slide
-        plan = None
-        columns |= describe_failure(error, row["slide_id"])
+    except Exception as error:  # noqa: BLE001 -- likewise; the columns keep what is known of the slide
+        columns |= describe_failure(error, found.slide_id)
     columns["seconds"] = time.perf_counter() - start
-    return _row(row, columns, plan)
+    return Planned(columns) if planned is None else Planned(columns, *planned)
 
 
-def _look(job: LabelJob, row: Row, columns: Row) -> tuple[SlidePlan, SlideWork] | None:
+def _look(job: LabelJob, found: SlideTask, columns: Row) -> tuple[SlideWork, tuple[Region, ...]] | None:
     """Open the slide, and plan it unless it is finished; what is learnt on the way is put into `columns`."""
-    slide_id, files, watchdog = row["slide_id"], _files(row), Watchdog(job.read_timeout_s)
-    columns |= _identify(job, row, files, watchdog)
+    slide_id, files, watchdog = found.slide_id, found.files, Watchdog(job.read_timeout_s)
+    columns |= _identify(job, found, files, watchdog)
     with watchdog.guard():
         slide, reader = open_slide(files[0], job.mpp_if_missing, job.reader, job.mpp_override)
     try:
         columns["fingerprint"] = job.fingerprint(columns["content_id"], slide.mpp_x, slide.mpp_y)
-        table = None if row["again"] else tile_tables.finished_table(job, slide_id, columns["fingerprint"])
+        table = None if found.again else tile_tables.finished_table(job, slide_id, columns["fingerprint"])
         if table is not None:
             columns |= tile_tables.slide_columns(table) | columns | tile_tables.count(table, job.classes)._asdict()
             columns["mpp_source"] = slide.mpp_source  # other settings may lead to the same resolution
@@ -67,39 +78,24 @@ def _look(job: LabelJob, row: Row, columns: Row) -> tuple[SlidePlan, SlideWork] 
     finally:
         reader.close()
     columns |= _plan_columns(plan)
-    n_regions, state = len(list(plan.regions())), (columns["size_bytes"], columns["mtime_ns"])
+    regions, state = tuple(plan.regions()), (columns["size_bytes"], columns["mtime_ns"])
     work = SlideWork(
-        slide_id, tuple(files), state, slide, plan.sampling, plan.grid, n_regions, columns["fingerprint"], dict(columns)
+        slide_id, files, state, slide, plan.sampling, plan.grid, len(regions), columns["fingerprint"], dict(columns)
     )
-    if not n_regions:
+    if not regions:
         tables.write_table(tile_tables.tiles_file(job.out, slide_id), tile_tables.tile_schema(job, work).empty_table())
         return None
-    return plan, work
+    return work, regions
 
 
-def _files(row: Row) -> list[str]:
-    return [os.fsdecode(file) for file in row["files"]]
-
-
-def _row(row: Row, columns: Row, plan: tuple[SlidePlan, SlideWork] | None = None) -> Row:
-    """Make a row of `tables.PLANS`; without a plan no tile of the slide is to be read."""
-    return {
-        "slide_id": row["slide_id"],
-        "columns": json.dumps(columns),
-        "work": plan[1].to_json() if plan else "",
-        "tile_index": plan[0].tile_index.tolist() if plan else [],
-        "tissue_fraction": plan[0].tissue_fraction.tolist() if plan else [],
-    }
-
-
-def _identify(job: LabelJob, row: Row, files: list[str], watchdog: Watchdog) -> Row:
+def _identify(job: LabelJob, found: SlideTask, files: Sequence[str], watchdog: Watchdog) -> Row:
     """Return `content_id`, and `sha256` if asked for, which takes its place once it alone shows a change."""
     content = digest(watchdog.each(sampled_blocks(files)))
     if not job.verify:
         return {"content_id": content}
     whole = digest(watchdog.each(all_blocks(files)))
-    known = row["sha256"]
-    trusted = known in ("", whole) and not (known and known == row["content_id"])
+    known = found.sha256
+    trusted = known in ("", whole) and not (known and known == found.content_id)
     return {"content_id": content if trusted else whole, "sha256": whole}
 
 

@@ -58,10 +58,8 @@ class RegionLabeler:
                 raise
             except Exception as error:  # noqa: BLE001 -- a region is the other boundary
                 failure = describe_failure(_trouble(work) or error, f"{work.slide_id}, region {region.name}")
-        return Summary(counts, *self._clock.take(), failure)
-
-    def ready(self) -> None:
-        """Answer, once the network is loaded."""
+        of_slide = work.slide_id, work.columns, work.n_regions, region.name
+        return Summary(*of_slide, counts, *self._clock.take(), failure)
 
     def _label(self, region: Region, work: SlideWork) -> Counts:
         table = tile_tables.staged_part(self._job, region, work)

@@ -65,11 +65,18 @@ class SlideLedger(Ledger):
             if row.get("tiles_path"):
                 self.put_uncounted(self.declared(row) | {"status": "absent"})
 
-    def begin(self, slide_id: str, columns: Row, n_regions: int) -> None:
-        """Enter what planning found out about a slide, and expect its regions."""
+    def begin(self, slide_id: str, columns: Row, n_regions: int, again: bool = False) -> None:
+        """Enter what planning found out about a slide, and expect its regions.
+
+        Args:
+            slide_id: The slide.
+            columns: What planning knows of it.
+            n_regions: Number of its regions.
+            again: Whether this run has begun it before.
+        """
         earlier = self.row(slide_id)
         begun: Row = {"slide_id": slide_id, "uri": earlier["uri"], "status": "pending", "n_ok": 0, "n_failed": 0}
-        attempts = {"attempts": (earlier.get("attempts") or 0) + 1}
+        attempts = {"attempts": (earlier.get("attempts") or 0) + (not again)}
         self.put_uncounted(earlier | attempts)
         begun |= columns | attempts
         class_counts = begun.pop("classes", None) or [0] * len(self._job.classes)
@@ -77,11 +84,21 @@ class SlideLedger(Ledger):
         self._planned_slides += 1
         self._planned_tiles += columns.get("n_tiles") or 0
 
-    def add(self, slide_id: str, region: str, summary: Summary) -> bool:
+    def drop(self, slide_id: str) -> None:
+        """Forget the regions of a slide that is not settled, if it has begun."""
+        account = self._accounts.pop(slide_id, None)
+        if account is not None:
+            self._planned_slides -= 1
+            self._planned_tiles -= account.columns.get("n_tiles") or 0
+            self.tiles_done -= account.columns["n_ok"] + account.columns["n_failed"]
+
+    def add(self, slide_id: str, summary: Summary) -> bool:
         """Enter the summary of a region that was labelled; true if it was the last one of its slide."""
         assert summary.counts is not None, "a region that failed fails its slide"
         account = self._accounts[slide_id]
-        account.regions.add(region)
+        if summary.region in account.regions:  # Ray does again what it may have lost
+            return False
+        account.regions.add(summary.region)
         account.columns["seconds"] = (account.columns.get("seconds") or 0.0) + summary.seconds
         account.columns["n_ok"] += summary.counts.n_ok
         account.columns["n_failed"] += summary.counts.n_failed

@@ -7,7 +7,7 @@ from histo.errors import UsageError
 from histo.folders import UNREADABLE_FOLDER, beside
 from histo.learn.bundle import Bundle, TileInput, bundle_hash
 from histo.pipelines.labelling import tile_tables
-from histo.pipelines.labelling.driver import work_on
+from histo.pipelines.labelling.driver import label_all
 from histo.pipelines.labelling.lookup import find_slide_todo
 from histo.pipelines.labelling.runtime import agreement, find_runtime
 from histo.pipelines.labelling.slide_ledger import FILE, SlideLedger, ledger_file
@@ -53,7 +53,7 @@ def label_slides(spec: LabelSpec, slides: Path, model: Path, bundle: Bundle) -> 
                 waited = {}
                 if placement is not None:
                     runtime = find_runtime(model, spec.out, placement)
-                    share = work_on(job, runtime, todo.tasks, ledger, placement)
+                    share = label_all(job, runtime, todo.tasks, ledger, placement)
                     waited = {"waiting_for_pixels": round(share, 3)}
                 code = _finish(spec.out, collection.others, ledger, record, waited)
     report(ledger, spec.out, "tables")

@@ -1,14 +1,12 @@
 """Settings of a label run for its workers, and the messages between them."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from histo.learn.network.spec import InferencePrecision
 from histo.run.ledger import fingerprint_of
 from histo.slides.grid import Grid, Region
-from histo.slides.readers.base import Level
 from histo.slides.resolution import Sampling
 from histo.slides.slide import Slide
 from histo.slides.spec import ReaderChoice
@@ -93,6 +91,25 @@ class LabelJob:
 
 
 @dataclass(frozen=True)
+class SlideTask:
+    """A slide that is to be labelled.
+
+    Attributes:
+        slide_id: Path of the slide below the collection's folder.
+        files: Paths of its files, the one to open first.
+        again: Whether to label it even if its table is up to date.
+        content_id: Of its files, as an earlier run knew it; empty if none did.
+        sha256: Of its whole files, likewise.
+    """
+
+    slide_id: str
+    files: tuple[str, ...]
+    again: bool = False
+    content_id: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
 class SlideWork:
     """What a worker needs to read the regions of one slide.
 
@@ -118,38 +135,12 @@ class SlideWork:
     fingerprint: str
     columns: Row
 
-    def to_json(self) -> str:
-        """Write it down for a Ray row."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "SlideWork":
-        """Read what `to_json` wrote."""
-        values = json.loads(text)
-        slide = values["slide"]
-        levels, bounds = tuple(Level(**level) for level in slide["levels"]), slide["bounds"] and tuple(slide["bounds"])
-        return cls(
-            **values
-            | {
-                "files": tuple(values["files"]),
-                "state": tuple(values["state"]),
-                "slide": Slide(**slide | {"levels": levels, "bounds": bounds}),
-                "sampling": Sampling(**values["sampling"]),
-                "grid": Grid(**values["grid"]),
-            }
-        )
-
 
 class RegionTask(NamedTuple):
     """What a `RegionLabeler` is called with: a region of a slide."""
 
     region: Region
     work: SlideWork
-
-    @property
-    def slide_id(self) -> str:
-        """The slide that it is of."""
-        return self.work.slide_id
 
 
 class Counts(NamedTuple):
@@ -162,16 +153,34 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of one region.
+    """What became of one region, or of a slide of which no tile is to be read.
 
     Attributes:
+        slide_id: The slide.
+        columns: What planning knows of it for the ledger.
+        n_regions: Number of its regions; 0 if no tile of it is to be read.
+        region: Name of the region.
         counts: Its tiles; None if it failed.
         seconds: Time that its worker worked since its last summary.
         waited_s: Part of it in which the network waited for pixels.
         failure: The ledger's error columns, or None.
     """
 
-    counts: Counts | None
-    seconds: float
+    slide_id: str
+    columns: Row
+    n_regions: int = 0
+    region: str = ""
+    counts: Counts | None = None
+    seconds: float = 0.0
     waited_s: float = 0.0
     failure: Row | None = None
+
+    @property
+    def unit(self) -> str:
+        """See `run.stream.worker.Answer`."""
+        return self.slide_id
+
+    @property
+    def error_code(self) -> str | None:
+        """See `run.stream.worker.Answer`."""
+        return (self.failure or self.columns).get("error_code")

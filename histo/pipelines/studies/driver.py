@@ -1,24 +1,24 @@
 """Drive a run over studies: studies to workers, rows to the ledger."""
 
-from collections import deque
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+
+import ray.data
 
 from histo.errors import Cause, HistoError, UsageError
 from histo.folders import UNREADABLE_FOLDER, beside
 from histo.pipelines.studies.ledger import StudyLedger
-from histo.pipelines.studies.worker import StudyJob, StudyTask
-from histo.run.interruption import interruptible
+from histo.pipelines.studies.worker import StudyAnswer, StudyJob, StudyTask
 from histo.run.placement import Placement
-from histo.run.pool import DESERTED, Pool
 from histo.run.progress import StudyProgress
 from histo.run.record import RunRecord
 from histo.run.run_folder import remove_traces
+from histo.run.stream.drive import Work, drive
+from histo.run.stream.graph import tasks_in_blocks, work
+from histo.run.stream.worker import Crew
 from histo.run.todo import Todo
-from histo.tables import Row
 from histo.volumes.finding.studies import Studies
-
-_WAIT_S = 0.2
 
 
 def check_apart(out: Path, studies: Path) -> None:
@@ -48,38 +48,59 @@ def settle_studies(
         placement: How many workers there are, and on what.
 
     Raises:
-        HistoError: If the run cannot go on: the output cannot be written, or no worker lives.
+        HistoError: If the run cannot go on: the output cannot be written, or no worker can start.
     """
-    with Pool[StudyTask, Row](worker, arguments, placement) as pool:
-        try:
-            with interruptible(arguments[0].out):
-                _to_its_end(pool, todo, ledger)
-        finally:
-            ledger.write(force=True)
+    work = _StudyWork(Crew(worker, arguments, arguments[0].out), todo, ledger, placement)
+    try:
+        drive(work, placement)
+        work.end()
+    finally:
+        ledger.write(force=True)
 
 
-def _to_its_end(pool: Pool[StudyTask, Row], todo: Todo[StudyTask], ledger: StudyLedger) -> None:
-    waiting, begun = deque(todo.tasks), set[str]()
-    progress = StudyProgress(sum(ledger.counts().values()), ledger.settled)
-    ledger.write(force=True)
-    while waiting or pool.is_busy:
-        while waiting and pool.has_room():
-            task = waiting.popleft()
-            if task.study.study_id not in begun:
-                ledger.begin(task.study.study_id)
-                begun.add(task.study.study_id)
-            pool.submit(task)
-        done, lost = pool.collect(_WAIT_S)
-        waiting.extendleft(lost)
-        for task, columns in done:
-            if columns.get("error_code") == Cause.STORAGE:
-                raise HistoError(f"--out: {columns['error']}; what is finished stays")
-            ledger.settle(task.study.study_id, columns)
-        ledger.write()
-        progress.show(ledger.settled)
-        if pool.is_deserted():
-            progress.say(DESERTED)
-    progress.end(ledger.settled)
+class _StudyWork(Work[StudyAnswer]):
+    def __init__(self, crew: Crew, todo: Todo[StudyTask], ledger: StudyLedger, placement: Placement) -> None:
+        self._crew, self._ledger, self._placement = crew, ledger, placement
+        self._open = {task.study.study_id: task for task in todo.tasks}
+        self._progress = StudyProgress(sum(ledger.counts().values()), ledger.settled)
+        ledger.write(force=True)
+
+    @property
+    def out(self) -> Path:
+        """See `Work.out`."""
+        return self._crew.out
+
+    def is_open(self, unit: str) -> bool:
+        """See `Work.is_open`."""
+        return unit in self._open
+
+    def graph(self, left_out: tuple[str, ...]) -> ray.data.Dataset | None:
+        """See `Work.graph`: studies -> prepare, and classify -> columns of the ledger."""
+        if not self._open:
+            return None
+        studies = tasks_in_blocks(list(self._open.items()))
+        return work(studies, replace(self._crew, left_out=left_out), self._placement)
+
+    def enter(self, answer: StudyAnswer) -> None:
+        """See `Work.enter`."""
+        if answer.error_code == Cause.STORAGE:
+            raise HistoError(f"--out {self.out}: {answer.columns['error']}; what is finished stays")
+        del self._open[answer.study_id]
+        self._ledger.begin(answer.study_id)
+        self._ledger.settle(answer.study_id, answer.columns)
+
+    def between(self) -> None:
+        """See `Work.between`."""
+        self._ledger.write()
+        self._progress.show(self._ledger.settled)
+
+    def say(self, text: str) -> None:
+        """See `Work.say`."""
+        self._progress.say(text)
+
+    def end(self) -> None:
+        """Say what was done."""
+        self._progress.end(self._ledger.settled)
 
 
 def finish(run: RunRecord, found: Studies, ledger: StudyLedger, out: Path) -> int:

@@ -39,6 +39,28 @@ class StudyTask(NamedTuple):
     row: Row
 
 
+class StudyAnswer(NamedTuple):
+    """What a worker returns.
+
+    Attributes:
+        study_id: The study.
+        columns: Its columns of the ledger.
+    """
+
+    study_id: str
+    columns: Row
+
+    @property
+    def unit(self) -> str:
+        """See `run.stream.worker.Answer`."""
+        return self.study_id
+
+    @property
+    def error_code(self) -> str | None:
+        """See `run.stream.worker.Answer`."""
+        return self.columns.get("error_code")
+
+
 @dataclass(frozen=True)
 class StudyJob(ABC):
     """What is the same for every study of a run.
@@ -120,7 +142,7 @@ JobT = TypeVar("JobT", bound=StudyJob)
 
 
 class StudyWorker(ABC, Generic[JobT]):
-    """Reads a study, prepares it, and returns its columns of the ledger; a failure becomes some of them.
+    """Reads a study, prepares it, and answers with its columns of the ledger; a failure becomes some of them.
 
     It lives as long as a Ray actor. A plain loop or a test calls it just as well.
 
@@ -133,10 +155,7 @@ class StudyWorker(ABC, Generic[JobT]):
         self._job, self._made_of = job, made_of
         self._watchdog = Watchdog(job.read_timeout_s)
 
-    def ready(self) -> None:
-        """Answer, once the worker is made."""
-
-    def __call__(self, study: FoundStudy, row: Row) -> Row:
+    def __call__(self, study: FoundStudy, row: Row) -> StudyAnswer:
         """Do one study."""
         start = time.perf_counter()
         try:
@@ -147,7 +166,7 @@ class StudyWorker(ABC, Generic[JobT]):
             raise
         except Exception as error:  # noqa: BLE001 -- a study is a boundary: anything becomes its ledger row
             columns = self._failure(study, error)
-        return columns | {"seconds": time.perf_counter() - start}
+        return StudyAnswer(study.study_id, columns | {"seconds": time.perf_counter() - start})
 
     def _failure(self, study: FoundStudy, error: Exception) -> Row:
         failure = describe_failure(error, study.study_id, batches=False)

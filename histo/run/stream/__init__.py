@@ -1,0 +1,1 @@
+"""Stream the tasks of a run through Ray Data: graph, workers, driver."""

@@ -1,0 +1,180 @@
+"""Worker of a graph: start guarded, do tasks, hand some back for others.
+
+Ray Data ends a graph whose actor raises while it starts, and restarts one that dies for ever, with the tasks that it
+has. So a worker waits where it cannot start: it gets no tasks meanwhile. One that had tasks before it died hands them
+back when it cannot start again.
+"""
+
+import hashlib
+import pickle
+import time
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+
+from histo import store
+from histo.errors import Cause, HistoError
+from histo.tables import Row
+
+WORKERS, FAILED = Path("staging", "workers"), Path("staging", "failed")
+"""Where attempts at starting are counted, and failures are left for the other tasks of the same slide."""
+_STARTS = 3
+"""Attempts at starting after which a worker is taken for one that cannot start."""
+_LONGEST_WAIT_S = 60.0
+_HAND_BACK_S = 5.0
+"""A worker that cannot do its tasks takes so long for each, so that others do most of them."""
+
+
+def file_name(unit: str) -> str:
+    """Return a file's name for what belongs to a slide or study."""
+    return hashlib.sha256(unit.encode(errors="surrogateescape")).hexdigest()
+
+
+class Answer(Protocol):
+    """What a worker makes of a task."""
+
+    @property
+    def unit(self) -> str:
+        """`slide_id` or `study_id`."""
+
+    @property
+    def error_code(self) -> str | None:
+        """Cause of its failure, if it failed."""
+
+
+@dataclass(frozen=True)
+class Crew:
+    """What the workers of a graph are made of.
+
+    Attributes:
+        worker: A class; called with the parts of a task it returns an `Answer`.
+        arguments: What it is made of.
+        out: Output folder of the run, where attempts at starting are counted.
+        left_out: Workers, by node and GPU, that do nothing: they failed at all that they tried.
+    """
+
+    worker: type
+    arguments: tuple[object, ...]
+    out: Path
+    left_out: tuple[str, ...] = ()
+
+
+class Starts:
+    """Attempts at starting of the workers of a run, counted on disk, where also a process that dies leaves its mark."""
+
+    def __init__(self, out: Path) -> None:
+        self._folder = out / WORKERS
+
+    def count(self, worker: str) -> int:
+        """Return how many attempts there were that came to nothing."""
+        path = self._folder / worker
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    def open(self) -> None:
+        """Make the folder; where there is none, a worker that Ray starts late ends, and leaves nothing behind."""
+        self._folder.mkdir(parents=True)
+
+    def begin(self, worker: str) -> None:
+        """Count an attempt."""
+        with (self._folder / worker).open("a") as file:
+            file.write("the process died while it started\n")
+
+    def fail(self, worker: str, reason: str) -> None:
+        """Enter the reason of the latest attempt."""
+        path = self._folder / worker
+        lines = path.read_text().splitlines()
+        path.write_text("".join(f"{line}\n" for line in [*lines[:-1], reason]))
+
+    def succeed(self, worker: str) -> None:
+        """Enter that a worker is ready."""
+        (self._folder / "ready").touch()
+        (self._folder / worker).unlink(missing_ok=True)
+
+    def hopeless(self) -> str | None:
+        """Return the latest reason if no worker was ever ready, and each that tried has failed several times."""
+        if not self._folder.is_dir() or (self._folder / "ready").exists():
+            return None
+        reasons = [path.read_text().splitlines() for path in self._folder.iterdir()]
+        return reasons[-1][-1] if reasons and all(len(lines) >= _STARTS for lines in reasons) else None
+
+
+class Worker:
+    """The actor that Ray Data makes; see the module."""
+
+    def __init__(self, crew: Crew) -> None:
+        context = ray.get_runtime_context()
+        self._crew, self._starts, self._me = crew, Starts(crew.out), context.get_actor_id() or "here"
+        self._where = ":".join([context.get_node_id(), *map(str, ray.get_gpu_ids())])
+        self._failed_in_a_row = 0
+        while self._where in crew.left_out:
+            time.sleep(_LONGEST_WAIT_S)
+        self._worker = self._started(_STARTS if is_started_again() else None)
+
+    def __call__(self, row: Row) -> Row:
+        """Do the task of a row; a row that has its answer already is passed on."""
+        if row["answer"]:
+            return row
+        if self._worker is None:
+            self._worker = self._started(1)
+        if self._worker is None:
+            time.sleep(_HAND_BACK_S)
+            return row | {"task": b"", "where": self._where}
+        failed = self._crew.out / FAILED / file_name(row["unit"])
+        try:
+            answer = failed.read_bytes() if failed.exists() else self._answer(row, failed)
+        except Exception as error:  # noqa: BLE001 -- the run's end, of which Ray would pass on a traceback as text
+            return row | {"task": b"", "where": self._where, "fatal": _reason(error)}
+        return row | {"task": b"", "answer": answer, "where": self._where}
+
+    def _answer(self, row: Row, failed: Path) -> bytes:
+        """Do a task; a failure is left for the other tasks of its slide, which then need not be done."""
+        answer: Answer = self._worker(*pickle.loads(row["task"]))  # noqa: S301 -- from our own driver
+        packed = pickle.dumps(answer)
+        if answer.error_code is not None:
+            with (
+                suppress(OSError),
+                store.put_atomic(failed) as file,
+            ):  # the answer says so, too
+                file.write(packed)
+        self._slow_down(answer)
+        return packed
+
+    def _slow_down(self, answer: Answer) -> None:
+        """Leave the tasks to others as long as nothing but what was not foreseen comes of them here."""
+        self._failed_in_a_row = self._failed_in_a_row + 1 if answer.error_code == Cause.INTERNAL else 0
+        if self._failed_in_a_row:
+            time.sleep(min(2.0**self._failed_in_a_row, _HAND_BACK_S * 6))
+
+    def _started(self, attempts: int | None) -> Any:
+        """Make the worker; returns nothing if that failed so many times, if there is a limit."""
+        tried = 0
+        while True:
+            before = self._starts.count(self._me)
+            time.sleep(min(2.0**before - 1, _LONGEST_WAIT_S))
+            self._starts.begin(self._me)
+            try:
+                worker = self._crew.worker(*self._crew.arguments)
+            except Exception as error:  # noqa: BLE001 -- whatever it is, it may be gone, or others may do without it
+                self._starts.fail(self._me, _reason(error))
+            else:
+                self._starts.succeed(self._me)
+                return worker
+            tried += 1
+            if attempts is not None and max(tried, before) >= attempts:
+                return None
+
+
+def is_started_again() -> bool:
+    """Whether this actor died before, and may have tasks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's property uses one that Ray deprecates
+        return bool(ray.get_runtime_context().was_current_actor_reconstructed)
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, HistoError) else f"{type(error).__name__}: {text}"

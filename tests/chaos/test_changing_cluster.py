@@ -1,0 +1,102 @@
+"""A label job on a cluster that changes while it runs: nodes go for good, nodes join, others fill the object store."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers.label_loop import label_folder, make_job
+from helpers.label_process import FAULTY, assert_same_tables, end, ledger, start, wait_until, write_slide
+from helpers.processes import descendants
+from ray.cluster_utils import Cluster
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+
+NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+WORKER = "ray::MapWorker(Map(RegionLabeler))"
+HOLD = """
+import ray, time
+ray.init(log_to_driver=False)
+held = [ray.put(bytes(20 * 2**20)) for _ in range(10)]
+print("full", flush=True)
+time.sleep(10_000)
+"""
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten slides of two regions, whose tiles take their time."""
+    folder = tmp_path_factory.mktemp("slides")
+    for number in range(10):
+        write_slide(folder / f"slow-tiles {number:02d}.tif", 3840, 768, seed=number, lossless=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(slides: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return label_folder(make_job(tiny_bundle, tmp_path_factory.mktemp("undisturbed")), slides)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """One node, the head, of one CPU, whose workers read slowly."""
+    monkeypatch.setenv("PYTHONPATH", FAULTY)
+    monkeypatch.setenv("SLOW_S", "0.1")
+    cluster = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
+    yield cluster
+    cluster.shutdown()
+
+
+def some_are_done(out: Path) -> bool:
+    return any(out.rglob("*.parquet"))
+
+
+def assert_as_undisturbed(driver: "subprocess.Popen[str]", out: Path, undisturbed: Path) -> None:
+    code, log = end(driver)
+
+    assert code == 0, log
+    assert {row["status"] for row in ledger(out).values()} == {"ok"}
+    assert_same_tables(out, undisturbed)
+
+
+def test_nodes_that_go_for_good_cost_time_and_nothing_else(
+    cluster: Cluster, slides: Path, undisturbed: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    gone = [cluster.add_node(**NODE) for _ in range(2)]
+    driver = start(slides, tiny_bundle, tmp_path, RAY_ADDRESS=cluster.address)
+    wait_until(lambda: some_are_done(tmp_path), driver)
+    for node in gone:
+        cluster.remove_node(node, allow_graceful=False)
+
+    assert_as_undisturbed(driver, tmp_path, undisturbed)
+
+
+@pytest.mark.chaos
+def test_nodes_that_join_get_workers(
+    cluster: Cluster, slides: Path, undisturbed: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    driver = start(slides, tiny_bundle, tmp_path, RAY_ADDRESS=cluster.address)
+    wait_until(lambda: some_are_done(tmp_path), driver)
+    joined = [cluster.add_node(**NODE) for _ in range(2)]
+    raylets = [node.all_processes["raylet"][0].process.pid for node in joined]
+    wait_until(lambda: any(descendants(raylet, WORKER) for raylet in raylets), driver)
+
+    assert_as_undisturbed(driver, tmp_path, undisturbed)
+
+
+@pytest.mark.chaos
+def test_an_object_store_that_others_fill_is_no_trouble(
+    cluster: Cluster, slides: Path, undisturbed: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    command, environment = [sys.executable, "-c", HOLD], os.environ | {"RAY_ADDRESS": cluster.address}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "full\n"
+            driver = start(slides, tiny_bundle, tmp_path, RAY_ADDRESS=cluster.address)
+
+            assert_as_undisturbed(driver, tmp_path, undisturbed)
+        finally:
+            holder.kill()

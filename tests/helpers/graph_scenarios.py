@@ -1,0 +1,178 @@
+"""Faulty workers in a graph on three nodes of one CPU each: `main` prints a JSON line for each.
+
+Each scenario has 30 tasks. A fault is of the worker on one node, the sick one, or of all.
+"""
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.data
+import ray.exceptions
+from ray.cluster_utils import Cluster
+
+from histo.errors import HistoError
+from histo.run.cluster import session
+from histo.run.isolation import Watchdog
+from histo.run.placement import Placement
+from histo.run.stream.drive import Work, drive
+from histo.run.stream.graph import split, task_row, tasks_in_blocks, work
+from histo.run.stream.worker import Crew, is_started_again
+from histo.tables import Row
+
+TASKS, WORKERS = 30, 3
+TASK_S = 0.1
+NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+
+
+@dataclass(frozen=True)
+class Done:
+    """The answer to a task: the task itself, or an error code."""
+
+    unit: str
+    number: int
+    error_code: str | None = None
+
+
+class Fake:
+    """Answers with the task, unless its fault says otherwise."""
+
+    def __init__(self, out: str, fault: str, sick_node: str) -> None:
+        self._out, self._fault = Path(out), fault
+        self._is_sick = sick_node in ("", ray.get_runtime_context().get_node_id())
+        if fault == "starts late, dies with a task, hangs" and self._first("start"):
+            raise RuntimeError("not yet")
+        if self._is_sick and fault == "never starts":
+            raise RuntimeError("no card")
+        if self._is_sick and fault == "dies while it starts":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if fault == "dies, and never starts again" and is_started_again():
+            raise RuntimeError("no card any more")
+
+    def __call__(self, number: int) -> Done:
+        """Answer."""
+        time.sleep(TASK_S)
+        if self._is_sick and self._fault == "fails at every task":
+            return Done(str(number), number, "internal")
+        if self._fault == "dies, and never starts again" and self._first("died"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        of_tasks = self._fault == "starts late, dies with a task, hangs"
+        if number == 7 and of_tasks and (self._first("one") or self._first("two")):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if number == 11 and of_tasks and self._first("hung"):
+            with Watchdog(1).guard():
+                time.sleep(10_000)
+        return Done(str(number), number)
+
+    def _first(self, name: str) -> bool:
+        try:
+            (self._out / name).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+
+class Run(Work[Done]):
+    """A run whose answers are kept in memory."""
+
+    def __init__(self, out: Path, fault: str, sick_node: str, meanwhile: Callable[[int], object]) -> None:
+        self._out, self._meanwhile = out, meanwhile
+        self._made_of = (str(out), fault, sick_node)
+        self._open = {str(number): number for number in range(TASKS)}
+        self.answers: list[Done] = []
+        self.graphs = 0
+        self.left_out: tuple[str, ...] = ()
+
+    @property
+    def out(self) -> Path:
+        """See `Work.out`."""
+        return self._out
+
+    def is_open(self, unit: str) -> bool:
+        """See `Work.is_open`."""
+        return unit in self._open
+
+    def graph(self, left_out: tuple[str, ...]) -> ray.data.Dataset | None:
+        """See `Work.graph`."""
+        if not self._open:
+            return None
+        self.graphs += 1
+        self.left_out = left_out
+        tasks = split(
+            tasks_in_blocks([(unit, (number,)) for unit, number in self._open.items()]), as_it_is, (), self._out
+        )
+        return work(tasks, Crew(Fake, self._made_of, self._out, left_out), Placement(WORKERS, 0, 1))
+
+    def enter(self, answer: Done) -> None:
+        """See `Work.enter`."""
+        del self._open[answer.unit]
+        self.answers.append(answer)
+
+    def between(self) -> None:
+        """See `Work.between`."""
+        self._meanwhile(len(self.answers))
+
+    def say(self, text: str) -> None:
+        """See `Work.say`."""
+        print(text, file=sys.stderr)
+
+
+def as_it_is(number: int) -> list[Row]:
+    """Split a task into itself."""
+    return [task_row(str(number), (number,))]
+
+
+def result(fault: str, sick_node: str, meanwhile: Callable[[int], object] = bool) -> dict[str, Any]:
+    """Run a scenario; returns what came of it."""
+    with tempfile.TemporaryDirectory() as out:
+        run, error = Run(Path(out), fault, sick_node, meanwhile), None
+        try:
+            drive(run, Placement(WORKERS, 0, 1))
+        except HistoError as raised:
+            error = str(raised)
+        left = [str(path.relative_to(out)) for path in Path(out, "staging").rglob("*") if path.is_file()]
+    return {
+        "fault": fault,
+        "numbers": sorted(answer.number for answer in run.answers),
+        "blamed": [answer.number for answer in run.answers if answer.error_code],
+        "graphs": run.graphs,
+        "left_out": run.left_out,
+        "error": error,
+        "left_behind": left,
+    }
+
+
+def main() -> None:
+    """Run all scenarios, and print what came of each."""
+    cluster = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
+    sick, lost = cluster.add_node(**NODE), cluster.add_node(**NODE)
+    os.environ["RAY_ADDRESS"] = cluster.address
+
+    def lose(count: int, done: list[bool] = [False]) -> None:  # noqa: B006 -- kept from call to call
+        if count >= TASKS // 4 and not done[0]:
+            done[0] = True
+            lost.all_processes["raylet"][0].process.kill()
+
+    with session(None):
+        for fault, node in [
+            ("starts late, dies with a task, hangs", ""),
+            ("never starts", sick.node_id),
+            ("dies while it starts", sick.node_id),
+            ("dies, and never starts again", ""),
+            ("fails at every task", sick.node_id),
+        ]:
+            print(json.dumps(result(fault, node)), flush=True)
+        for fault in ("never starts", "dies while it starts"):
+            print(json.dumps(result(fault, "") | {"fault": f"every worker {fault}"}), flush=True)
+        print(json.dumps(result("none", "", lose) | {"fault": "a node is lost"}), flush=True)
+    with suppress(ray.exceptions.RpcError):  # a busy machine
+        cluster.shutdown()  # type: ignore[no-untyped-call] # Ray's own

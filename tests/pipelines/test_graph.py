@@ -1,0 +1,76 @@
+"""The graph of Ray Data: workers that cannot start, fail, die or hang beside healthy ones, and a node that is lost.
+
+Each is a small program of `helpers.graph_scenarios`. Ray Data itself ends a graph whose actor raises while it starts,
+and restarts for ever one that dies there.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.graph_scenarios import TASKS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.xdist_group("graph")]
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, dict[str, Any]]:
+    path = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
+    ran = subprocess.run(
+        [sys.executable, "-c", "from helpers.graph_scenarios import main; main()"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+        cwd=ROOT,
+        timeout=580,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    found = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
+    return {line["fault"]: line for line in found}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "starts late, dies with a task, hangs",
+        "never starts",
+        "dies while it starts",
+        "dies, and never starts again",
+        "fails at every task",
+        "a node is lost",
+    ],
+)
+def test_every_task_is_done_once_and_none_is_blamed(results: dict[str, dict[str, Any]], fault: str) -> None:
+    result = results[fault]
+
+    assert result["error"] is None
+    assert result["numbers"] == list(range(TASKS))
+    assert result["blamed"] == result["left_behind"] == []
+
+
+def test_a_worker_that_only_fails_is_left_out_of_the_second_graph(results: dict[str, dict[str, Any]]) -> None:
+    assert results["fails at every task"]["graphs"] == 2
+    assert len(results["fails at every task"]["left_out"]) == 1
+
+
+def test_what_a_worker_had_that_cannot_start_again_is_done_by_a_second_graph(
+    results: dict[str, dict[str, Any]],
+) -> None:
+    assert results["dies, and never starts again"]["graphs"] == 2
+
+
+def test_one_graph_is_enough_where_a_worker_did_nothing(results: dict[str, dict[str, Any]]) -> None:
+    for fault in ("starts late, dies with a task, hangs", "never starts", "dies while it starts", "a node is lost"):
+        assert results[fault]["graphs"] == 1
+
+
+def test_a_run_ends_with_the_reason_where_no_worker_can_start(results: dict[str, dict[str, Any]]) -> None:
+    assert results["every worker never starts"]["error"] == "no worker can start: RuntimeError: no card"
+    assert results["every worker dies while it starts"]["error"].startswith("no worker can start: the process died")
