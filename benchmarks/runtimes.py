@@ -96,7 +96,7 @@ def make(name: str, bundle: Path, threads: int, batch: int) -> Run:
     if name == EAGER:
         return eager(bundle)
     if name == CHANNELS_LAST:
-        return load_predictor(bundle, threads=threads, batch_size=batch, converted=bundle / "none")
+        return load_predictor(bundle, threads=threads, batch_size=batch, openvino=bundle / "none")
     if name == ONNX:
         return onnx_runtime(bundle, threads, batch)
     return openvino(bundle, threads, batch, "bf16" if name == BF16 else "float32")

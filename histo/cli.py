@@ -21,7 +21,8 @@ import histo
 from histo.errors import HistoError
 from histo.own_path import own_path
 from histo.run.say import complain, say
-from histo.spec import Spec, read_spec
+from histo.spec.base import Spec
+from histo.spec.command_line import read_spec
 
 _MOST_SAID = 500
 """Letters of a foreign error's own words in a line."""

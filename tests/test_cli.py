@@ -17,7 +17,7 @@ import pytest
 
 import histo
 from histo.cli import _JOBS, _specs, main
-from histo.spec import flag_name, settings
+from histo.spec.names import flag_name, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 

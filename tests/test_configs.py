@@ -4,7 +4,9 @@ import pytest
 import yaml
 
 from histo.cli import _spec_of
-from histo.spec import Spec, field_names, read_spec
+from histo.spec.base import Spec
+from histo.spec.command_line import read_spec
+from histo.spec.names import field_names
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))

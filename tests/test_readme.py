@@ -11,7 +11,7 @@ import pytest
 from histo import tables
 from histo.cli import _specs
 from histo.errors import Cause
-from histo.spec import field_names, flag_name
+from histo.spec.names import field_names, flag_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from histo.errors import UsageError
-from histo.spec import AbsolutePath, AbsolutePaths, Spec, field_names, flag_name, read_spec, settings
+from histo.spec.base import AbsolutePath, AbsolutePaths, Spec
+from histo.spec.command_line import read_spec
+from histo.spec.names import field_names, flag_name, settings
 
 
 class Tiling(Spec):

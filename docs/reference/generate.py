@@ -12,7 +12,8 @@ from pydantic_core import PydanticUndefined
 
 from histo import tables
 from histo.cli import _specs
-from histo.spec import Spec, flag_name, settings
+from histo.spec.base import Spec
+from histo.spec.names import flag_name, settings
 from histo.tables import Column
 
 HERE = Path(__file__).resolve().parent

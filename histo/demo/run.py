@@ -15,7 +15,8 @@ from histo.pipelines.labelling.spec import LabelSpec
 from histo.pipelines.train import train
 from histo.pipelines.training.spec import TrainSpec
 from histo.report.overlay import draw_overlay
-from histo.spec import SpecType, read_spec
+from histo.spec.base import SpecType
+from histo.spec.command_line import read_spec
 
 PROMISE = 0.95
 """Share of the tiles wholly in one class that must be labelled right."""
@@ -55,7 +56,10 @@ def _show_and_run(job: Callable[[SpecType], int], spec: type[SpecType], **flags:
     command = f"histo {job.__name__}"
     argv = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     print(f"\n$ {command} {shlex.join(argv)}", flush=True)
-    code = job(read_spec(spec, argv, command))
+    try:
+        code = job(read_spec(spec, argv, command))
+    except HistoError as error:
+        raise HistoError(f"{command}: {error}") from error
     if code:
         raise HistoError(f"{command} ended with exit code {code}")
 

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from histo.spec import AbsolutePath, Spec
+from histo.spec.base import AbsolutePath, Spec
 
 
 class DemoSpec(Spec):

@@ -53,7 +53,7 @@ class Form:
     trouble: str | None = None
 
 
-def ensure_converted(folder: Path, fallback: Path | None = None, threads: int = 1) -> Form:
+def ensure_form(folder: Path, fallback: Path | None = None, threads: int = 1) -> Form:
     """Convert a bundle, unless it has a valid form; bfloat16 stays unmeasured.
 
     Args:

@@ -11,23 +11,28 @@ CLEAR = "\r\x1b[K"
 
 _LOG_EVERY_S = 30.0
 _TERMINAL_EVERY_S = 0.5
+_HALF = 0.5
 
 
 class Line:
-    """The last line of a terminal, which is written again and again; elsewhere a plain line now and then."""
+    """The last line of a terminal, which is written again and again; elsewhere a plain line now and then.
+
+    Attributes:
+        is_terminal: Whether it is one.
+    """
 
     def __init__(self) -> None:
-        self._terminal = bool(sys.stdout and sys.stdout.isatty())  # there is none where it was closed
+        self.is_terminal = bool(sys.stdout and sys.stdout.isatty())  # there is none where it was closed
         self._last = time.monotonic()
 
     def is_due(self) -> bool:
         """Say whether it is time to show something."""
-        return time.monotonic() - self._last >= (_TERMINAL_EVERY_S if self._terminal else _LOG_EVERY_S)
+        return time.monotonic() - self._last >= (_TERMINAL_EVERY_S if self.is_terminal else _LOG_EVERY_S)
 
     def show(self, text: str) -> None:
         """Show how far the run is."""
         self._last = time.monotonic()
-        if self._terminal:
+        if self.is_terminal:
             put(f"{CLEAR}{printable(text)[: shutil.get_terminal_size().columns - 1]}")
         else:
             say(text)
@@ -39,12 +44,12 @@ class Line:
 
     def clear(self) -> None:
         """Take the line away, for what others print."""
-        if self._terminal:
+        if self.is_terminal:
             put(CLEAR)
 
 
 class Progress:
-    """Slides, tiles, tiles per second and time left of a label run."""
+    """Slides, tiles, speed, time left and bottleneck of a label run; in a log, also a line for each slide."""
 
     def __init__(self, slides: int) -> None:
         self._slides = slides
@@ -52,8 +57,16 @@ class Progress:
         self._first: tuple[float, int] | None = None
         self._line = Line()
 
-    def show(self, slides_done: int, tiles_done: int, tiles_expected: float) -> None:
-        """Print, if it is time to."""
+    def show(self, slides_done: int, failed: int, tiles_done: int, tiles_expected: float, waited: float | None) -> None:
+        """Print, if it is time to.
+
+        Args:
+            slides_done: Slides that are settled.
+            failed: Those among them that are failed.
+            tiles_done: Tiles that are labelled.
+            tiles_expected: An estimate of all tiles.
+            waited: Share of the workers' time in which the network waited for pixels; None as long as it is not known.
+        """
         now = time.monotonic()
         if self._first is None and tiles_done:
             self._first = (now, tiles_done)
@@ -61,7 +74,15 @@ class Progress:
             return
         rate = self._rate(now, tiles_done)
         left = duration((tiles_expected - tiles_done) / rate) if rate else "unknown time"
-        self._line.show(f"{slides_done}/{self._slides} slides  {tiles_done} tiles  {rate:.1f} tiles/s  {left} left")
+        parts = [f"{slides_done}/{self._slides} slides", *([f"{failed} failed"] if failed else [])]
+        parts += [f"{tiles_done} tiles", f"{rate:.1f} tiles/s", f"{left} left"]
+        parts += [] if waited is None else [f"bottleneck: {'reading' if waited >= _HALF else 'network'}"]
+        self._line.show("  ".join(parts))
+
+    def settle(self, slide_id: str, status: str, tiles: int | None) -> None:
+        """Print a line for a slide that is done, if lines stay."""
+        if not self._line.is_terminal:
+            self._line.say(f"{slide_id}: {status}" + (f", {tiles} tiles" if tiles else ""))
 
     def say(self, text: str) -> None:
         """Print a line that stays."""

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from histo.errors import HistoError, UsageError
 from histo.regular_file import read_regular
-from histo.spec import Spec
+from histo.spec.base import Spec
 from histo.store import put_json
 
 FILE = "run.json"

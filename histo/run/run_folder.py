@@ -10,7 +10,7 @@ from histo import store
 from histo.errors import HistoError, UsageError
 from histo.run.lock import sole_run
 from histo.run.record import RunRecord, check_command
-from histo.spec import Spec
+from histo.spec.base import Spec
 
 _OF_PROCESSES = (ConnectionError, ChildProcessError, ProcessLookupError)
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from histo.spec import Spec
+from histo.spec.base import Spec
 
 ReaderChoice = Literal["auto", "openslide", "direct"]
 """`auto` is `direct` where the file is suited and both agree on its pixels, else `openslide`."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from histo.spec import Spec
+from histo.spec.base import Spec
 
 Choice = Literal["even", "outer-middle"]
 Fill = Literal["repeat", "pad"]

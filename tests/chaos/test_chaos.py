@@ -81,7 +81,7 @@ class Schedule:
 
     def kill_worker(self, cluster: Cluster) -> None:
         """Kill a process that labels or plans, of any node."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not (workers := set().union(*(descendants(raylet, *WORKERS) for raylet in raylets(cluster)))):
             assert time.monotonic() < deadline, "no worker starts"
             time.sleep(0.1)

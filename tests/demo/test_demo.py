@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from helpers.inline_ray import train_inline
 
+from histo.demo import run
 from histo.demo.run import demo
 from histo.demo.spec import DemoSpec
-from histo.errors import UsageError
+from histo.errors import HistoError, UsageError
 
 
 @pytest.mark.slow
@@ -32,4 +33,17 @@ def test_a_demo_that_is_there_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
 
     with pytest.raises(UsageError, match="already holds a demo; remove it, or give another folder"):
+        demo(DemoSpec(out=tmp_path))
+
+
+def test_an_error_of_a_job_names_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> int:
+        raise HistoError("no weights")
+
+    fail.__name__ = "train"
+    monkeypatch.setattr(run, "fabricate_tiles", lambda *_: None)
+    monkeypatch.setattr(run, "fabricate_slides", lambda *_: [])
+    monkeypatch.setattr(run, "train", fail)
+
+    with pytest.raises(HistoError, match=r"^histo train: no weights$"):
         demo(DemoSpec(out=tmp_path))

@@ -55,6 +55,8 @@ class Fake:
             raise RuntimeError("no card")
         if self._is_sick and fault == "dies while it starts":
             os.kill(os.getpid(), signal.SIGSEGV)
+        if fault == "dies, and dies when it starts again" and is_started_again():
+            os.kill(os.getpid(), signal.SIGSEGV)
         if fault == "dies, and never starts again" and is_started_again():
             raise RuntimeError("no card any more")
 
@@ -63,7 +65,7 @@ class Fake:
         time.sleep(TASK_S)
         if self._is_sick and self._fault == "fails at every task":
             return Done(str(number), number, "internal")
-        if self._fault == "dies, and never starts again" and self._first("died"):
+        if self._fault.startswith("dies, and") and self._first("died"):
             os.kill(os.getpid(), signal.SIGSEGV)
         of_tasks = self._fault == "starts late, dies with a task, hangs"
         if number == 7 and of_tasks and (self._first("one") or self._first("two")):
@@ -168,6 +170,7 @@ def main() -> None:
             ("never starts", sick.node_id),
             ("dies while it starts", sick.node_id),
             ("dies, and never starts again", ""),
+            ("dies, and dies when it starts again", ""),
             ("fails at every task", sick.node_id),
         ]:
             print(json.dumps(result(fault, node)), flush=True)

@@ -12,7 +12,8 @@ from torchvision.transforms.v2 import functional as transforms
 from histo.errors import UsageError
 from histo.learn.fit.augment import CHROMA, LUMA, STAINS, augment
 from histo.learn.fit.augment_spec import PRESETS, AugmentSpec, Settings
-from histo.spec import Spec, read_spec
+from histo.spec.base import Spec
+from histo.spec.command_line import read_spec
 
 MANY = 200
 ALL_PRESETS = ["none", "original", "geometric", "stain"]

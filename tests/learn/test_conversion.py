@@ -18,7 +18,7 @@ from histo.errors import UsageError
 from histo.learn import conversion
 from histo.learn.array_layout import TILES
 from histo.learn.bundle import MODEL_JSON, WEIGHTS, hash_file
-from histo.learn.conversion import convert, ensure_converted
+from histo.learn.conversion import convert, ensure_form
 from histo.learn.data.subset import evenly
 from histo.learn.openvino import core
 from histo.learn.openvino.core import has_bf16
@@ -68,7 +68,7 @@ def test_the_converted_form_gives_the_probabilities_of_torch(backbone: str, size
 def test_a_bundle_is_converted_once(copy: Path) -> None:
     before = (copy / FOLDER / RECORD).stat().st_mtime_ns
 
-    form = ensure_converted(copy)
+    form = ensure_form(copy)
 
     assert form.folder == copy / FOLDER
     assert (copy / FOLDER / RECORD).stat().st_mtime_ns == before
@@ -83,7 +83,7 @@ def test_a_damaged_form_is_not_used_and_can_be_made_again(copy: Path, name: str)
 
     assert load_predictor(copy).runtime == "torch"
 
-    assert ensure_converted(copy).folder == copy / FOLDER
+    assert ensure_form(copy).folder == copy / FOLDER
     assert load_predictor(copy).runtime == "openvino"
 
 
@@ -137,11 +137,11 @@ def test_a_bundle_that_cannot_be_written_has_its_form_elsewhere(
 
     monkeypatch.setattr(Path, "mkdir", refuse)
 
-    alone, form = ensure_converted(bundle), ensure_converted(bundle, tmp_path / "out")
+    alone, form = ensure_form(bundle), ensure_form(bundle, tmp_path / "out")
 
     assert (alone.folder, alone.trouble) == (None, f"{bundle / FOLDER}: cannot be written (Read-only file system)")
     assert form.folder == tmp_path / "out" / FOLDER
-    assert load_predictor(bundle, converted=form.folder).runtime == "openvino"
+    assert load_predictor(bundle, openvino=form.folder).runtime == "openvino"
     assert sorted(path.name for path in bundle.iterdir()) == [MODEL_JSON, WEIGHTS]
 
 
@@ -164,7 +164,7 @@ def test_a_network_without_finite_numbers_is_not_converted(bare_bundle: Path, tm
     save_file(tensors, bundle / WEIGHTS)
     edit(bundle / MODEL_JSON, weights_sha256=hash_file(bundle / WEIGHTS))
 
-    form = ensure_converted(bundle)
+    form = ensure_form(bundle)
 
     assert form.folder is None
     assert "not finite; train it again" in str(form.trouble)

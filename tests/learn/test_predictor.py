@@ -23,7 +23,7 @@ from histo.resample import Pixels
 @pytest.fixture(params=["openvino", "torch"])
 def predict(request: pytest.FixtureRequest, tiny_bundle: Path) -> Predictor:
     elsewhere = tiny_bundle / "none" if request.param == "torch" else None
-    found = load_predictor(tiny_bundle, batch_size=4, converted=elsewhere)
+    found = load_predictor(tiny_bundle, batch_size=4, openvino=elsewhere)
     assert found.runtime == request.param
     return found
 
@@ -106,7 +106,7 @@ def test_tiles_of_another_kind_are_a_callers_mistake(predict: Predictor) -> None
 
 def test_a_cpu_has_small_batches_where_none_are_asked_for(tiny_bundle: Path) -> None:
     assert load_predictor(tiny_bundle).batch_size == BATCH_ON_CPU
-    assert load_predictor(tiny_bundle, converted=tiny_bundle / "none").batch_size == BATCH_ON_CPU
+    assert load_predictor(tiny_bundle, openvino=tiny_bundle / "none").batch_size == BATCH_ON_CPU
 
 
 def test_a_converted_form_that_gives_no_finite_numbers_is_an_error(tiny_bundle: Path, tmp_path: Path) -> None:

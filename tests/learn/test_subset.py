@@ -10,7 +10,7 @@ from histo.learn.data.listing import Split
 from histo.learn.data.source import Case, Source
 from histo.learn.data.spec import Subset
 from histo.learn.data.subset import draw_subset
-from histo.spec import Spec
+from histo.spec.base import Spec
 
 COUNTS = st.lists(st.integers(1, 60), min_size=2, max_size=6)
 

@@ -43,6 +43,7 @@ def results() -> dict[str, dict[str, Any]]:
         "never starts",
         "dies while it starts",
         "dies, and never starts again",
+        "dies, and dies when it starts again",
         "fails at every task",
         "a node is lost",
     ],
@@ -63,7 +64,8 @@ def test_a_worker_that_only_fails_is_left_out_of_the_second_graph(results: dict[
 def test_what_a_worker_had_that_cannot_start_again_is_done_by_a_second_graph(
     results: dict[str, dict[str, Any]],
 ) -> None:
-    assert results["dies, and never starts again"]["graphs"] == 2
+    for fault in ("dies, and never starts again", "dies, and dies when it starts again"):
+        assert results[fault]["graphs"] == 2
 
 
 def test_one_graph_is_enough_where_a_worker_did_nothing(results: dict[str, dict[str, Any]]) -> None:

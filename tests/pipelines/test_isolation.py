@@ -169,7 +169,7 @@ from histo.run.isolation import _disposable_process
 _disposable_process((wait, {str(child)!r}))
 """
     with subprocess.Popen([sys.executable, "-c", code]) as worker:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not child.exists() or not child.read_text():
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -70,7 +70,7 @@ def dashboard(environment: dict[str, str], tmp_path_factory: pytest.TempPathFact
 
 
 def wait_for(port: int, head: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         assert head.poll() is None, log.read_text()
         with socket.socket() as probe:

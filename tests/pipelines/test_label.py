@@ -14,7 +14,7 @@ from helpers.plain_loop import PlainLoop, assert_equal_to_plain_loop, rows_of
 from histo.cli import main
 from histo.learn.openvino.core import has_bf16
 from histo.learn.openvino.record import FOLDER, read_conversion
-from histo.pipelines.labelling.runtime import converted_form
+from histo.pipelines.labelling.runtime import openvino_form
 
 pytestmark = pytest.mark.usefixtures("joined_ray")
 
@@ -122,7 +122,7 @@ def test_a_bundle_that_is_not_converted_is_converted_once(
 
     assert f"{bundle}: converting the network for CPUs, once" in first
     assert read_conversion(bundle / FOLDER, bundle) is not None
-    assert converted_form(bundle, tmp_path / "out") == bundle / FOLDER
+    assert openvino_form(bundle, tmp_path / "out") == bundle / FOLDER
     assert "converting" not in capsys.readouterr().out
 
 

@@ -24,7 +24,7 @@ from histo.learn.bundle import bundle_hash, read_bundle
 from histo.learn.predict.torch_predictor import TorchPredictor
 from histo.pipelines.labelling.spec import LabelSpec
 from histo.pipelines.studies.label import LabelStudiesJob, StudyLabeler, labelled_layout
-from histo.spec import read_spec
+from histo.spec.command_line import read_spec
 from histo.volumes.finding.studies import find_studies
 from histo.volumes.preparation import ALGORITHM, prepare
 from histo.volumes.spec import PreparationSpec

@@ -14,7 +14,7 @@ from histo.errors import HistoError, UsageError
 from histo.run.lock import sole_run
 from histo.run.record import read_record
 from histo.run.run_folder import RunFolder
-from histo.spec import Spec
+from histo.spec.base import Spec
 
 
 class Settings(Spec):

@@ -31,7 +31,7 @@ from histo.learn.predict.torch_predictor import TorchPredictor
 from histo.pipelines.training.network import initial_network
 from histo.pipelines.training.spec import TrainSpec
 from histo.resample import resize
-from histo.spec import read_spec
+from histo.spec.command_line import read_spec
 
 pytestmark = pytest.mark.slow
 

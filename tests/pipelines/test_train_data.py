@@ -13,7 +13,7 @@ from histo.pipelines.training.data import TrainingData, gather, read_training_so
 from histo.pipelines.training.job import summary
 from histo.pipelines.training.spec import TrainSpec
 from histo.pipelines.training.split_table import check_unchanged, read_splits, write_cases
-from histo.spec import read_spec
+from histo.spec.command_line import read_spec
 
 
 def gathered(data: Path, run: Path, *flags: str) -> TrainingData:

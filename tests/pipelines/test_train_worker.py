@@ -22,7 +22,7 @@ from histo.pipelines.training.spec import CrossvalSpec, TrainSpec
 from histo.pipelines.training.split_table import read_splits, write_cases
 from histo.pipelines.training.worker import train_worker
 from histo.run.placement import Placement
-from histo.spec import read_spec
+from histo.spec.command_line import read_spec
 
 MEASURED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
 Measured = list[tuple[float, ...]]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from histo.spec import Spec
+from histo.spec.base import Spec
 
 PER_CLASS = {"tiny": 100, "small": 800}
 _WHOLE = re.compile(r"[1-9]\d*")

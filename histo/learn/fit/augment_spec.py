@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from histo.errors import UsageError
-from histo.spec import Spec
+from histo.spec.base import Spec
 
 if TYPE_CHECKING:
     from histo.learn.array_layout import Layout

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from histo.learn.network.spec import Precision
-from histo.spec import Spec
+from histo.spec.base import Spec
 
 EpochRule = Literal["best", "last"]
 PhaseName = Literal["head", "tune"]

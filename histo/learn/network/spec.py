@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from histo.spec import AbsolutePath, Spec
+from histo.spec.base import AbsolutePath, Spec
 
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 Initial = Literal["pretrained", "random"]

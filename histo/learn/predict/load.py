@@ -15,7 +15,7 @@ def load_predictor(
     threads: int = 1,
     batch_size: int | None = None,
     precision: InferencePrecision = "float32",
-    converted: Path | None = None,
+    openvino: Path | None = None,
 ) -> Predictor:
     """Make a bundle ready to classify.
 
@@ -25,14 +25,14 @@ def load_predictor(
         threads: Of a CPU, for the network.
         batch_size: Tiles or volumes per forward pass; None: 8 on a CPU, of large volumes fewer; a GPU finds it itself.
         precision: `bf16` only where its agreement with float32 was measured and is high enough.
-        converted: Where the bundle's converted form is; None: in the bundle.
+        openvino: Where the bundle's converted form is; None: in the bundle.
 
     Raises:
         UsageError: If the bundle cannot be used, or not in this precision.
         HistoError: If this CPU has no bfloat16, or this GPU no memory.
     """
     bundle = read_bundle(folder)
-    form = converted or folder / FOLDER
+    form = openvino or folder / FOLDER
     conversion = read_conversion(form, folder)
     require_precision(precision, conversion, folder)
     if device == "cpu" and conversion is not None:

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from histo.spec import AbsolutePath, AbsolutePaths, Spec
+from histo.spec.base import AbsolutePath, AbsolutePaths, Spec
 
 
 class ConvertSpec(Spec):

@@ -9,7 +9,7 @@ from histo.learn.network.spec import InferencePrecision
 from histo.learn.score.spec import RESAMPLES
 from histo.pipelines.training.spec import Resolutions, check_count
 from histo.run.placement import Device
-from histo.spec import AbsolutePath, AbsolutePaths, Spec
+from histo.spec.base import AbsolutePath, AbsolutePaths, Spec
 
 
 class EvaluateSpec(Spec):

@@ -99,7 +99,9 @@ class _LabelWork(Work[Summary]):
         """See `Work.between`."""
         self._end_merges()
         self._ledger.write()
-        self._progress.show(self._ledger.settled, self._ledger.tiles_done, self._ledger.tiles_expected())
+        ledger = self._ledger
+        failed = ledger.counts().get("failed", 0)
+        self._progress.show(ledger.settled, failed, ledger.tiles_done, ledger.tiles_expected(), self._waited)
 
     def say(self, text: str) -> None:
         """See `Work.say`."""
@@ -108,30 +110,33 @@ class _LabelWork(Work[Summary]):
     def end(self) -> float:
         """Say what was done; returns the share of the workers' time in which the network waited for pixels."""
         self._progress.end(self._ledger.tiles_done)
-        return self._waited_s / self._seconds if self._seconds else 0.0
+        return self._waited or 0.0
+
+    @property
+    def _waited(self) -> float | None:
+        return self._waited_s / self._seconds if self._seconds else None
 
     def close(self) -> None:
         """Wait for what is being written."""
         self._threads.shutdown(cancel_futures=True)
 
     def _settle(self, slide_id: str) -> None:
-        del self._open[slide_id]
-        if self._ledger.settle(slide_id) == "failed":
-            self._discard(slide_id)
+        status = self._ledger.settle(slide_id)
+        self._close(slide_id, status)
 
     def _fail(self, slide_id: str, failure: Row) -> None:
         """Fail a slide; if it is the output's fault, break the run off instead."""
         if failure["error_code"] == Cause.STORAGE:
             raise HistoError(f"--out {self._job.out}: {failure['error']}; what is finished stays")
-        del self._open[slide_id]
-        self._ledger.fail(slide_id, failure)
-        self._discard(slide_id)
+        self._close(slide_id, self._ledger.fail(slide_id, failure))
 
-    def _discard(self, slide_id: str) -> None:
+    def _close(self, slide_id: str, status: str) -> None:
         """A failed slide has no table, though one that it had before may be good again when the cause is gone."""
-        tile_tables.discard_slide(
-            self._job, slide_id, for_good=not is_transient(self._ledger.row(slide_id)["error_code"])
-        )
+        del self._open[slide_id]
+        row = self._ledger.row(slide_id)
+        if status == "failed":
+            tile_tables.discard_slide(self._job, slide_id, for_good=not is_transient(row["error_code"]))
+        self._progress.settle(slide_id, status if status != "failed" else f"failed, {row['error_code']}", row["n_ok"])
 
     def _merge(self, last: Summary) -> None:
         """Have a slide's parts joined by a thread, in milliseconds; a task of Ray's would start a process."""

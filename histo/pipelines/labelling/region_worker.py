@@ -38,7 +38,7 @@ class RegionLabeler:
 
     def __init__(self, job: LabelJob, runtime: Runtime = Runtime()) -> None:  # noqa: B008 -- frozen
         self._job, self._runtime = job, runtime
-        on = runtime.device, runtime.threads, job.batch_size, job.precision, runtime.converted
+        on = runtime.device, runtime.threads, job.batch_size, job.precision, runtime.openvino
         self._predict = load_predictor(job.model, *on)
         if bundle_hash(job.model) != job.model_hash:
             raise HistoError(f"{job.model}: the bundle was changed while the run went on; label again")

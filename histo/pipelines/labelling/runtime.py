@@ -26,12 +26,12 @@ class Runtime:
     Attributes:
         device: What torch calls the device.
         threads: CPU threads of a worker.
-        converted: Where the bundle's form for the CPU stands, if there is one.
+        openvino: Where the bundle's form for OpenVINO stands, if there is one.
     """
 
     device: str = "cpu"
     threads: int = 1
-    converted: Path | None = None
+    openvino: Path | None = None
 
     @property
     def regions_at_once(self) -> int:
@@ -50,11 +50,11 @@ def find_runtime(model: Path, out: Path, placement: Placement) -> Runtime:
     Raises:
         HistoError: If the bundle cannot be converted.
     """
-    converted = None if placement.gpus else converted_form(model, out)
-    return Runtime(placement.torch_device, placement.cpus, converted)
+    openvino = None if placement.gpus else openvino_form(model, out)
+    return Runtime(placement.torch_device, placement.cpus, openvino)
 
 
-def converted_form(model: Path, out: Path) -> Path | None:
+def openvino_form(model: Path, out: Path) -> Path | None:
     """Return where the bundle's form for CPUs is; it is made where there is none, once, by a task that loads torch.
 
     Args:
@@ -78,9 +78,9 @@ def converted_form(model: Path, out: Path) -> Path | None:
 
 
 def _convert(model: Path, fallback: Path) -> "Form":
-    from histo.learn.conversion import ensure_converted  # noqa: PLC0415 -- the driver must not load torch
+    from histo.learn.conversion import ensure_form  # noqa: PLC0415 -- the driver must not load torch
 
-    return ensure_converted(model, fallback)
+    return ensure_form(model, fallback)
 
 
 def agreement(model: Path, precision: InferencePrecision) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from histo.pipelines.labelling.runtime import agreement, find_runtime
 from histo.pipelines.labelling.slide_ledger import FILE, SlideLedger, ledger_file
 from histo.pipelines.labelling.spec import LabelSpec
 from histo.pipelines.labelling.tasks import LabelJob
+from histo.pipelines.labelling.totals import say_next, say_totals
 from histo.run.cluster import describe, placed
 from histo.run.failure import is_transient
 from histo.run.record import RunRecord, collection_facts, is_begun, past_record, versions
@@ -56,6 +57,9 @@ def label_slides(spec: LabelSpec, slides: Path, model: Path, bundle: Bundle) -> 
                     share = label_all(job, runtime, todo.tasks, ledger, placement)
                     waited = {"waiting_for_pixels": round(share, 3)}
                 code = _finish(spec.out, collection.others, ledger, record, waited)
+    if (table := ledger_file(spec.out).read()) is not None:
+        say_totals(table, bundle.classes)
+    say_next(ledger)
     report(ledger, spec.out, "tables")
     return code
 

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from histo.learn.network.spec import InferencePrecision
 from histo.run.placement import Device
 from histo.slides.spec import ReaderChoice, TilingSpec, TissueSpec
-from histo.spec import AbsolutePath, Spec, changed_names
+from histo.spec.base import AbsolutePath, Spec, changed_names
 
 _OF_STUDIES = ("study_is",)
 _OF_SLIDES = (

@@ -70,7 +70,7 @@ class StudyLabeler(StudyWorker[LabelStudiesJob]):
 
     def __init__(self, job: LabelStudiesJob, runtime: Runtime = Runtime()) -> None:  # noqa: B008 -- frozen
         super().__init__(job, (runtime,))
-        self._predict = load_predictor(job.model, runtime.device, runtime.threads, 1, job.precision, runtime.converted)
+        self._predict = load_predictor(job.model, runtime.device, runtime.threads, 1, job.precision, runtime.openvino)
         if bundle_hash(job.model) != job.model_hash:
             raise HistoError(f"{job.model}: the bundle was changed while the run went on; label again")
 

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from histo.spec import AbsolutePath, Spec
+from histo.spec.base import AbsolutePath, Spec
 from histo.volumes.spec import PatientIs, PreparationSpec
 
 

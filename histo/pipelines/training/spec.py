@@ -11,7 +11,7 @@ from histo.learn.fit.augment_spec import AugmentSpec
 from histo.learn.fit.phases import FitSpec
 from histo.learn.network.spec import NetworkSpec
 from histo.run.placement import Device
-from histo.spec import AbsolutePath, AbsolutePaths, Spec
+from histo.spec.base import AbsolutePath, AbsolutePaths, Spec
 
 
 def _as_list(value: object) -> object:

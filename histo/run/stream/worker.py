@@ -112,14 +112,12 @@ class Worker:
         self._failed_in_a_row = 0
         while self._where in crew.left_out:
             time.sleep(_LONGEST_WAIT_S)
-        self._worker = self._started(_STARTS if is_started_again() else None)
+        self._worker = self._started(may_give_up=is_started_again())
 
     def __call__(self, row: Row) -> Row:
         """Do the task of a row; a row that has its answer already is passed on."""
         if row["answer"]:
             return row
-        if self._worker is None:
-            self._worker = self._started(1)
         if self._worker is None:
             time.sleep(_HAND_BACK_S)
             return row | {"task": b"", "where": self._where}
@@ -135,10 +133,7 @@ class Worker:
         answer: Answer = self._worker(*pickle.loads(row["task"]))  # noqa: S301 -- from our own driver
         packed = pickle.dumps(answer)
         if answer.error_code is not None:
-            with (
-                suppress(OSError),
-                store.put_atomic(failed) as file,
-            ):  # the answer says so, too
+            with suppress(OSError), store.put_atomic(failed) as file:
                 file.write(packed)
         self._slow_down(answer)
         return packed
@@ -149,11 +144,12 @@ class Worker:
         if self._failed_in_a_row:
             time.sleep(min(2.0**self._failed_in_a_row, _HAND_BACK_S * 6))
 
-    def _started(self, attempts: int | None) -> Any:
-        """Make the worker; returns nothing if that failed so many times, if there is a limit."""
-        tried = 0
+    def _started(self, may_give_up: bool) -> Any:
+        """Make the worker, which may take several attempts; returns nothing if it is given up."""
         while True:
             before = self._starts.count(self._me)
+            if may_give_up and before >= _STARTS:
+                return None
             time.sleep(min(2.0**before - 1, _LONGEST_WAIT_S))
             self._starts.begin(self._me)
             try:
@@ -163,9 +159,6 @@ class Worker:
             else:
                 self._starts.succeed(self._me)
                 return worker
-            tried += 1
-            if attempts is not None and max(tried, before) >= attempts:
-                return None
 
 
 def is_started_again() -> bool:

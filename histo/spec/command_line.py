@@ -7,88 +7,21 @@ line that names the place, the value and the nearest valid name. `--help` lists 
 """
 
 import argparse
-import difflib
-import errno
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
+from typing import Any, NoReturn
 
-import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
 from histo.errors import UsageError
-from histo.regular_file import read_regular
-
-
-class Spec(BaseModel):
-    """Base of every settings class: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-
-    COMMON: ClassVar[frozenset[str]] = frozenset()
-    """Fields that `--help` lists beside the required ones, nested ones dotted; if there are none, it lists all."""
-
-
-def changed_names(spec: Spec, fields: Iterable[str]) -> Iterator[str]:
-    """Yield the names of those settings that are not their defaults, those of a section as `section.name`."""
-    for name in fields:
-        value = getattr(spec, name)
-        if isinstance(value, Spec):
-            yield from (f"{name}.{below}" for below in changed_names(value, type(value).model_fields))
-        elif value != type(spec).model_fields[name].default:
-            yield name
-
+from histo.spec.base import Spec, SpecType
+from histo.spec.names import field_name, field_names, flag_name, nearest, settings
+from histo.spec.yaml_file import read_yaml
 
 _MOST_SHOWN = 200
 """Letters of a value in a message."""
-_MOST_BYTES = 2**20
-_MOST_KEYS, _DEEPEST = 10_000, 20
-"""Of a settings file: more is none that a person wrote."""
-
-
-def _not_empty(path: Any) -> Any:
-    if path == "":
-        raise ValueError("the path is empty")
-    if isinstance(path, str) and "\0" in path:
-        raise ValueError("the path has a NUL character")
-    return path
-
-
-def _absolute(path: Path) -> Path:
-    """Write a path out from the root on; one that no file can have is an error, one that cannot be read is none."""
-    try:
-        path = path.expanduser()
-    except RuntimeError:
-        raise ValueError("there is no such user; write the path out") from None
-    try:
-        path = path.absolute()
-    except OSError:
-        raise ValueError("the working folder is gone; write the path out, or go to another folder") from None
-    try:
-        path.stat()
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise ValueError(f"{error.strerror}; give another path") from None
-    return path
-
-
-AbsolutePath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_absolute)]
-"""A path that keeps its meaning in a worker with another working folder; relative ones start at the caller's."""
-
-
-def _as_list(paths: Any) -> Any:
-    return [paths] if isinstance(paths, str) else paths
-
-
-AbsolutePaths = Annotated[list[AbsolutePath], BeforeValidator(_as_list), Field(min_length=1)]
-"""One or more paths: the flag several times, or once with commas; a path that has a comma itself in double quotes."""
-
-SpecType = TypeVar("SpecType", bound=Spec)
-
-
 _OWN_FLAGS = ("-h", "--help", "--help-all", "--config")
 """Flags that are no fields."""
 
@@ -155,7 +88,7 @@ class _Parser(argparse.ArgumentParser):
     def _explain_unknown(self, word: str, argv: list[str]) -> str:
         if word.startswith("-"):
             flag = word.partition("=")[0]
-            return f"{flag}: unknown flag{_nearest(flag, list(self._option_string_actions))}"
+            return f"{flag}: unknown flag{nearest(flag, list(self._option_string_actions))}"
         before = argv[argv.index(word) - 1] if argv.index(word) else ""
         switch = self._option_string_actions.get(before)
         if switch is not None and switch.nargs == 0:
@@ -216,7 +149,7 @@ def read_spec(
     except SettingsError as error:
         raise UsageError(_explain_list(error)) from None
     flags.pop("config", None)
-    file = _read_yaml(parsed.config) if parsed.config else {}
+    file = read_yaml(parsed.config) if parsed.config else {}
     try:
         return spec.model_validate(_merge(file, flags))
     except ValidationError as error:
@@ -249,61 +182,6 @@ def _names_in(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _names_in(value, f"{prefix}{name}.")
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads plain values, and refuses a key that is given twice, of which one would be left out."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(read_regular(path, _MOST_BYTES).decode("utf-8"), _Loader)  # noqa: S506 -- a safe one
-        _check_tree(content)
-    except OSError as error:
-        raise UsageError(f"--config {path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise UsageError(f"{path}: not valid YAML: brackets in brackets, deeper than any setting") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UsageError(f"{path}: expected `key: value` lines, found a {type(content).__name__}")
-    return _without_nulls(content)
-
-
-def _check_tree(content: Any) -> None:
-    """Refuse keys that are not text, and what aliases make endless or huge."""
-    waiting, count = [(content, 0)], 0
-    while waiting:
-        value, depth = waiting.pop()
-        count += 1
-        if count > _MOST_KEYS or depth > _DEEPEST:
-            raise ValueError(f"more than {_MOST_KEYS} values, or more than {_DEEPEST} levels of them")
-        if isinstance(value, dict):
-            wrong = [key for key in value if not isinstance(key, str)]
-            if wrong:
-                raise ValueError(f"the key {wrong[0]!r} is not text; put it in quotes, or remove it")
-        below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        waiting += [(each, depth + 1) for each in below]
-
-
-def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
-    """Leave out keys without a value: a section whose lines are all comments means its defaults."""
-    return {
-        key: _without_nulls(value) if isinstance(value, dict) else value
-        for key, value in values.items()
-        if value is not None
-    }
-
-
 def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
     """Lay `high` over `low`, key by key and level by level."""
     merged = dict(low)
@@ -320,7 +198,7 @@ def _explain(error: ValidationError, spec: type[Spec], flags: dict[str, Any], fi
         where = f"{file}: {name}" if file and not _holds(flags, names) else flag_name(name)
         match detail["type"]:
             case "extra_forbidden":
-                yield f"{where}: unknown field{_nearest(name, list(field_names(spec)))}"
+                yield f"{where}: unknown field{nearest(name, list(field_names(spec)))}"
             case "missing":
                 yield f"{flag_name(name)} is missing; give the flag, or `{name}` in a --config file"
             case "list_type" if isinstance(detail["input"], str):
@@ -352,68 +230,3 @@ def _holds(values: Any, names: list[str]) -> bool:
             return False
         values = values[name]
     return True
-
-
-def field_names(spec: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """List every field of a settings class, nested ones dotted.
-
-    Examples:
-        >>> class Tiling(Spec):
-        ...     stride_px: int = 224
-        >>> class Label(Spec):
-        ...     workers: int = 1
-        ...     tiling: Tiling = Tiling()
-        >>> list(field_names(Label))
-        ['workers', 'tiling', 'tiling.stride_px']
-    """
-    for name, field in spec.model_fields.items():
-        yield f"{prefix}{name}"
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from field_names(field.annotation, f"{prefix}{name}.")
-
-
-def settings(spec: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """List the fields that have a flag, by name, nested ones dotted; a section has none of its own."""
-    for name, field in spec.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from settings(field.annotation, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", field
-
-
-def flag_name(name: str) -> str:
-    """Return the flag of a field.
-
-    Examples:
-        >>> flag_name("tiling.stride_px")
-        '--tiling.stride-px'
-    """
-    return f"--{name.replace('_', '-')}"
-
-
-def field_name(flag: str) -> str:
-    """Return the field of a flag.
-
-    Examples:
-        >>> field_name("--tiling.stride-px")
-        'tiling.stride_px'
-    """
-    return flag.removeprefix("--").replace("-", "_")
-
-
-def _nearest(name: str, valid: list[str]) -> str:
-    """Say which names may be meant: all whose last part is the same or nearly so, or else the most similar one."""
-    section, leaf = _parts(name)
-    leaves = {_parts(other)[1] for other in valid}
-    near = difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.75)
-    best = [other for other in valid if near and _parts(other)[1] == near[0]]
-    best = [other for other in best if section and _parts(other)[0] == section] or best
-    plain = {other.lstrip("-"): other for other in valid}
-    best = best or [plain[near] for near in difflib.get_close_matches(name.lstrip("-"), plain, n=1, cutoff=0.5)]
-    return f"; did you mean {' or '.join(best)}?" if best else f"; valid names: {', '.join(sorted(valid)[:12])}"
-
-
-def _parts(name: str) -> tuple[str, str]:
-    """Split a flag or key into its section and its last part, both written alike."""
-    section, _, leaf = name.lstrip("-").replace("_", "-").rpartition(".")
-    return section, leaf

@@ -1,0 +1,1 @@
+"""Settings of commands: what a person writes becomes one checked, frozen object."""

@@ -1,0 +1,67 @@
+"""Base of all settings, and the types of their fields."""
+
+import errno
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class Spec(BaseModel):
+    """Base of every settings class: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    COMMON: ClassVar[frozenset[str]] = frozenset()
+    """Fields that `--help` lists beside the required ones, nested ones dotted; if there are none, it lists all."""
+
+
+def changed_names(spec: Spec, fields: Iterable[str]) -> Iterator[str]:
+    """Yield the names of those settings that are not their defaults, those of a section as `section.name`."""
+    for name in fields:
+        value = getattr(spec, name)
+        if isinstance(value, Spec):
+            yield from (f"{name}.{below}" for below in changed_names(value, type(value).model_fields))
+        elif value != type(spec).model_fields[name].default:
+            yield name
+
+
+def _not_empty(path: Any) -> Any:
+    if path == "":
+        raise ValueError("the path is empty")
+    if isinstance(path, str) and "\0" in path:
+        raise ValueError("the path has a NUL character")
+    return path
+
+
+def _absolute(path: Path) -> Path:
+    """Write a path out from the root on; one that no file can have is an error, one that cannot be read is none."""
+    try:
+        path = path.expanduser()
+    except RuntimeError:
+        raise ValueError("there is no such user; write the path out") from None
+    try:
+        path = path.absolute()
+    except OSError:
+        raise ValueError("the working folder is gone; write the path out, or go to another folder") from None
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ValueError(f"{error.strerror}; give another path") from None
+    return path
+
+
+AbsolutePath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_absolute)]
+"""A path that keeps its meaning in a worker with another working folder; relative ones start at the caller's."""
+
+
+def _as_list(paths: Any) -> Any:
+    return [paths] if isinstance(paths, str) else paths
+
+
+AbsolutePaths = Annotated[list[AbsolutePath], BeforeValidator(_as_list), Field(min_length=1)]
+"""One or more paths: the flag several times, or once with commas; a path that has a comma itself in double quotes."""
+
+SpecType = TypeVar("SpecType", bound=Spec)
