@@ -1,1 +1,1 @@
-"""Settings of commands: what a person writes becomes one checked, frozen object."""
+"""Settings of commands: texts of a person become one checked, frozen object."""

@@ -12,7 +12,7 @@ from helpers.label_process import FAULTY, assert_same_tables, end, ledger, start
 from helpers.processes import descendants
 from ray.cluster_utils import Cluster
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]
 
 NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 WORKER = "ray::MapWorker(Map(RegionLabeler))"
@@ -73,7 +73,6 @@ def test_nodes_that_go_for_good_cost_time_and_nothing_else(
     assert_as_undisturbed(driver, tmp_path, undisturbed)
 
 
-@pytest.mark.chaos
 def test_nodes_that_join_get_workers(
     cluster: Cluster, slides: Path, undisturbed: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
@@ -86,7 +85,6 @@ def test_nodes_that_join_get_workers(
     assert_as_undisturbed(driver, tmp_path, undisturbed)
 
 
-@pytest.mark.chaos
 def test_an_object_store_that_others_fill_is_no_trouble(
     cluster: Cluster, slides: Path, undisturbed: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
