@@ -1,6 +1,5 @@
 """Work that ends its process: counted on disk, proven alone. The processes are real, the work is a stand-in."""
 
-import json
 import os
 import subprocess
 import sys
@@ -110,10 +109,10 @@ def test_a_plan_that_is_short_of_memory_is_made_alone(
     write_pyramid(tmp_path / "s.svs", tissue(1024, 768), 0.25, (1, 4))
     monkeypatch.setattr(plan_worker, "_look", short)
 
-    row = plan(replace(job, read_timeout_s=60), found(tmp_path / "s.svs"))
+    planned = plan(replace(job, read_timeout_s=60), found(tmp_path / "s.svs"))
 
-    assert "error_code" not in json.loads(row["columns"])
-    assert len(row["tile_index"]) > 0
+    assert "error_code" not in planned.columns
+    assert len(planned.regions) > 0
 
 
 @pytest.mark.parametrize(
