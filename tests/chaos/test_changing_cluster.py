@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.label_loop import label_folder, make_job
 from helpers.label_process import FAULTY, assert_same_tables, end, ledger, start, wait_until, write_slide
 from helpers.processes import descendants
 from ray.cluster_utils import Cluster
@@ -32,11 +31,6 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(10):
         write_slide(folder / f"slow-tiles {number:02d}.tif", 3840, 768, seed=number, lossless=True)
     return folder
-
-
-@pytest.fixture(scope="module")
-def undisturbed(slides: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return label_folder(make_job(tiny_bundle, tmp_path_factory.mktemp("undisturbed")), slides)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pyarrow as pa
 import ray
 import ray.data
 import ray.exceptions
+from ray.data.exceptions import ExecutionTimeoutError
 
 from histo import store
 from histo.errors import Cause, HistoError
@@ -214,7 +215,7 @@ class _Attempt:
                 self._take(answers)
         except ray.exceptions.RayTaskError:
             raise
-        except ray.exceptions.RayError as error:
+        except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
             if isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed:
                 raise HistoError(f"no worker can start: {_last_line(error)}") from error
             self.trouble = error

@@ -76,7 +76,7 @@ class Starts:
 
     def open(self) -> None:
         """Make the folder; where there is none, a worker that Ray starts late ends, and leaves nothing behind."""
-        self._folder.mkdir(parents=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
 
     def begin(self, worker: str) -> None:
         """Count an attempt."""
@@ -95,10 +95,11 @@ class Starts:
         (self._folder / worker).unlink(missing_ok=True)
 
     def hopeless(self) -> str | None:
-        """Return the latest reason if no worker was ever ready, and each that tried has failed several times."""
-        if not self._folder.is_dir() or (self._folder / "ready").exists():
+        """Return the latest reason if all that tried have failed several times; the mark of a ready one has none."""
+        try:
+            reasons = [path.read_text().splitlines() for path in self._folder.iterdir()]
+        except FileNotFoundError:  # a worker has just become ready
             return None
-        reasons = [path.read_text().splitlines() for path in self._folder.iterdir()]
         return reasons[-1][-1] if reasons and all(len(lines) >= _STARTS for lines in reasons) else None
 
 

@@ -1,0 +1,87 @@
+"""Attempts at starting of workers, counted on disk, and a graph that Ray Data gives up; no Ray."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.data.exceptions import ExecutionTimeoutError
+
+from histo.run.placement import Placement
+from histo.run.stream import drive
+from histo.run.stream.worker import WORKERS, Starts
+
+
+@pytest.fixture
+def starts(tmp_path: Path) -> Starts:
+    found = Starts(tmp_path)
+    found.open()
+    return found
+
+
+def fail_often(starts: Starts, worker: str) -> None:
+    for _ in range(3):
+        starts.begin(worker)
+        starts.fail(worker, f"{worker} has no card")
+
+
+def test_a_run_is_hopeless_when_every_worker_that_tried_has_failed_several_times(starts: Starts) -> None:
+    assert starts.hopeless() is None
+    fail_often(starts, "a")
+    assert starts.hopeless() == "a has no card"
+    starts.begin("b")
+    assert starts.hopeless() is None
+
+
+def test_one_worker_that_was_ready_is_hope(starts: Starts) -> None:
+    starts.begin("b")
+    starts.succeed("b")
+    fail_often(starts, "a")
+
+    assert starts.hopeless() is None
+
+
+def test_a_mark_that_goes_while_it_is_read_is_no_error(starts: Starts, tmp_path: Path) -> None:
+    fail_often(starts, "a")
+    (tmp_path / WORKERS / "b").symlink_to(tmp_path / "gone")
+
+    assert starts.hopeless() is None
+
+
+def test_a_process_that_dies_while_it_starts_leaves_its_mark(starts: Starts) -> None:
+    for _ in range(3):
+        starts.begin("a")
+
+    assert starts.count("a") == 3
+    assert starts.hopeless() == "the process died while it started"
+
+
+def test_a_graph_without_progress_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stuck:
+        has_more = True
+
+        def __init__(self, *_: Any) -> None:
+            pass
+
+        def __enter__(self) -> "Stuck":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def next(self, wait_s: float) -> None:
+            raise ExecutionTimeoutError(f"nothing for {wait_s} s")
+
+    class Work:
+        out, graphs = tmp_path, 0
+
+        def graph(self, _: tuple[str, ...]) -> object | None:
+            self.graphs += 1
+            return object() if self.graphs < 3 else None
+
+    monkeypatch.setattr(drive, "Answers", Stuck)
+    monkeypatch.setattr(drive, "_nodes", list)
+    work = Work()
+
+    drive.drive(work, Placement(1, 0, 1))  # type: ignore[arg-type]
+
+    assert work.graphs == 3
