@@ -66,7 +66,7 @@ class _Failures(Ledger):
     [
         ((), ""),
         (("timeout",), "next: the same command tries 1 failed slides again\n"),
-        (("crash", "no_mpp"), "next: with --retry-failed it also tries 2 whose files are to blame\n"),
+        (("crash", "no_mpp"), "next: with --retry-failed it tries 2 whose files are to blame\n"),
     ],
 )
 def test_the_next_step_depends_on_the_causes(

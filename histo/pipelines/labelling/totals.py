@@ -40,6 +40,6 @@ def say_next(ledger: Ledger) -> None:
     if any(again):
         ways.append(f"the same command tries {sum(again)} failed slides again")
     if not all(again):
-        ways.append(f"with --retry-failed it also tries {len(again) - sum(again)} whose files are to blame")
+        ways.append(f"with --retry-failed it tries {len(again) - sum(again)} whose files are to blame")
     if ways:
         say(f"next: {'; '.join(ways)}")
