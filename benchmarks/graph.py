@@ -14,9 +14,9 @@ from pathlib import Path
 import ray.data
 
 from histo.pipelines.labelling.graph import regions_per_block
+from histo.pipelines.labelling.stages import LabelPlacement
 from histo.pipelines.labelling.tasks import Summary
 from histo.run.cluster import session
-from histo.run.placement import Placement
 from histo.run.stream.drive import Work, drive
 from histo.run.stream.graph import split, task_row, tasks_in_blocks, work
 from histo.run.stream.worker import Crew
@@ -43,7 +43,7 @@ def plan(unit: str, regions: int) -> list[Row]:
 class Measured(Work[Summary]):
     """A run that counts."""
 
-    def __init__(self, out: Path, slides: int, regions: int, placement: Placement, per_block: int) -> None:
+    def __init__(self, out: Path, slides: int, regions: int, placement: LabelPlacement, per_block: int) -> None:
         self._out, self._regions, self._placement, self._per_block = out, regions, placement, per_block
         self._left = dict.fromkeys((f"slide {number}" for number in range(slides)), regions)
         self._total, self.done = slides * regions, 0
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--per-block", type=int, help="regions in a block; what a label run of so many slides takes")
     asked = parser.parse_args()
-    placement = Placement(asked.workers, 0, 1)
+    placement = LabelPlacement(asked.workers, 0, 1)
     per_block = asked.per_block or regions_per_block(asked.slides, placement)
     with tempfile.TemporaryDirectory() as out, session(asked.workers):
         run = Measured(Path(out), asked.slides, asked.regions, placement, per_block)

@@ -89,7 +89,9 @@ SLIDES = (
     Column("error_code", _STR, "", "kind of failure"),
     Column("error", _STR, "", "what is wrong and what to do"),
     Column("traceback", _STR, "", "for failures that histo did not foresee"),
-    Column("seconds", _F64, "s", "working time spent on the slide by the run that settled it, summed over workers"),
+    Column(
+        "seconds", _F64, "s", "time of planning, reading and network in the run that settled it, summed over threads"
+    ),
     Column("attempts", _I32, "", "how often the slide was begun"),
     Column("fraction_<CLASS>", _F64, "", "share of the ok tiles whose `pred` is the class"),
     Column("area_mm2_<CLASS>", _F64, "mm²", "tiles of the class x stride² x effective_mpp²"),

@@ -3,11 +3,11 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import ray
@@ -15,7 +15,7 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from histo.errors import HistoError, UsageError
-from histo.run.placement import Device, Placement, Resources, place, usable_cpus
+from histo.run.placement import Node, Placement, Resources, usable_cpus
 from histo.run.ray_start import Watch, join, start_private
 from histo.store import TEMPORARY_SUFFIX, put_atomic, remove
 
@@ -26,8 +26,8 @@ _SETTINGS = {
 }
 _MOST_PER_CORE = 16
 """Workers of a private Ray for each CPU of the machine; each is a process of some 0.5 GB."""
-_CPUS_FOR_OTHERS = 2
-"""CPUs beside each GPU of a cluster that are left to planning, and to the job's own process."""
+
+PlacementT = TypeVar("PlacementT", bound=Placement)
 
 
 @contextmanager
@@ -65,15 +65,9 @@ def session(workers: int | None) -> Iterator[Resources]:
         ray.shutdown()
 
 
-def _resources(local: bool) -> Resources:
+def _resources(is_private: bool) -> Resources:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call] # Ray's own
-    gpu_nodes = [node for node in nodes if node.get("GPU", 0) >= 1]
-    beside_a_gpu = min((int(node.get("CPU", 0) // node["GPU"]) for node in gpu_nodes), default=1)
-    return Resources(
-        cpus=sum(node.get("CPU", 0) for node in nodes),
-        gpus=sum(node.get("GPU", 0) for node in nodes),
-        cpus_per_worker=None if local else max(1, beside_a_gpu - _CPUS_FOR_OTHERS),
-    )
+    return Resources(tuple(Node(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes), is_private)
 
 
 def describe(placement: Placement | None) -> dict[str, Any]:
@@ -112,13 +106,15 @@ def _local_settings(workers: int | None) -> dict[str, Any]:
 
 
 @contextmanager
-def placed(is_needed: bool, workers: int | None, device: Device, *shared: Path) -> Iterator[Placement | None]:
+def placed(
+    is_needed: bool, processes: int | None, choose: Callable[[Resources], PlacementT], *shared: Path
+) -> Iterator[PlacementT | None]:
     """Join or start Ray, unless nothing is to do; yields where the workers are.
 
     Args:
         is_needed: Whether something is to do.
-        workers: Asked for.
-        device: Where they compute.
+        processes: That the user asked for, of all kinds.
+        choose: Decides where they are.
         shared: The output folder, and the inputs, which every node must see.
 
     Raises:
@@ -127,8 +123,7 @@ def placed(is_needed: bool, workers: int | None, device: Device, *shared: Path) 
     with ExitStack() as stack:
         placement = None
         if is_needed:
-            resources = stack.enter_context(session(workers))
-            placement = place(workers, device, resources, cpu_workers=max(1, int(resources.cpus)))
+            placement = choose(stack.enter_context(session(processes)))
             check_shared(*shared)
         yield placement
 

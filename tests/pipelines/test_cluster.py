@@ -5,13 +5,14 @@ import ray
 
 from histo.errors import UsageError
 from histo.run.cluster import check_shared, session
-from histo.run.placement import Placement, Resources, place
+from histo.run.placement import Node, Placement, Resources, place
 from histo.run.stream.graph import worker_resources
 
-LAPTOP = Resources(cpus=8, gpus=0, cpus_per_worker=None)
-GPU_NODE = Resources(cpus=32, gpus=4, cpus_per_worker=None)
-CLUSTER = Resources(cpus=256, gpus=0, cpus_per_worker=1)
-GPU_CLUSTER = Resources(cpus=256, gpus=16, cpus_per_worker=12)
+LAPTOP = Resources((Node(8, 0),), is_private=True)
+GPU_NODE = Resources((Node(32, 4),), is_private=True)
+MANY_GPUS = Resources((Node(4, 8),), is_private=True)
+CLUSTER = Resources((Node(16, 0),) * 16, is_private=False)
+GPU_CLUSTER = Resources((Node(56, 4),) * 4 + (Node(32, 0),), is_private=False)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,7 @@ GPU_CLUSTER = Resources(cpus=256, gpus=16, cpus_per_worker=12)
         (1, "auto", LAPTOP, Placement(workers=1, gpus=0, cpus=8)),
         (3, "cpu", LAPTOP, Placement(workers=3, gpus=0, cpus=2)),
         (None, "auto", GPU_NODE, Placement(workers=4, gpus=1, cpus=8)),
+        (None, "auto", MANY_GPUS, Placement(workers=4, gpus=1, cpus=1)),
         (2, "gpu", GPU_NODE, Placement(workers=2, gpus=1, cpus=16)),
         (6, "cpu", GPU_NODE, Placement(workers=6, gpus=0, cpus=5)),
         (100, "auto", CLUSTER, Placement(workers=100, gpus=0, cpus=1)),
@@ -62,7 +64,7 @@ def test_each_worker_gets_a_gpu_of_its_own() -> None:
         address="local", num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
     )
     try:
-        placement = place(None, "auto", Resources(cpus=4, gpus=2, cpus_per_worker=None), cpu_workers=1)
+        placement = place(None, "auto", Resources((Node(4, 2),), is_private=True), cpu_workers=1)
         worker = ray.remote(**worker_resources(placement))(_Worker)
         found = ray.get([w.gpus.remote() for w in [worker.remote() for _ in range(placement.workers)]])
     finally:

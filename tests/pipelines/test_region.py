@@ -26,13 +26,17 @@ from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import paint
 from histo.errors import HistoError
 from histo.learn.bundle import hash_file
-from histo.pipelines.labelling import graph, tile_tables
-from histo.pipelines.labelling.region_worker import RegionLabeler, cut_batches
+from histo.pipelines.labelling import graph, region_reader, tile_tables
+from histo.pipelines.labelling.region_reader import RegionReader
+from histo.pipelines.labelling.region_worker import RegionLabeler, TileClassifier, cut_batches
 from histo.pipelines.labelling.runtime import Runtime
-from histo.pipelines.labelling.tasks import LabelJob, SlideTask, SlideWork, Summary
+from histo.pipelines.labelling.slide_ledger import SlideLedger
+from histo.pipelines.labelling.stages import LabelPlacement
+from histo.pipelines.labelling.tasks import LabelJob, RegionTask, SlideTask, SlideWork, Summary
 from histo.pipelines.labelling.work_clock import Clock
-from histo.run.placement import Placement
-from histo.slides.collection import find_slides
+from histo.run.stream.worker import Handed
+from histo.slides import tiles
+from histo.slides.collection import Collection, find_slides
 from histo.slides.grid import Region
 from histo.slides.spec import ReaderChoice
 from histo.slides.tiles import cut_blocks
@@ -78,7 +82,7 @@ def test_rows_in_a_plain_loop_equal_the_plainest_loop(job: LabelJob, pyramid: Pa
 
 def test_what_travels_between_processes_is_what_it_was(job: LabelJob, jpeg_slide: Path) -> None:
     planned = plan(job, found(jpeg_slide))
-    (row,) = graph.plan(SlideTask("s", (str(jpeg_slide),), again=True), job)
+    (row,) = graph.plan(SlideTask("s", (str(jpeg_slide),), again=True), job, None)
     region, work = pickle.loads(row["task"])
 
     assert work.grid == planned.work.grid
@@ -88,7 +92,7 @@ def test_what_travels_between_processes_is_what_it_was(job: LabelJob, jpeg_slide
 def test_a_slide_of_which_no_tile_is_to_be_read_has_its_answer_at_once(job: LabelJob, jpeg_slide: Path) -> None:
     jpeg_slide.write_text("not a slide any more")
 
-    (row,) = graph.plan(SlideTask("s", (str(jpeg_slide),)), job)
+    (row,) = graph.plan(SlideTask("s", (str(jpeg_slide),)), job, None)
 
     assert row["task"] == b""
     assert pickle.loads(row["answer"]).error_code == "not_a_slide"
@@ -98,7 +102,7 @@ def test_a_slide_of_which_no_tile_is_to_be_read_has_its_answer_at_once(job: Labe
     ("slides", "gpus", "regions"), [(1, 0, 1), (499, 0, 1), (1000, 0, 4), (9000, 0, 16), (1, 1, 8)]
 )
 def test_large_collections_and_gpus_have_several_regions_in_a_block(slides: int, gpus: int, regions: int) -> None:
-    assert graph.regions_per_block(slides, Placement(2, gpus, 1)) == regions
+    assert graph.regions_per_block(slides, LabelPlacement(2, gpus, 1)) == regions
 
 
 def test_a_second_attempt_overwrites_its_own_part_and_nothing_else(job: LabelJob, pyramid: Path) -> None:
@@ -346,16 +350,21 @@ def test_a_name_that_is_not_utf8_is_labelled_and_reported_like_any_other(
     assert row["slide_id"].startswith("caf%E9.tif~")
 
 
-def test_one_block_more_than_there_are_threads_is_read_ahead(label_job: LabelJob, pyramid: Path) -> None:
+def test_one_block_more_than_there_are_threads_is_read_ahead(
+    label_job: LabelJob, pyramid: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = tasks(label_job, found(pyramid / "two textures.tif"))[0]
-    labeler = RegionLabeler(label_job)
     started: list[int] = []
-    read = labeler._read
-    labeler._read = lambda index, work: started.append(len(index)) or read(index, work)  # type: ignore[method-assign, func-returns-value]
 
-    places, tiles = next(iter(labeler._read_ahead(task.region, task.work)))
+    def read(*of: Any) -> Any:
+        started.append(len(of[-1]))
+        return tiles.read_tiles(*of)
 
-    assert len(places) == len(tiles) == started[0]
+    monkeypatch.setattr(region_reader, "read_tiles", read)
+
+    places, pixels = next(iter(RegionReader(label_job)._read_ahead(task.region, task.work)))
+
+    assert len(places) == len(pixels) == started[0]
     assert len(started) <= Runtime().threads + 1 < len(list(cut_blocks(task.work.grid, task.region.tile_index)))
 
 
@@ -395,15 +404,18 @@ def test_regions_that_are_labelled_at_once_by_one_worker_are_those_of_one_after_
                 assert ours[name] == theirs[name]
 
 
-def test_a_worker_knows_how_long_its_network_waited_for_pixels(label_job: LabelJob, pyramid: Path) -> None:
+def test_a_worker_knows_how_long_its_network_waited_for_pixels(
+    label_job: LabelJob, pyramid: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = tasks(label_job, found(pyramid / "two textures.tif"))[0]
-    labeler = RegionLabeler(label_job)
-    read = labeler._read
-    labeler._read = lambda index, work: (time.sleep(0.1), read(index, work))[1]  # type: ignore[method-assign]
+    monkeypatch.setattr(region_reader, "read_tiles", lambda *of: (time.sleep(0.1), tiles.read_tiles(*of))[1])
 
-    summary = labeler(task.region, task.work)
+    effort = RegionLabeler(label_job)(task.region, task.work).effort
 
-    assert 0.1 < summary.waited_s < summary.seconds
+    assert effort.waited_s > 0.1
+    assert effort.network_s > 0
+    assert effort.read_s > 0.1
+    assert effort.bytes_read > len(task.region.tile_index)
 
 
 def test_a_network_waits_while_all_regions_in_work_wait_for_pixels() -> None:
@@ -420,11 +432,95 @@ def test_a_network_waits_while_all_regions_in_work_wait_for_pixels() -> None:
 
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(label, [0.4, 0.1]))
-    worked_s, waited_s = clock.take()
+    effort = clock.take()
 
-    assert worked_s == pytest.approx(0.7, abs=0.1)
-    assert waited_s == pytest.approx(0.3, abs=0.1)
-    assert clock.take() == (0, 0)
+    assert effort.network_s == pytest.approx(0.4, abs=0.1)
+    assert effort.waited_s == pytest.approx(0.3, abs=0.1)
+    assert clock.take()[:3] == (0, 0, 0)
+
+
+def test_a_network_that_others_feed_waits_while_it_has_no_region() -> None:
+    clock = Clock(is_fed=True)
+    time.sleep(0.2)
+    for _ in range(2):
+        with clock.region():
+            time.sleep(0.1)
+        time.sleep(0.3)
+
+    effort = clock.take()
+
+    assert effort.network_s == pytest.approx(0.2, abs=0.1)
+    assert effort.waited_s == pytest.approx(0.6, abs=0.1)
+
+
+def handed(job: LabelJob, task: RegionTask) -> Handed:
+    """What a reader makes of a region."""
+    read = RegionReader(job)(task.region, task.work)
+    assert isinstance(read, Handed)
+    return read
+
+
+@pytest.mark.parametrize("most_tiles", [None, 7])
+def test_regions_that_one_worker_reads_and_another_classifies_make_the_same_table(
+    label_job: LabelJob, pyramid: Path, most_tiles: int | None
+) -> None:
+    slide, apart = found(pyramid / "two textures.tif"), replace(label_job, out=label_job.out / "apart")
+    reader, classifier = RegionReader(apart), TileClassifier(apart)
+    ledger = SlideLedger(apart, Collection((slide,), {}))
+    rows = list(graph.plan(SlideTask(slide.slide_id, slide.files), apart, most_tiles))
+    for row in rows:
+        region, work = pickle.loads(row["task"])
+        read = reader(region, work)
+        summary = classifier(read.array, *read.task)
+        if not ledger.is_open(slide.slide_id):
+            ledger.begin(slide.slide_id, summary.columns, summary.n_regions)
+        is_last = ledger.add(slide.slide_id, summary)
+        assert is_last == (row is rows[-1])
+        assert summary.effort.bytes_read > 0
+    tile_tables.merge_slide(
+        apart, slide.slide_id, work.fingerprint, ledger.regions(slide.slide_id), work.columns["n_tiles"]
+    )
+    label(label_job, slide)
+
+    assert len(rows) == (
+        2 if most_tiles is None else sum(-(-len(t.region.tile_index) // 7) for t in tasks(apart, slide))
+    )
+    ours, theirs = (pq.read_table(tile_tables.tiles_file(job.out, slide.slide_id)) for job in (apart, label_job))
+    assert ours.equals(theirs)
+
+
+def test_a_reader_hands_no_pixels_over_of_a_region_that_was_done_before(label_job: LabelJob, pyramid: Path) -> None:
+    task = tasks(label_job, found(pyramid / "two textures.tif"))[0]
+    done = RegionLabeler(label_job)(task.region, task.work)
+
+    again = RegionReader(label_job)(task.region, task.work)
+
+    assert isinstance(again, Summary)
+    assert again.counts == done.counts
+
+
+def test_tiles_that_a_reader_cannot_read_are_not_classified(label_job: LabelJob, pyramid: Path) -> None:
+    task = tasks(label_job, found(pyramid / "two textures.tif"))[0]
+    read = handed(label_job, task)
+    region, work, bad, effort = read.task
+    bad = bad.copy()
+    bad[3] = True
+
+    summary = TileClassifier(label_job)(read.array, region, work, bad, effort)
+
+    assert summary.counts is not None
+    assert (summary.counts.n_ok, summary.counts.n_failed) == (len(bad) - 1, 1)
+    assert tile_tables.staged_part(label_job, region, work)["status"].to_pylist()[3] == "read_error"
+
+
+def test_a_reader_says_why_a_slide_cannot_be_read(label_job: LabelJob, jpeg_slide: Path) -> None:
+    (task,) = tasks(label_job, found(jpeg_slide))
+    jpeg_slide.write_bytes(b"another file")
+
+    summary = RegionReader(label_job)(task.region, task.work)
+
+    assert isinstance(summary, Summary)
+    assert summary.error_code == "changed"
 
 
 def test_a_file_that_is_lost_while_it_is_read_directly_makes_no_tile_unreadable(

@@ -1,11 +1,13 @@
 """Attempts at starting of workers, counted on disk, and a graph that Ray Data gives up; no Ray."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ray.data.exceptions import ExecutionTimeoutError
 
+from histo.errors import HistoError
 from histo.run.placement import Placement
 from histo.run.stream import drive
 from histo.run.stream.worker import WORKERS, Starts
@@ -13,9 +15,8 @@ from histo.run.stream.worker import WORKERS, Starts
 
 @pytest.fixture
 def starts(tmp_path: Path) -> Starts:
-    found = Starts(tmp_path)
-    found.open()
-    return found
+    (tmp_path / WORKERS).mkdir(parents=True)
+    return Starts(tmp_path, "Reader")
 
 
 def fail_often(starts: Starts, worker: str) -> None:
@@ -42,7 +43,7 @@ def test_one_worker_that_was_ready_is_hope(starts: Starts) -> None:
 
 def test_a_mark_that_goes_while_it_is_read_is_no_error(starts: Starts, tmp_path: Path) -> None:
     fail_often(starts, "a")
-    (tmp_path / WORKERS / "b").symlink_to(tmp_path / "gone")
+    (tmp_path / WORKERS / "Reader" / "b").symlink_to(tmp_path / "gone")
 
     assert starts.hopeless() is None
 
@@ -53,6 +54,34 @@ def test_a_process_that_dies_while_it_starts_leaves_its_mark(starts: Starts) -> 
 
     assert starts.count("a") == 3
     assert starts.hopeless() == "the process died while it started"
+
+
+def test_a_worker_that_starts_when_the_run_is_over_leaves_nothing(starts: Starts, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "staging")
+
+    with pytest.raises(FileNotFoundError):
+        starts.begin("a")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_hopeless_when_the_workers_of_one_stage_cannot_start(starts: Starts, tmp_path: Path) -> None:
+    starts.begin("a")
+    starts.succeed("a")
+    fail_often(Starts(tmp_path, "Network"), "b")
+
+    class Silent:
+        has_more = True
+
+        def next(self, wait_s: float) -> None:
+            assert wait_s < 1
+
+    class Run:
+        out = tmp_path
+
+    attempt = drive._Attempt(Run(), [Placement(1, 0, 1)], is_first=False)  # type: ignore[arg-type]
+    with pytest.raises(HistoError, match="no worker can start: b has no card"):
+        attempt._take(Silent())  # type: ignore[arg-type]
 
 
 def test_a_graph_without_progress_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

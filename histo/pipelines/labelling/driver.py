@@ -14,9 +14,10 @@ from histo.pipelines.labelling import tile_tables
 from histo.pipelines.labelling.graph import label_graph
 from histo.pipelines.labelling.runtime import Runtime
 from histo.pipelines.labelling.slide_ledger import SlideLedger
+from histo.pipelines.labelling.stages import LabelPlacement
 from histo.pipelines.labelling.tasks import LabelJob, SlideTask, Summary
 from histo.run.failure import describe_failure, is_transient
-from histo.run.placement import Placement
+from histo.run.metrics import Metrics
 from histo.run.progress import Progress
 from histo.run.stream.drive import Work, drive
 from histo.tables import Row
@@ -26,7 +27,7 @@ _MERGES = 4
 
 
 def label_all(
-    job: LabelJob, runtime: Runtime, slides: Sequence[SlideTask], ledger: SlideLedger, placement: Placement
+    job: LabelJob, runtime: Runtime, slides: Sequence[SlideTask], ledger: SlideLedger, placement: LabelPlacement
 ) -> float:
     """Label slides, and enter each of them into the ledger.
 
@@ -38,7 +39,7 @@ def label_all(
     """
     work = _LabelWork(job, runtime, slides, ledger, placement)
     try:
-        drive(work, placement)
+        drive(work, placement, *([placement.reading] if placement.readers else []))
         return work.end()
     finally:
         work.close()
@@ -47,7 +48,12 @@ def label_all(
 
 class _LabelWork(Work[Summary]):
     def __init__(
-        self, job: LabelJob, runtime: Runtime, slides: Sequence[SlideTask], ledger: SlideLedger, placement: Placement
+        self,
+        job: LabelJob,
+        runtime: Runtime,
+        slides: Sequence[SlideTask],
+        ledger: SlideLedger,
+        placement: LabelPlacement,
     ) -> None:
         self._job, self._runtime, self._ledger, self._placement = job, runtime, ledger, placement
         self._open = {slide.slide_id: slide for slide in slides}
@@ -55,6 +61,7 @@ class _LabelWork(Work[Summary]):
         self._threads = ThreadPoolExecutor(_MERGES, thread_name_prefix="merge")
         self._merges: dict[Future[None], str] = {}
         self._progress = Progress(sum(ledger.counts().values()))
+        self._metrics = Metrics()
         self._seconds = self._waited_s = 0.0
         ledger.write(force=True)
 
@@ -81,8 +88,11 @@ class _LabelWork(Work[Summary]):
         if not ledger.is_open(slide_id):
             ledger.begin(slide_id, answer.columns, answer.n_regions, again=slide_id in self._begun)
             self._begun.add(slide_id)
-        self._seconds += answer.seconds
-        self._waited_s += answer.waited_s
+        self._seconds += answer.effort.network_s + answer.effort.waited_s
+        self._waited_s += answer.effort.waited_s
+        self._metrics.work(answer.effort.read_s, answer.effort.network_s, answer.effort.bytes_read)
+        if answer.counts is not None:
+            self._metrics.label(answer.counts.n_ok, answer.counts.n_failed)
         if answer.failure is not None:
             self._fail(slide_id, answer.failure)
         elif answer.error_code == Cause.STORAGE:
@@ -133,6 +143,7 @@ class _LabelWork(Work[Summary]):
     def _close(self, slide_id: str, status: str) -> None:
         """A failed slide has no table, though one that it had before may be good again when the cause is gone."""
         del self._open[slide_id]
+        self._metrics.settle(status)
         row = self._ledger.row(slide_id)
         if status == "failed":
             tile_tables.discard_slide(self._job, slide_id, for_good=not is_transient(row["error_code"]))

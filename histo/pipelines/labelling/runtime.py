@@ -51,7 +51,7 @@ def find_runtime(model: Path, out: Path, placement: Placement) -> Runtime:
         HistoError: If the bundle cannot be converted.
     """
     openvino = None if placement.gpus else openvino_form(model, out)
-    return Runtime(placement.torch_device, placement.cpus, openvino)
+    return Runtime(placement.torch_device, max(1, placement.cpus), openvino)
 
 
 def openvino_form(model: Path, out: Path) -> Path | None:

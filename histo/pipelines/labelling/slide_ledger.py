@@ -99,7 +99,7 @@ class SlideLedger(Ledger):
         if summary.region in account.regions:  # Ray does again what it may have lost
             return False
         account.regions.add(summary.region)
-        account.columns["seconds"] = (account.columns.get("seconds") or 0.0) + summary.seconds
+        account.columns["seconds"] = (account.columns.get("seconds") or 0.0) + summary.effort.worked_s
         account.columns["n_ok"] += summary.counts.n_ok
         account.columns["n_failed"] += summary.counts.n_failed
         account.class_counts = [a + b for a, b in zip(account.class_counts, summary.counts.classes, strict=True)]

@@ -1,5 +1,6 @@
 """Label slides: collection, to-do, plans, regions, one table per slide."""
 
+from functools import partial
 from pathlib import Path
 
 from histo import store
@@ -12,6 +13,7 @@ from histo.pipelines.labelling.lookup import find_slide_todo
 from histo.pipelines.labelling.runtime import agreement, find_runtime
 from histo.pipelines.labelling.slide_ledger import FILE, SlideLedger, ledger_file
 from histo.pipelines.labelling.spec import LabelSpec
+from histo.pipelines.labelling.stages import place_label
 from histo.pipelines.labelling.tasks import LabelJob
 from histo.pipelines.labelling.totals import say_next, say_totals
 from histo.run.cluster import describe, placed
@@ -47,12 +49,14 @@ def label_slides(spec: LabelSpec, slides: Path, model: Path, bundle: Bundle) -> 
         say(f"{_describe(collection)}: {todo.describe('label', 'model or settings')}")
         facts = collection_facts(collection.others, collection.linked, todo.states)
         earlier = None if fresh else past_record(spec.out)
-        with placed(bool(todo.tasks), spec.workers, spec.device, spec.out, slides, model) as placement:
+        choose = partial(place_label, spec.workers, spec.readers, spec.device)
+        with placed(bool(todo.tasks), spec.processes, choose, spec.out, slides, model) as placement:
             if fresh:
                 _clear(spec.out)
             with folder.record(spec, earlier, model=str(model), **facts, **describe(placement)) as record:
                 waited = {}
                 if placement is not None:
+                    say(str(placement))
                     runtime = find_runtime(model, spec.out, placement)
                     share = label_all(job, runtime, todo.tasks, ledger, placement)
                     waited = {"waiting_for_pixels": round(share, 3)}

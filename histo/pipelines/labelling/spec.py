@@ -11,7 +11,7 @@ from histo.spec.base import AbsolutePath, Spec, changed_names
 
 _OF_STUDIES = ("study_is",)
 _OF_SLIDES = (
-    *("tiling", "tissue", "reader", "verify", "batch_size", "max_failed_fraction"),
+    *("tiling", "tissue", "reader", "readers", "verify", "batch_size", "max_failed_fraction"),
     *("mpp_if_missing", "mpp_override"),
 )
 
@@ -37,7 +37,10 @@ class LabelSpec(Spec):
     out: AbsolutePath
     """Folder of the results; what is finished there is not done again."""
     workers: int | None = Field(None, ge=1)
-    """Workers that read and classify; default: one for each GPU, or for each CPU without GPUs."""
+    """Workers that read and classify; default: up to four for each GPU, or one for each CPU without GPUs."""
+    readers: int | None = Field(None, ge=0)
+    """Processes that only read, of one CPU each, on any node, while the workers classify; 0: the workers read, too;
+    default: chosen by what the cluster has."""
     device: Device = "auto"
     """Device to compute on; auto takes GPUs where there are some."""
     mpp_if_missing: float | None = Field(None, ge=0.05, le=20)
@@ -63,6 +66,11 @@ class LabelSpec(Spec):
     """Hash whole slide files, also where size and time say that they are unchanged."""
     tiling: TilingSpec = TilingSpec()
     tissue: TissueSpec = TissueSpec()
+
+    @property
+    def processes(self) -> int | None:
+        """Processes that were asked for; None if that is left to the cluster."""
+        return (self.workers or 1) + (self.readers or 0) if self.workers or self.readers else None
 
     @model_validator(mode="after")
     def _one_collection(self) -> Self:

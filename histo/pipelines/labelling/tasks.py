@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from histo.learn.network.spec import InferencePrecision
+from histo.pipelines.labelling.work_clock import NOTHING, Effort
 from histo.run.ledger import fingerprint_of
 from histo.slides.grid import Grid, Region
 from histo.slides.resolution import Sampling
@@ -161,8 +162,7 @@ class Summary:
         n_regions: Number of its regions; 0 if no tile of it is to be read.
         region: Name of the region.
         counts: Its tiles; None if it failed.
-        seconds: Time that its worker worked since its last summary.
-        waited_s: Part of it in which the network waited for pixels.
+        effort: What it took.
         failure: The ledger's error columns, or None.
     """
 
@@ -171,9 +171,15 @@ class Summary:
     n_regions: int = 0
     region: str = ""
     counts: Counts | None = None
-    seconds: float = 0.0
-    waited_s: float = 0.0
+    effort: Effort = NOTHING
     failure: Row | None = None
+
+    @classmethod
+    def of(
+        cls, region: Region, work: SlideWork, counts: Counts | None, effort: Effort, failure: Row | None = None
+    ) -> Self:
+        """Return the summary of a region that was done, or has failed."""
+        return cls(work.slide_id, work.columns, work.n_regions, region.name, counts, effort, failure)
 
     @property
     def unit(self) -> str:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from histo.pipelines.studies.ledger import FILE, StudyLedger, ledger_file
 from histo.pipelines.studies.lookup import find_study_todo
 from histo.pipelines.studies.worker import StudyJob, StudyWorker
 from histo.run.cluster import describe, placed
+from histo.run.placement import one_each
 from histo.run.record import collection_facts, is_begun, past_record, versions
 from histo.run.report import report
 from histo.run.run_folder import RunFolder
@@ -128,7 +130,8 @@ def label_studies(spec: LabelSpec, studies: Path, model: Path, bundle: Bundle) -
         say(f"{describe_found(found)}: {todo.describe('label', 'model or settings')}")
         facts = collection_facts(found.others, found.linked, todo.states)
         earlier = None if fresh else past_record(spec.out)
-        with placed(bool(todo.tasks), spec.workers, spec.device, spec.out, studies, model) as placement:
+        choose = partial(one_each, spec.workers, spec.device)
+        with placed(bool(todo.tasks), spec.workers, choose, spec.out, studies, model) as placement:
             if fresh:
                 store.remove(spec.out / FILE)
             with folder.record(spec, earlier, model=str(model), **facts, **describe(placement)) as record:

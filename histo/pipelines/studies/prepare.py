@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from histo.pipelines.studies.volume_paths import (
 from histo.pipelines.studies.worker import StudyJob, StudyWorker
 from histo.report.contact_sheet import draw_contact_sheet
 from histo.run.cluster import describe, placed
+from histo.run.placement import one_each
 from histo.run.record import collection_facts, past_record, versions
 from histo.run.report import report
 from histo.run.run_folder import RunFolder
@@ -117,8 +119,9 @@ def prepare_studies(spec: PrepareVolumesSpec) -> int:
         say(f"{describe_found(found)}: {todo.describe('prepare', 'settings')}")
         say(describe_patients(found.named, groups, spec.patient_is))
         facts = collection_facts(found.others, found.linked, todo.states)
+        choose = partial(one_each, spec.workers, "cpu")
         with (
-            placed(bool(todo.tasks), spec.workers, "cpu", spec.out, spec.studies) as placement,
+            placed(bool(todo.tasks), spec.workers, choose, spec.out, spec.studies) as placement,
             folder.record(spec, past_record(spec.out), **facts, **describe(placement)) as record,
         ):
             if placement is not None:

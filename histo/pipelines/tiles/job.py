@@ -14,7 +14,7 @@ from histo.learn.data.source import Source
 from histo.learn.data.tile_table import TableFooter, write_part
 from histo.pipelines.tiles.spec import PrepareTilesSpec
 from histo.run.cluster import check_shared, describe, root_cause, session
-from histo.run.placement import place
+from histo.run.placement import one_each
 from histo.run.run_folder import RunFolder
 from histo.run.say import say
 
@@ -34,7 +34,7 @@ def write_table(folder: RunFolder, spec: PrepareTilesSpec, source: Source) -> in
         HistoError: If too many images are broken, or Ray cannot go on.
     """
     with session(spec.workers) as resources:
-        placement = place(spec.workers, "cpu", resources, cpu_workers=max(1, int(resources.cpus)))
+        placement = one_each(spec.workers, "cpu", resources)
         check_shared(spec.out, *spec.data)
         with folder.record(spec, **describe(placement), **source.facts()) as record:
             try:

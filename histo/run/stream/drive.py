@@ -6,7 +6,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
@@ -159,8 +159,12 @@ def _rows(graph: ray.data.Dataset) -> Generator[Row, None, None]:
         yield from block.to_pylist()
 
 
-def drive(work: Work[Any], placement: Placement) -> None:
+def drive(work: Work[Any], *placements: Placement) -> None:
     """Have a run's work done.
+
+    Args:
+        work: The run.
+        placements: Of the workers of each stage of its graphs.
 
     Raises:
         HistoError: If the run cannot go on: the output cannot be written, or no worker can start.
@@ -175,7 +179,7 @@ def drive(work: Work[Any], placement: Placement) -> None:
             if len(attempts) == _ATTEMPTS:
                 trouble = attempts[-1].trouble
                 raise HistoError(f"{work.out}: parts of the run were lost again and again; run it again") from trouble
-            attempts.append(_Attempt(work, placement, is_first=not attempts))
+            attempts.append(_Attempt(work, placements, is_first=not attempts))
             attempts[-1].to_its_end(graph)
 
 
@@ -192,11 +196,11 @@ class _Attempt:
         trouble: Why it ended before its last answer, if it did.
     """
 
-    def __init__(self, work: Work[Any], placement: Placement, is_first: bool) -> None:
-        self._work, self._placement = work, placement
+    def __init__(self, work: Work[Any], placements: Sequence[Placement], is_first: bool) -> None:
+        self._work, self._placements = work, placements
         self._elsewhere = (*_OF_WORKERS, *(_OF_NODES if len(_nodes()) > 1 else ())) if is_first else ()
-        self._starts = Starts(work.out)
-        self._starts.open()
+        self._starts = work.out / WORKERS
+        self._starts.mkdir(parents=True, exist_ok=True)
         self._handed_back: set[str] = set()
         self._failed, self._done = Counter[str](), Counter[str]()
         self._in_a_row = 0
@@ -235,13 +239,15 @@ class _Attempt:
         return tuple(where for where in self._failed if not self._done[where]) if self._done else ()
 
     def _enter(self, row: Row) -> None:
-        unit, where = row["unit"], row["where"]
+        unit, stages = row["unit"], row["where"].split()
         if row["fatal"]:
             raise HistoError(f"{self._work.out}: the run was broken off: {row['fatal']}")
         answer: Answer | None = pickle.loads(row["answer"]) if row["answer"] else None  # noqa: S301 -- from our own worker
         is_lost = answer is None or answer.error_code in self._elsewhere
-        if where:
-            (self._failed if is_lost else self._done).update([where])
+        if is_lost:
+            self._failed.update(stages[-1:])
+        else:
+            self._done.update(stages)
         self._in_a_row = self._in_a_row + 1 if answer is None else 0
         if is_lost:
             self._handed_back.add(unit)
@@ -249,9 +255,10 @@ class _Attempt:
             self._work.enter(answer)
 
     def _look_after_workers(self) -> None:
-        if (reason := self._starts.hopeless()) is not None:
-            raise HistoError(f"no worker can start: {reason}")
-        if time.monotonic() - self._heard >= _ALONE_S and not _has_place(self._placement):
+        for stage in self._starts.iterdir():
+            if (reason := Starts(self._work.out, stage.name).hopeless()) is not None:
+                raise HistoError(f"no worker can start: {reason}")
+        if time.monotonic() - self._heard >= _ALONE_S and not all(map(_has_place, self._placements)):
             self._heard = time.monotonic()
             self._work.say(DESERTED)
 

@@ -87,7 +87,9 @@ def _split(row: Row, make: Callable[..., Iterable[Row]], arguments: tuple[object
     return made
 
 
-def work(tasks: ray.data.Dataset, crew: Crew, placement: Placement, at_once: int = 1) -> ray.data.Dataset:
+def work(
+    tasks: ray.data.Dataset, crew: Crew, placement: Placement, at_once: int = 1, at_least: int | None = None
+) -> ray.data.Dataset:
     """Have workers do tasks.
 
     Args:
@@ -95,9 +97,12 @@ def work(tasks: ray.data.Dataset, crew: Crew, placement: Placement, at_once: int
         crew: What the workers are made of.
         placement: How many there are, and on what.
         at_once: Tasks that a worker does at a time, in threads.
+        at_least: Workers that stay while there is little to do; None: all of them. Where two stages share CPUs, those
+            of one that wait for the other would keep its lost workers from coming back.
     """
     actors = ray.data.ActorPoolStrategy(
-        min_size=placement.workers,
+        min_size=at_least or placement.workers,
+        initial_size=placement.workers,
         max_size=None if placement.may_grow else placement.workers,
         max_concurrent_calls_per_actor=at_once,
         enable_true_multi_threading=True,
@@ -110,4 +115,4 @@ def work(tasks: ray.data.Dataset, crew: Crew, placement: Placement, at_once: int
 def worker_resources(placement: Placement) -> dict[str, Any]:
     """What Ray reserves for one worker: its GPU, if it has one, and its CPUs less what making tasks needs."""
     gpus = {"num_gpus": placement.gpus} if placement.gpus else {}
-    return gpus | {"num_cpus": placement.cpus - SPARE_CPUS}
+    return gpus | {"num_cpus": max(0, placement.cpus - SPARE_CPUS)}

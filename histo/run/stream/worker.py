@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import ray
 
 from histo import store
@@ -27,6 +29,10 @@ _STARTS = 3
 _LONGEST_WAIT_S = 60.0
 _HAND_BACK_S = 5.0
 """A worker that cannot do its tasks takes so long for each, so that others do most of them."""
+
+ARRAY = "array"
+"""Column of what is handed over."""
+_NOTHING: npt.NDArray[np.uint8] = np.zeros(1, np.uint8)
 
 
 def file_name(unit: str) -> str:
@@ -51,35 +57,52 @@ class Crew:
     """What the workers of a graph are made of.
 
     Attributes:
-        worker: A class; called with the parts of a task it returns an `Answer`.
+        worker: A class; called with the parts of a task it returns an `Answer`, or what it hands over.
         arguments: What it is made of.
         out: Output folder of the run, where attempts at starting are counted.
         left_out: Workers, by node and GPU, that do nothing: they failed at all that they tried.
+        hands_over: Whether a further stage goes on with their tasks, each with an array; see `Handed`.
     """
 
     worker: type
     arguments: tuple[object, ...]
     out: Path
     left_out: tuple[str, ...] = ()
+    hands_over: bool = False
+
+
+@dataclass(frozen=True)
+class Handed:
+    """What a worker makes of a task for the workers of the next stage.
+
+    Attributes:
+        task: The parts of theirs; they are called with the array before these.
+        array: It crosses Ray's object store as it is.
+    """
+
+    task: tuple[object, ...]
+    array: npt.NDArray[np.uint8]
 
 
 class Starts:
-    """Attempts at starting of the workers of a run, counted on disk, where also a process that dies leaves its mark."""
+    """Attempts at starting of the workers of a stage, counted on disk, where a process that dies leaves its mark, too.
 
-    def __init__(self, out: Path) -> None:
-        self._folder = out / WORKERS
+    Args:
+        out: Output folder of the run.
+        stage: Name of the stage.
+    """
+
+    def __init__(self, out: Path, stage: str) -> None:
+        self._folder = out / WORKERS / stage
 
     def count(self, worker: str) -> int:
         """Return how many attempts there were that came to nothing."""
         path = self._folder / worker
         return len(path.read_text().splitlines()) if path.exists() else 0
 
-    def open(self) -> None:
-        """Make the folder; where there is none, a worker that Ray starts late ends, and leaves nothing behind."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-
     def begin(self, worker: str) -> None:
-        """Count an attempt."""
+        """Count an attempt; where the driver's folder is gone, a worker that starts late ends, and leaves nothing."""
+        self._folder.mkdir(exist_ok=True)
         with (self._folder / worker).open("a") as file:
             file.write("the process died while it started\n")
 
@@ -98,7 +121,7 @@ class Starts:
         """Return the latest reason if all that tried have failed several times; the mark of a ready one has none."""
         try:
             reasons = [path.read_text().splitlines() for path in self._folder.iterdir()]
-        except FileNotFoundError:  # a worker has just become ready
+        except FileNotFoundError:  # none has begun, or one has just become ready
             return None
         return reasons[-1][-1] if reasons and all(len(lines) >= _STARTS for lines in reasons) else None
 
@@ -108,7 +131,8 @@ class Worker:
 
     def __init__(self, crew: Crew) -> None:
         context = ray.get_runtime_context()
-        self._crew, self._starts, self._me = crew, Starts(crew.out), context.get_actor_id() or "here"
+        self._crew, self._me = crew, context.get_actor_id() or "here"
+        self._starts = Starts(crew.out, crew.worker.__name__)
         self._where = ":".join([context.get_node_id(), *map(str, ray.get_gpu_ids())])
         self._failed_in_a_row = 0
         while self._where in crew.left_out:
@@ -116,22 +140,30 @@ class Worker:
         self._worker = self._started(may_give_up=is_started_again())
 
     def __call__(self, row: Row) -> Row:
-        """Do the task of a row; a row that has its answer already is passed on."""
-        if row["answer"]:
-            return row
+        """Do the task of a row; one that has its answer already, or was handed back or over, is passed on."""
+        array = row.pop(ARRAY, None)
+        made = row if row["answer"] or not row["task"] else self._done(row, array)
+        return {ARRAY: _NOTHING} | made if self._crew.hands_over else made
+
+    def _done(self, row: Row, array: npt.NDArray[np.uint8] | None) -> Row:
+        here = row | {"where": f"{row['where']} {self._where}".strip()}
         if self._worker is None:
             time.sleep(_HAND_BACK_S)
-            return row | {"task": b"", "where": self._where}
+            return here | {"task": b""}
         failed = self._crew.out / FAILED / file_name(row["unit"])
         try:
-            answer = failed.read_bytes() if failed.exists() else self._answer(row, failed)
+            if failed.exists():
+                return row | {"task": b"", "answer": failed.read_bytes(), "where": ""}
+            task = pickle.loads(row["task"])  # noqa: S301 -- from our own driver
+            made = self._worker(*task) if array is None else self._worker(array, *task)
+            if isinstance(made, Handed):
+                return here | {"task": pickle.dumps(made.task), ARRAY: made.array}
+            return here | {"task": b"", "answer": self._packed(made, failed)}
         except Exception as error:  # noqa: BLE001 -- the run's end, of which Ray would pass on a traceback as text
-            return row | {"task": b"", "where": self._where, "fatal": _reason(error)}
-        return row | {"task": b"", "answer": answer, "where": self._where}
+            return here | {"task": b"", "fatal": _reason(error)}
 
-    def _answer(self, row: Row, failed: Path) -> bytes:
-        """Do a task; a failure is left for the other tasks of its slide, which then need not be done."""
-        answer: Answer = self._worker(*pickle.loads(row["task"]))  # noqa: S301 -- from our own driver
+    def _packed(self, answer: Answer, failed: Path) -> bytes:
+        """Pack an answer; a failure is left for the other tasks of its slide, which then need not be done."""
         packed = pickle.dumps(answer)
         if answer.error_code is not None:
             with suppress(OSError), store.put_atomic(failed) as file:

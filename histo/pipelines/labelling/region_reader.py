@@ -1,0 +1,144 @@
+"""Read the tiles of a region, by threads, a few blocks ahead."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from histo.errors import Cause, InputError, SlideError
+from histo.input_files import digest, file_state, sampled_blocks
+from histo.pipelines.labelling import tile_tables
+from histo.pipelines.labelling.runtime import Runtime
+from histo.pipelines.labelling.tasks import Counts, LabelJob, SlideWork, Summary
+from histo.pipelines.labelling.work_clock import Clock
+from histo.resample import Pixels
+from histo.run.failure import describe_failure
+from histo.run.isolation import Watchdog, guarded
+from histo.run.stream.worker import Handed
+from histo.slides.grid import Indices, Region
+from histo.slides.open_readers import Readers
+from histo.slides.tiles import cut_blocks, read_tiles
+from histo.tables import Row
+
+T = TypeVar("T")
+
+Places = Indices
+"""Which of a region's tiles, `(n,)`."""
+Block = tuple[Places, Pixels]
+"""Tiles that were read together: their places, and their pixels `(n, size_px, size_px, 3)`."""
+Bad = npt.NDArray[np.bool_]
+"""Which of a region's tiles could not be read, `(tiles,)`."""
+
+
+class RegionReader:
+    """Reads regions, and keeps their slides open.
+
+    Where readers are apart from the network, it is a worker of its own: called with a region, it hands its pixels over
+    to a `TileClassifier`, or answers if they are not needed.
+    """
+
+    def __init__(self, job: LabelJob, runtime: Runtime = Runtime(), clock: Clock | None = None) -> None:  # noqa: B008 -- frozen
+        self._job, self._runtime = job, runtime
+        self._threads = ThreadPoolExecutor(runtime.threads, thread_name_prefix="read")
+        self._watchdog = Watchdog(job.read_timeout_s)
+        self._readers = Readers()
+        self._clock = clock or Clock()
+
+    def __call__(self, region: Region, work: SlideWork) -> Handed | Summary:
+        """Read one region; a failure becomes a summary."""
+        here = partial(self._read_whole, region, work)
+        read, failure = attempted(self._job, self._runtime, region, work, here, _read_alone)
+        effort = self._clock.take()
+        if read is None or isinstance(read, Counts):
+            return Summary.of(region, work, read, effort, failure)
+        pixels, bad = read
+        return Handed((region, work, bad, effort), pixels)
+
+    def blocks(self, region: Region, work: SlideWork) -> Iterator[Block]:
+        """Yield the readable tiles, block by block, while threads read the blocks after; memory holds a few of them."""
+        return self._watchdog.each(self._read_ahead(region, work))
+
+    def _read_whole(self, region: Region, work: SlideWork) -> Counts | tuple[Pixels, Bad]:
+        """Return a region's pixels, `(tiles, size_px, size_px, 3)`, or what an earlier attempt has made of them."""
+        if (table := tile_tables.staged_part(self._job, region, work)) is not None:
+            return tile_tables.count(table, self._job.classes)
+        count, size = len(region.tile_index), self._job.size_px
+        pixels, bad = np.zeros((count, size, size, 3), np.uint8), np.ones(count, np.bool_)
+        for places, tiles in self.blocks(region, work):
+            pixels[places] = tiles
+            bad[places] = False
+        check_unchanged(work, bad)
+        return pixels, bad
+
+    def _read_ahead(self, region: Region, work: SlideWork) -> Iterator[Block]:
+        waiting: deque[tuple[Places, Future[tuple[Pixels, Bad]]]] = deque()
+
+        def first() -> Block:
+            places, read = waiting.popleft()
+            tiles, bad = read.result()
+            return (places[~bad], tiles[~bad]) if bad.any() else (places, tiles)
+
+        for places in cut_blocks(work.grid, region.tile_index):
+            waiting.append((places, self._threads.submit(self._read, region.tile_index[places], work)))
+            if len(waiting) > self._runtime.threads:
+                yield first()
+        while waiting:
+            yield first()
+
+    def _read(self, tile_index: Indices, work: SlideWork) -> tuple[Pixels, Bad]:
+        with self._clock.reading():
+            reader = self._readers.get(work.slide, work.columns["reader"])
+            return read_tiles(reader, work.slide, work.sampling, work.grid, tile_index)
+
+
+def _read_alone(job: LabelJob, runtime: Runtime, region: Region, work: SlideWork) -> Counts | tuple[Pixels, Bad]:
+    return RegionReader(job, runtime)._read_whole(region, work)  # noqa: SLF001 -- the same, in a process of its own
+
+
+def attempted(
+    job: LabelJob, runtime: Runtime, region: Region, work: SlideWork, here: Callable[[], T], alone: Callable[..., T]
+) -> tuple[T | None, Row | None]:
+    """Do a region's work, here or in a process of its own; returns its result, or the columns of its failure.
+
+    Raises:
+        FloatingPointError: It is the bundle's fault, not the slide's: the run ends.
+    """
+    try:
+        return guarded(job, work.slide_id, region.name, here, alone, runtime, region, work), None
+    except FloatingPointError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- a region is the other boundary
+        return None, describe_failure(trouble(work) or error, f"{work.slide_id}, region {region.name}")
+
+
+def check_unchanged(work: SlideWork, bad: Bad) -> None:
+    """Make sure that a slide's files are still those that were planned, once a region of it is read.
+
+    Raises:
+        InputError: If they are not: its tiles would be of two slides, or of none.
+    """
+    if (error := trouble(work, look_inside=bool(bad.any()))) is not None:
+        raise error
+
+
+def trouble(work: SlideWork, look_inside: bool = True) -> InputError | None:
+    """Say so if a slide's files are not those that were planned.
+
+    Where something could not be decoded, the files are also read without a decoder (`look_inside`), since a lost drive
+    must not be taken for a damaged slide.
+    """
+    try:
+        state = file_state(work.files)
+        if look_inside:
+            digest(sampled_blocks(work.files))
+    except InputError as error:
+        return error
+    if state == work.state:
+        return None
+    return SlideError(
+        Cause.CHANGED, f"{work.slide_id}: the file changed while it was read; label again when it is complete"
+    )
