@@ -63,13 +63,13 @@ class Counting:
 
     def __init__(self, job: LabelJob) -> None:
         self._worker, self.read = RegionLabeler(job), 0
-        read = self._worker._read
+        read = self._worker._reader._read
 
         def counted(index: Indices, work: SlideWork) -> object:
             self.read += len(index)
             return read(index, work)
 
-        self._worker._read = counted  # type: ignore[method-assign, assignment]
+        self._worker._reader._read = counted  # type: ignore[method-assign, assignment]
 
     def __call__(self, region: Region, work: SlideWork) -> Summary:
         return self._worker(region, work)

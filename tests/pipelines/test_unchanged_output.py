@@ -26,7 +26,7 @@ def both(slide: Path, bundle: Path, out: Path, **changes: Any) -> tuple[Row, Row
     fast = make_job(bundle, out / "fast", **changes)
     plain = make_job(bundle, out / "plain", reader="openslide", **changes)
     workers = RegionLabeler(fast), RegionLabeler(plain, Runtime(openvino=out / "none"))
-    assert [worker._predict.runtime for worker in workers] == ["openvino", "torch"]
+    assert [worker._network.predict.runtime for worker in workers] == ["openvino", "torch"]
     rows = [label(job, found(slide), worker) for job, worker in zip((fast, plain), workers, strict=True)]
     return rows[0], rows[1]
 

@@ -81,7 +81,7 @@ class _Network:
     def __init__(self, job: LabelJob, runtime: Runtime) -> None:
         self._job = job
         on = runtime.device, runtime.threads, job.batch_size, job.precision, runtime.openvino
-        self._predict = load_predictor(job.model, *on)
+        self.predict = load_predictor(job.model, *on)
         if bundle_hash(job.model) != job.model_hash:
             raise HistoError(f"{job.model}: the bundle was changed while the run went on; label again")
 
@@ -91,11 +91,11 @@ class _Network:
         places: deque[Places] = deque()
 
         def batches() -> Iterator[Pixels]:
-            for where, tiles in cut_batches(blocks, self._predict.batch_size):
+            for where, tiles in cut_batches(blocks, self.predict.batch_size):
                 places.append(where)
                 yield tiles
 
-        for predicted in self._predict.over(batches()):
+        for predicted in self.predict.over(batches()):
             where = places.popleft()
             probabilities[where] = predicted
             bad[where] = False
