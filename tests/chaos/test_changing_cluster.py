@@ -1,5 +1,9 @@
-"""A label job on a cluster that changes while it runs: nodes go for good, nodes join, others fill the object store."""
+"""A label job on clusters that change while it runs, and on nodes that are unlike.
 
+Nodes go for good, nodes join, others fill the object store; one node of three has GPUs, which are only numbers here.
+"""
+
+import json
 import os
 import subprocess
 import sys
@@ -92,3 +96,35 @@ def test_an_object_store_that_others_fill_is_no_trouble(
             assert_as_undisturbed(driver, tmp_path, undisturbed)
         finally:
             holder.kill()
+
+
+def test_readers_run_on_all_nodes_and_feed_the_gpus_of_one(
+    cluster: Cluster,
+    slides: Path,
+    undisturbed: Path,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LOGICAL_GPUS", "1")
+    more = NODE | {"num_cpus": 2}
+    nodes = [cluster.add_node(**more), cluster.add_node(**more, num_gpus=2)]
+    raylets = [node.all_processes["raylet"][0].process.pid for node in (cluster.head_node, *nodes)]
+    driver = start(slides, tiny_bundle, tmp_path, RAY_ADDRESS=cluster.address, SLOW_S="0.1")
+    readers, networks = set[int](), set[int]()
+
+    def seen() -> bool:
+        for place, raylet in enumerate(raylets):
+            if descendants(raylet, "ray::MapWorker(Map(RegionReader))"):
+                readers.add(place)
+            if descendants(raylet, "ray::MapWorker(Map(TileClassifier))"):
+                networks.add(place)
+        return (readers, networks) == ({0, 1, 2}, {2})
+
+    wait_until(seen, driver)
+
+    code, log = end(driver)
+    assert code == 0, log
+    assert "4 readers, 1 CPU each; 2 workers that classify, a GPU each" in log
+    assert_same_tables(tmp_path, undisturbed)
+    assert json.loads((tmp_path / "run.json").read_text())["placement"]["readers"] == 4

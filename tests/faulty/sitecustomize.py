@@ -3,7 +3,7 @@
 The name of a slide, or of the folder of a study or of a class, says what happens: `WHAT-WHERE...`. WHERE is `tiles` or
 `mask`, or `study` or `class` for a worker that opens a file in such a folder. WHAT is `crash` (segmentation fault),
 `hang`, `killed` (as by a system without memory), `once` (killed the first time only) or `slow` (each read takes
-`SLOW_S` seconds).
+`SLOW_S` seconds). With `LOGICAL_GPUS` what is placed on a GPU computes on a CPU.
 """
 
 import os
@@ -46,6 +46,11 @@ def misbehave(what: str, path: Path) -> None:
 
 
 openslide.OpenSlide.read_region = read_region  # type: ignore[method-assign, assignment] # on purpose
+
+if "LOGICAL_GPUS" in os.environ:
+    from histo.run.placement import Placement
+
+    Placement.torch_device = "cpu"  # type: ignore[method-assign, assignment] # GPUs that Ray alone believes in
 
 
 def watch(event: str, arguments: tuple[Any, ...]) -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import ray
 import ray.data
 import ray.exceptions
@@ -26,11 +28,13 @@ from histo.run.isolation import Watchdog
 from histo.run.placement import Placement
 from histo.run.stream.drive import Work, drive
 from histo.run.stream.graph import split, task_row, tasks_in_blocks, work
-from histo.run.stream.worker import Crew, is_started_again
+from histo.run.stream.worker import Crew, Handed, is_started_again
 from histo.tables import Row
 
 TASKS, WORKERS = 30, 3
-TASK_S = 0.1
+TASK_S, NETWORK_S = 0.1, 0.5
+HANDED_BYTES = 10 * 2**20
+APART = "two stages: each dies with a task, and the second one is slow"
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 
 
@@ -49,7 +53,7 @@ class Fake:
     def __init__(self, out: str, fault: str, sick_node: str) -> None:
         self._out, self._fault = Path(out), fault
         self._is_sick = sick_node in ("", ray.get_runtime_context().get_node_id())
-        if fault == "starts late, dies with a task, hangs" and self._first("start"):
+        if fault == "starts late, dies with a task, hangs" and is_first(self._out, "start"):
             raise RuntimeError("not yet")
         if self._is_sick and fault == "never starts":
             raise RuntimeError("no card")
@@ -63,29 +67,58 @@ class Fake:
         time.sleep(TASK_S)
         if self._is_sick and self._fault == "fails at every task":
             return Done(str(number), number, "internal")
-        if self._fault == "dies, and dies when it starts again" and self._first("died"):
+        if self._fault == "dies, and dies when it starts again" and is_first(self._out, "died"):
             os.kill(os.getpid(), signal.SIGSEGV)
         of_tasks = self._fault == "starts late, dies with a task, hangs"
-        if number == 7 and of_tasks and (self._first("one") or self._first("two")):
+        if number == 7 and of_tasks and (is_first(self._out, "one") or is_first(self._out, "two")):
             os.kill(os.getpid(), signal.SIGSEGV)
-        if number == 11 and of_tasks and self._first("hung"):
+        if number == 11 and of_tasks and is_first(self._out, "hung"):
             with Watchdog(1).guard():
                 time.sleep(10_000)
         return Done(str(number), number)
 
-    def _first(self, name: str) -> bool:
-        try:
-            (self._out / name).touch(exist_ok=False)
-        except FileExistsError:
-            return False
-        return True
+
+def is_first(out: Path, name: str) -> bool:
+    """Whether nothing of that name has happened before in a run."""
+    try:
+        (out / name).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+class Reader:
+    """Hands each task over at once, with as many bytes as a node can hold a few of; it dies with one of them."""
+
+    def __init__(self, out: str) -> None:
+        self._out = Path(out)
+
+    def __call__(self, number: int) -> Handed:
+        """Hand a task over."""
+        if number == 7 and is_first(self._out, "reader"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Handed((number,), np.full(HANDED_BYTES, number, np.uint8))
+
+
+class Network:
+    """Takes its time for what it is handed, and dies with one of them."""
+
+    def __init__(self, out: str) -> None:
+        self._out = Path(out)
+
+    def __call__(self, array: npt.NDArray[np.uint8], number: int) -> Done:
+        """Answer."""
+        time.sleep(NETWORK_S)
+        if number == 11 and is_first(self._out, "network"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Done(str(number), number, None if bool((array == number).all()) else "other bytes")
 
 
 class Run(Work[Done]):
     """A run whose answers are kept in memory."""
 
     def __init__(self, out: Path, fault: str, sick_node: str, meanwhile: Callable[[int], object]) -> None:
-        self._out, self._meanwhile = out, meanwhile
+        self._out, self._meanwhile, self._is_apart = out, meanwhile, fault == APART
         self._made_of = (str(out), fault, sick_node)
         self._open = {str(number): number for number in range(TASKS)}
         self.answers: list[Done] = []
@@ -110,7 +143,12 @@ class Run(Work[Done]):
         tasks = split(
             tasks_in_blocks([(unit, (number,)) for unit, number in self._open.items()]), as_it_is, (), self._out
         )
-        return work(tasks, Crew(Fake, self._made_of, self._out, left_out), Placement(WORKERS, 0, 1))
+        if not self._is_apart:
+            return work(tasks, Crew(Fake, self._made_of, self._out, left_out), Placement(WORKERS, 0, 1))
+        reader, network = (
+            Crew(kind, (str(self._out),), self._out, left_out, hands_over=kind is Reader) for kind in (Reader, Network)
+        )
+        return work(work(tasks, reader, Placement(1, 0, 1)), network, Placement(2, 0, 1), at_least=1)
 
     def enter(self, answer: Done) -> None:
         """See `Work.enter`."""
@@ -162,6 +200,13 @@ def main() -> None:
             done[0] = True
             lost.all_processes["raylet"][0].process.kill()
 
+    head: Any = cluster.head_node
+    most_spilled = [0]
+
+    def watch(_: int) -> None:
+        folder = Path(head.get_session_dir_path())
+        most_spilled[0] = max(most_spilled[0], len([path for path in folder.glob("ray_spilled*/*") if path.is_file()]))
+
     with session(None):
         for fault, node in [
             ("starts late, dies with a task, hangs", ""),
@@ -172,6 +217,7 @@ def main() -> None:
         ]:
             print(json.dumps(result(fault, node)), flush=True)
         print(json.dumps(result("never starts", "") | {"fault": "every worker never starts"}), flush=True)
+        print(json.dumps(result(APART, "", watch) | {"most_spilled": most_spilled[0]}), flush=True)
         print(json.dumps(result("none", "", lose) | {"fault": "a node is lost"}), flush=True)
     with suppress(ray.exceptions.RpcError):  # a busy machine
         cluster.shutdown()  # type: ignore[no-untyped-call] # Ray's own

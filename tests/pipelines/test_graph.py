@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.graph_scenarios import TASKS
+from helpers.graph_scenarios import APART, TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,6 +45,7 @@ def results() -> dict[str, dict[str, Any]]:
         "dies, and dies when it starts again",
         "fails at every task",
         "a node is lost",
+        APART,
     ],
 )
 def test_every_task_is_done_once_and_none_is_blamed(results: dict[str, dict[str, Any]], fault: str) -> None:
@@ -69,6 +70,11 @@ def test_what_a_worker_had_that_cannot_start_again_is_done_by_a_second_graph(
 def test_one_graph_is_enough_where_a_worker_did_nothing(results: dict[str, dict[str, Any]]) -> None:
     for fault in ("starts late, dies with a task, hangs", "never starts", "dies while it starts", "a node is lost"):
         assert results[fault]["graphs"] == 1
+
+
+def test_what_one_stage_hands_to_a_slower_one_fits_into_memory(results: dict[str, dict[str, Any]]) -> None:
+    assert results[APART]["most_spilled"] == 0
+    assert results[APART]["graphs"] == 1
 
 
 def test_a_run_ends_with_the_reason_where_no_worker_can_start(results: dict[str, dict[str, Any]]) -> None:

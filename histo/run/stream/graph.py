@@ -23,6 +23,8 @@ SPLIT = Path("staging", "split")
 TASK_BYTES = 6000
 """Size of a task, roughly."""
 _FEED_BLOCKS = 500
+_STORE_SHARE = 0.25
+"""Of the cluster's object stores; all that is on its way may lie on one of a few nodes, and would spill to its disk."""
 _NO_PROGRESS_S = 6 * 3600
 _MOST_FALSE_STARTS = 20
 """Actors that may die in a row before one is made; these are of nodes that have another environment."""
@@ -39,6 +41,7 @@ def tasks_in_blocks(tasks: Sequence[tuple[str, Any]], tasks_per_block: int = 1) 
     context.enable_progress_bars = False
     context.target_max_block_size = 1 if tasks_per_block == 1 else tasks_per_block * TASK_BYTES
     context.execution_options.preserve_order = False
+    context.override_object_store_memory_limit_fraction = _STORE_SHARE
     context.execution_no_progress_timeout_s = _NO_PROGRESS_S
     context.max_consecutive_actor_init_deaths = _MOST_FALSE_STARTS
     rows = [task_row(unit, task) for unit, task in tasks]
