@@ -13,7 +13,7 @@
 # make bench-peers  the same of WSInfer and TIAToolbox, which it downloads, in environments of their own
 # make bench-train  training beside a plain torchrun script
 # make bench-volumes  what both networks for volumes reach on fabricated studies; an hour on 2 cores
-# make chaos   label runs whose workers, node and driver are killed, on twelve schedules
+# make chaos   label runs whose workers, node and driver are killed, on twelve schedules, and others too long for every day
 # make bench-cpu  what runs a network fastest on a CPU
 # make check-gpu  train and label on a GPU, compare with the CPU, and print tiles per second
 
@@ -94,7 +94,7 @@ bench-cpu: setup
 	$(BIN)/python benchmarks/runtimes.py
 
 chaos: setup
-	$(BIN)/python -m pytest -q -s -m 'chaos or not chaos' tests/chaos
+	$(BIN)/python -m pytest -q -s -m 'chaos or not chaos' tests/chaos tests/pipelines/test_label_faults.py
 
 check-gpu: setup
 	$(BIN)/python -m pytest -q -m gpu

@@ -26,13 +26,20 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    "workers",
+    [
+        pytest.param(("--workers", "2"), id="workers read"),
+        pytest.param(("--workers", "1", "--readers", "1"), id="readers apart", marks=pytest.mark.chaos),
+    ],
+)
 def test_only_what_dies_alone_is_blamed_and_the_next_run_tries_what_may_be_mended(
-    slides: Path, tiny_bundle: Path, tmp_path: Path
+    workers: tuple[str, ...], slides: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     faults, out = tmp_path / "faults", tmp_path / "out"
     faults.mkdir()
 
-    code, log = run(slides, tiny_bundle, out, "--read-timeout-s", "4", "--workers", "2", FAULTS=str(faults))
+    code, log = run(slides, tiny_bundle, out, "--read-timeout-s", "4", *workers, FAULTS=str(faults))
 
     rows = ledger(out)
     assert code == 3, log
