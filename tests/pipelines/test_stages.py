@@ -20,7 +20,7 @@ WORKSTATION = Resources((Node(16, 1),), is_private=True)
         (LAPTOP, LabelPlacement(8, 0, 1)),
         (CLUSTER, LabelPlacement(64, 0, 1, may_grow=True)),
         (GPU_NODES, LabelPlacement(12, 0.3333, 10, may_grow=True)),
-        (FEW_CORES, LabelPlacement(2, 1, 0, may_grow=True, readers=39)),
+        (FEW_CORES, LabelPlacement(2, 1, 0, may_grow=True, readers=39, readers_may_grow=True)),
         (WORKSTATION, LabelPlacement(4, 0.25, 4)),
     ],
 )
@@ -42,7 +42,8 @@ def test_a_small_node_does_not_keep_the_cpus_of_a_large_one_idle() -> None:
     [
         (None, 0, "auto", FEW_CORES, LabelPlacement(2, 1, 2, may_grow=True)),
         (1, 3, "auto", FEW_CORES, LabelPlacement(1, 1, 0, readers=3)),
-        (4, None, "gpu", FEW_CORES, LabelPlacement(4, 0.5, 0, readers=39)),
+        (4, None, "gpu", FEW_CORES, LabelPlacement(4, 0.5, 0, readers=39, readers_may_grow=True)),
+        (None, 3, "auto", FEW_CORES, LabelPlacement(2, 1, 0, may_grow=True, readers=3)),
         (3, 5, "cpu", FEW_CORES, LabelPlacement(3, 0, 1, readers=5)),
         (None, 2, "auto", LAPTOP, LabelPlacement(6, 0, 1, readers=2)),
         (3, None, "auto", WORKSTATION, LabelPlacement(3, 0.3333, 5)),

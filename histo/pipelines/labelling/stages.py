@@ -27,14 +27,16 @@ class LabelPlacement(Placement):
     Attributes:
         readers: Processes that only read, of one CPU each, on any node; the workers then only classify. 0: they read,
             too.
+        readers_may_grow: Whether there may be more readers on nodes that join later.
     """
 
     readers: int = 0
+    readers_may_grow: bool = False
 
     @property
     def reading(self) -> Placement:
         """Placement of the readers."""
-        return Placement(self.readers, 0, 1, self.may_grow)
+        return Placement(self.readers, 0, 1, self.readers_may_grow)
 
     def __str__(self) -> str:
         many, one = ("classify", "classifies") if self.readers else ("read and classify", "reads and classifies")
@@ -66,9 +68,10 @@ def place_label(workers: int | None, readers: int | None, device: Device, resour
         UsageError: If the cluster cannot hold them.
     """
     on_gpus = is_on_gpus(device, resources)
-    if readers is None and on_gpus and not resources.is_private and _is_better_apart(workers, resources):
-        readers = _most_readers(resources)
-    if readers:
+    is_apart = bool(readers)
+    if readers is None and on_gpus and not resources.is_private:
+        is_apart = _is_better_apart(workers, resources)
+    if is_apart:
         return _apart(workers, readers, on_gpus, resources)
     if on_gpus and workers is None:
         on_a_gpu, cpus = _best_share(resources)
@@ -78,17 +81,19 @@ def place_label(workers: int | None, readers: int | None, device: Device, resour
     return LabelPlacement(placement.workers, placement.gpus, placement.cpus, placement.may_grow)
 
 
-def _apart(workers: int | None, readers: int, on_gpus: bool, resources: Resources) -> LabelPlacement:
+def _apart(workers: int | None, asked: int | None, on_gpus: bool, resources: Resources) -> LabelPlacement:
     """A worker on a GPU reserves no CPU: readers, which may fill its node, would keep it from its place."""
+    readers = asked or _most_readers(resources)
+    grow = may_grow(workers, resources), may_grow(asked, resources)
     if on_gpus:
         gpus = place(workers, "gpu", resources, 1, MOST_ON_A_GPU)
         check_cpus(f"--readers {readers}", readers, resources)
-        return LabelPlacement(gpus.workers, gpus.gpus, 0, may_grow(workers, resources), readers)
+        return LabelPlacement(gpus.workers, gpus.gpus, 0, grow[0], readers, grow[1])
     if workers is None and readers >= resources.cpus:
         raise UsageError(f"--readers {readers}: this cluster has {resources.cpus:g} CPUs; leave some to the network")
     count = workers or int(resources.cpus) - readers
     check_cpus(f"--readers {readers} --workers {count}", readers + count, resources)
-    return LabelPlacement(count, 0, 1, may_grow(workers, resources), readers)
+    return LabelPlacement(count, 0, 1, grow[0], readers, grow[1])
 
 
 def _best_share(resources: Resources) -> tuple[int, int]:
