@@ -34,12 +34,14 @@ class Cost:
         cpu_s: User and system time of all processes.
         peak_mb: Greatest memory of all processes together; shared pages count once (PSS).
         output: What it printed.
+        said_s: Until it printed something, or its end if it printed nothing.
     """
 
     wall_s: float
     cpu_s: float
     peak_mb: float
     output: str
+    said_s: float
 
 
 def measure(command: Sequence[str | Path], environment: dict[str, str] | None = None) -> Cost:
@@ -55,10 +57,12 @@ def measure(command: Sequence[str | Path], environment: dict[str, str] | None = 
         start = time.monotonic()
         words = [str(word) for word in command]
         process = subprocess.Popen(words, stdout=log, stderr=log, env=os.environ | (environment or {}))  # noqa: S603
-        wall_s = 0.0
+        wall_s = said_s = 0.0
         while (below := _look(cpu_s)) and time.monotonic() - start < (wall_s or float("inf")) + _END_S:
             if time.monotonic() - weighed > _WEIGH_S:
                 peak_mb, weighed = max(peak_mb, sum(map(_memory_mb, below))), time.monotonic()
+            if os.fstat(log.fileno()).st_size:
+                said_s = said_s or time.monotonic() - start
             if process.poll() is None:
                 time.sleep(_LOOK_S)
                 continue
@@ -70,7 +74,7 @@ def measure(command: Sequence[str | Path], environment: dict[str, str] | None = 
         output = log.read().decode(errors="replace")
     if process.wait():
         raise SystemExit(f"{' '.join(words)}: exit code {process.returncode}\n{output}")
-    return Cost(wall_s, sum(cpu_s.values()), peak_mb, output)
+    return Cost(wall_s, sum(cpu_s.values()), peak_mb, output, said_s or wall_s)
 
 
 def _look(cpu_s: dict[tuple[int, int], float]) -> list[int]:

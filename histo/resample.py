@@ -10,12 +10,14 @@ change a pixel.
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, floor
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 Pixels = npt.NDArray[np.uint8]
 KERNEL = "box"
@@ -144,6 +146,8 @@ def _turn(image: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
 @lru_cache(maxsize=256)
 def _weights(window: Window) -> "sparse.csr_array[np.float32]":
     """Return the taps as a matrix, from the pixels of the source span to those of the window."""
+    from scipy import sparse  # noqa: PLC0415 -- most slides do without, and it takes long to load in every worker
+
     first, weights = window.taps()
     start, stop = window.source_span()
     places = np.minimum((first - start)[:, None] + np.arange(weights.shape[1]), stop - start - 1)

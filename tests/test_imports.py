@@ -33,6 +33,25 @@ def test_labelling_predicting_and_rays_controller_of_a_training_run_load_no_torc
     assert shown.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    "module", ["histo.pipelines.labelling.slides", "histo.pipelines.labelling.plan_worker", "histo.pipelines.label"]
+)
+def test_what_is_said_and_planned_first_loads_neither_ray_nor_other_slow_packages(module: str) -> None:
+    program = f"import sys, {module}; print([m for m in ('ray', 'pandas', 'scipy', 'torch') if m in sys.modules])"
+
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert shown.stdout.strip() == "[]"
+
+
+def test_a_worker_that_labels_loads_no_scipy() -> None:
+    program = "import sys, histo.pipelines.labelling.region_worker; print('scipy' in sys.modules)"
+
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert shown.stdout.strip() == "False"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("module", ["histo.learn.predict.openvino_predictor", "histo.learn.openvino.trace"])
 def test_openvino_neither_forks_nor_reports_its_use(module: str) -> None:

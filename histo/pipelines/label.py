@@ -1,8 +1,8 @@
 """Command `label`: send slides one way, and studies the other."""
 
 from histo.learn.bundle import find_bundle, read_bundle
-from histo.pipelines.labelling.slides import label_slides
 from histo.pipelines.labelling.spec import LabelSpec
+from histo.run.say import say
 
 __all__ = ["LabelSpec", "label"]
 
@@ -13,11 +13,14 @@ def label(spec: LabelSpec) -> int:
     Raises:
         HistoError: If the settings are bad, or the run cannot go on.
     """
+    say(f"labelling {spec.studies or spec.slides} with {spec.model}; results go to {spec.out}")
     model = find_bundle(spec.model)
     bundle = read_bundle(model)
     if spec.studies is not None:
         from histo.pipelines.studies.label import label_studies  # noqa: PLC0415 -- slides do without its decoders
 
         return label_studies(spec, spec.studies, model, bundle)
+    from histo.pipelines.labelling.slides import label_slides  # noqa: PLC0415 -- the line above comes first
+
     assert spec.slides is not None, "one of the two is given"
     return label_slides(spec, spec.slides, model, bundle)

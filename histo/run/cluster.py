@@ -2,10 +2,12 @@
 
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -16,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from histo.errors import HistoError, UsageError
 from histo.run.placement import Node, Placement, Resources, usable_cpus
-from histo.run.ray_start import Watch, join, start_private
+from histo.run.ray_start import Watch, is_private, join, start_private
 from histo.store import TEMPORARY_SUFFIX, put_atomic, remove
 
 _SETTINGS = {
@@ -50,7 +52,6 @@ def session(workers: int | None) -> Iterator[Resources]:
     else:
         join(address, log_to_driver=True)
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")  # one slide, many regions
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     watch = Watch()
     try:
@@ -123,9 +124,16 @@ def placed(
     with ExitStack() as stack:
         placement = None
         if is_needed:
+            threading.Thread(target=_load_stream, daemon=True).start()
             placement = choose(stack.enter_context(session(processes)))
             check_shared(*shared)
         yield placement
+
+
+def _load_stream() -> None:
+    """Load Ray Data, which whoever is placed needs, while this process waits for Ray; what is wrong is said there."""
+    with suppress(Exception):
+        import_module("histo.run.stream.drive")
 
 
 def check_shared(out: Path, *inputs: Path) -> None:
@@ -134,6 +142,8 @@ def check_shared(out: Path, *inputs: Path) -> None:
     Raises:
         UsageError: If one does not; its part of the results would be lost.
     """
+    if is_private():  # the one node is this process's own machine
+        return
     marker = out / f".shared-{uuid4().hex}{TEMPORARY_SUFFIX}"
     with put_atomic(marker):
         pass

@@ -20,6 +20,7 @@ import ray
 
 from histo.errors import HistoError, UsageError
 from histo.own_path import HOME
+from histo.run.bare_ray import bare_ray
 from histo.run.say import say
 
 PATIENCE_S = 120.0
@@ -45,6 +46,7 @@ def join(address: str, **settings: Any) -> None:
     Raises:
         UsageError: If there is none.
     """
+    say(f"joining the Ray cluster at {address}")
     try:
         if address != "auto":
             _check_answer(address)
@@ -65,6 +67,7 @@ def start_private(**settings: Any) -> None:
     """
     _check_folder()
     _give_token()
+    say("starting Ray on this machine")
     late = threading.Timer(_SAY_AFTER_S, _say_late)
     late.daemon = True
     late.start()
@@ -72,7 +75,8 @@ def start_private(**settings: Any) -> None:
     try:
         while True:
             try:
-                return _init(address="local", **settings)
+                with bare_ray():
+                    return _init(address="local", **settings)
             except Exception as error:
                 ray.shutdown()
                 if time.monotonic() - began > PATIENCE_S or not _is_late(error):
@@ -230,6 +234,11 @@ class Watch:
     def end(self) -> None:
         """Watch no longer."""
         self._ended.set()
+
+
+def is_private() -> bool:
+    """Whether this process has a Ray of its own."""
+    return _raylet_poll() is not None
 
 
 def _raylet_poll() -> Callable[[], int | None] | None:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy.special import softmax
 
 from histo.learn.bundle import Bundle, read_bundle
 from histo.learn.openvino.core import core, ov
 from histo.learn.openvino.record import FOLDER
-from histo.learn.predict.base import BATCH_ON_CPU, Predictor
+from histo.learn.predict.base import BATCH_ON_CPU, Predictor, _softmax
 from histo.learn.predict.in_flight import GREATEST_SIZE, find_batch_size
 from histo.learn.predict.load import load_predictor
 from histo.learn.predict.openvino_predictor import OpenVinoPredictor
@@ -96,6 +97,14 @@ def test_no_more_batches_are_read_than_are_in_flight(tiny_bundle: Path) -> None:
     next(Slow(read_bundle(tiny_bundle)).over(batches()))
 
     assert read == [0, 1]
+
+
+@pytest.mark.parametrize("scale", [0.01, 1, 1000])
+def test_probabilities_are_those_of_scipy_bit_for_bit(scale: float) -> None:
+    logits = np.random.default_rng(0).normal(scale=scale, size=(1000, 9))
+
+    np.testing.assert_array_equal(_softmax(logits), softmax(logits, axis=1))
+    assert _softmax(np.empty((0, 9))).shape == (0, 9)
 
 
 def test_tiles_of_another_kind_are_a_callers_mistake(predict: Predictor) -> None:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import softmax
 
 from histo.learn.bundle import Bundle
 from histo.learn.network.spec import InferencePrecision
@@ -92,7 +91,7 @@ class Predictor(ABC):
 
     def _probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         with np.errstate(invalid="ignore"):  # told apart below
-            exact = softmax(logits.astype(np.float64) / self.bundle.temperature, axis=1)
+            exact = _softmax(logits.astype(np.float64) / self.bundle.temperature)
         if not np.isfinite(exact).all():
             raise FloatingPointError("the model gives probabilities that are not finite; train it again")
         return exact.astype(np.float32)
@@ -104,6 +103,12 @@ class Predictor(ABC):
     @abstractmethod
     def collect(self, ticket: Any) -> npt.NDArray[np.float32]:
         """Wait for what was begun; returns logits, `(n, classes)`."""
+
+
+def _softmax(logits_BK: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the same as `scipy.special.softmax` along the classes, which takes long to load in every worker."""
+    odds_BK = np.exp(logits_BK - logits_BK.max(axis=1, keepdims=True))
+    return np.asarray(odds_BK / odds_BK.sum(axis=1, keepdims=True), np.float64)
 
 
 def batch_on_cpu(bundle: Bundle) -> int:

@@ -1,10 +1,18 @@
 """Admit a precision only if its agreement with float32 is measured and high."""
 
 from pathlib import Path
+from typing import Any
 
 from histo.errors import UsageError
 from histo.learn.network.spec import InferencePrecision
-from histo.learn.openvino.record import LEAST_SAME_CLASS, LEAST_TILES, MOST_MEAN_DIFFERENCE, Conversion
+from histo.learn.openvino.record import (
+    FOLDER,
+    LEAST_SAME_CLASS,
+    LEAST_TILES,
+    MOST_MEAN_DIFFERENCE,
+    Conversion,
+    read_conversion,
+)
 
 
 def require_precision(precision: InferencePrecision, conversion: Conversion | None, bundle: Path) -> None:
@@ -33,6 +41,21 @@ def require_precision(precision: InferencePrecision, conversion: Conversion | No
             f"{LEAST_TILES} cases, and {MOST_MEAN_DIFFERENCE} on average; use float32, or measure more cases with "
             f"`histo convert`{_where()}"
         )
+
+
+def agreement(model: Path, precision: InferencePrecision) -> dict[str, Any] | None:
+    """Return how far a precision agrees with float32; None for float32 itself.
+
+    Raises:
+        UsageError: If that is unknown, or not far enough.
+    """
+    if precision == "float32":
+        return None
+    conversion = read_conversion(model / FOLDER, model)
+    require_precision(precision, conversion, model)
+    assert conversion is not None, "it has been measured"
+    assert conversion.bf16 is not None, "it has been measured"
+    return conversion.bf16.model_dump()
 
 
 def _where() -> str:

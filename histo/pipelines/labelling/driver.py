@@ -17,9 +17,9 @@ from histo.pipelines.labelling.slide_ledger import SlideLedger
 from histo.pipelines.labelling.stages import LabelPlacement
 from histo.pipelines.labelling.tasks import LabelJob, SlideTask, Summary
 from histo.run.failure import describe_failure, is_transient
-from histo.run.metrics import Metrics
 from histo.run.progress import Progress
 from histo.run.stream.drive import Work, drive
+from histo.run.stream.metrics import Metrics
 from histo.tables import Row
 
 _MERGES = 4

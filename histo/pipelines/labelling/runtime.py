@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ray
 import ray.exceptions
 
 from histo.errors import HistoError
-from histo.learn.network.spec import InferencePrecision
 from histo.learn.openvino.record import FOLDER, read_conversion
-from histo.learn.predict.precision import require_precision
 from histo.run.cluster import root_cause
 from histo.run.placement import Placement
 from histo.run.say import say
@@ -81,18 +79,3 @@ def _convert(model: Path, fallback: Path) -> "Form":
     from histo.learn.conversion import ensure_form  # noqa: PLC0415 -- the driver must not load torch
 
     return ensure_form(model, fallback)
-
-
-def agreement(model: Path, precision: InferencePrecision) -> dict[str, Any] | None:
-    """Return how far a precision agrees with float32; None for float32 itself.
-
-    Raises:
-        UsageError: If that is unknown, or not far enough.
-    """
-    if precision == "float32":
-        return None
-    conversion = read_conversion(model / FOLDER, model)
-    require_precision(precision, conversion, model)
-    assert conversion is not None, "it has been measured"
-    assert conversion.bf16 is not None, "it has been measured"
-    return conversion.bf16.model_dump()

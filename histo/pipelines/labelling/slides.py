@@ -7,16 +7,14 @@ from histo import store
 from histo.errors import UsageError
 from histo.folders import UNREADABLE_FOLDER, beside
 from histo.learn.bundle import Bundle, TileInput, bundle_hash
+from histo.learn.predict.precision import agreement
 from histo.pipelines.labelling import tile_tables
-from histo.pipelines.labelling.driver import label_all
 from histo.pipelines.labelling.lookup import find_slide_todo
-from histo.pipelines.labelling.runtime import agreement, find_runtime
 from histo.pipelines.labelling.slide_ledger import FILE, SlideLedger, ledger_file
 from histo.pipelines.labelling.spec import LabelSpec
 from histo.pipelines.labelling.stages import place_label
 from histo.pipelines.labelling.tasks import LabelJob
 from histo.pipelines.labelling.totals import say_next, say_totals
-from histo.run.cluster import describe, placed
 from histo.run.failure import is_transient
 from histo.run.record import RunRecord, collection_facts, is_begun, past_record, versions
 from histo.run.report import report
@@ -47,6 +45,8 @@ def label_slides(spec: LabelSpec, slides: Path, model: Path, bundle: Bundle) -> 
         ledger = SlideLedger(job, collection, fresh)
         todo = find_slide_todo(job, collection, ledger, spec.retry_failed)
         say(f"{_describe(collection)}: {todo.describe('label', 'model or settings')}")
+        from histo.run.cluster import describe, placed  # noqa: PLC0415 -- Ray takes long to load, and that was to be said first
+
         facts = collection_facts(collection.others, collection.linked, todo.states)
         earlier = None if fresh else past_record(spec.out)
         choose = partial(place_label, spec.workers, spec.readers, spec.device)
@@ -56,6 +56,9 @@ def label_slides(spec: LabelSpec, slides: Path, model: Path, bundle: Bundle) -> 
             with folder.record(spec, earlier, model=str(model), **facts, **describe(placement)) as record:
                 waited = {}
                 if placement is not None:
+                    from histo.pipelines.labelling.driver import label_all  # noqa: PLC0415 -- likewise
+                    from histo.pipelines.labelling.runtime import find_runtime  # noqa: PLC0415 -- likewise
+
                     say(str(placement))
                     runtime = find_runtime(model, spec.out, placement)
                     share = label_all(job, runtime, todo.tasks, ledger, placement)

@@ -16,7 +16,8 @@ from histo.errors import HistoError, UsageError
 from histo.learn.bundle import MODEL_JSON, Bundle, VolumeInput, bundle_hash, described
 from histo.learn.network.spec import InferencePrecision
 from histo.learn.predict.load import load_predictor
-from histo.pipelines.labelling.runtime import Runtime, agreement, find_runtime
+from histo.learn.predict.precision import agreement
+from histo.pipelines.labelling.runtime import Runtime, find_runtime
 from histo.pipelines.labelling.spec import LabelSpec
 from histo.pipelines.studies.driver import check_apart, describe_found, finish, settle_studies
 from histo.pipelines.studies.ledger import FILE, StudyLedger, ledger_file

@@ -1,5 +1,6 @@
 """Drive a graph: feed it, take its answers, and try lost tasks again."""
 
+import logging
 import pickle
 import queue
 import threading
@@ -22,6 +23,7 @@ from histo.errors import Cause, HistoError
 from histo.run.interruption import interruptible
 from histo.run.placement import Placement
 from histo.run.stream.graph import SPLIT, worker_resources
+from histo.run.stream.one_node import without_helpers
 from histo.run.stream.worker import FAILED, WORKERS, Answer, Starts
 from histo.tables import Row
 
@@ -170,7 +172,8 @@ def drive(work: Work[Any], *placements: Placement) -> None:
         HistoError: If the run cannot go on: the output cannot be written, or no worker can start.
     """
     attempts: list[_Attempt] = []
-    with interruptible(work.out):
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    with interruptible(work.out), without_helpers():
         while True:
             _clear(work.out)
             graph = work.graph(attempts[-1].useless() if attempts else ())
