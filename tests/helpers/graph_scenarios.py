@@ -34,7 +34,7 @@ from histo.tables import Row
 TASKS, WORKERS = 30, 3
 TASK_S, NETWORK_S = 0.1, 0.5
 HANDED_BYTES = 10 * 2**20
-APART = "two stages: each dies with a task, and the second one is slow"
+APART = "two stages, the second one slow"
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 
 
@@ -88,29 +88,19 @@ def is_first(out: Path, name: str) -> bool:
 
 
 class Reader:
-    """Hands each task over at once, with as many bytes as a node can hold a few of; it dies with one of them."""
-
-    def __init__(self, out: str) -> None:
-        self._out = Path(out)
+    """Hands each task over at once, with as many bytes as a node can hold a few of."""
 
     def __call__(self, number: int) -> Handed:
         """Hand a task over."""
-        if number == 7 and is_first(self._out, "reader"):
-            os.kill(os.getpid(), signal.SIGKILL)
         return Handed((number,), np.full(HANDED_BYTES, number, np.uint8))
 
 
 class Network:
-    """Takes its time for what it is handed, and dies with one of them."""
-
-    def __init__(self, out: str) -> None:
-        self._out = Path(out)
+    """Takes its time for what it is handed."""
 
     def __call__(self, array: npt.NDArray[np.uint8], number: int) -> Done:
         """Answer."""
         time.sleep(NETWORK_S)
-        if number == 11 and is_first(self._out, "network"):
-            os.kill(os.getpid(), signal.SIGKILL)
         return Done(str(number), number, None if bool((array == number).all()) else "other bytes")
 
 
@@ -145,10 +135,8 @@ class Run(Work[Done]):
         )
         if not self._is_apart:
             return work(tasks, Crew(Fake, self._made_of, self._out, left_out), Placement(WORKERS, 0, 1))
-        reader, network = (
-            Crew(kind, (str(self._out),), self._out, left_out, hands_over=kind is Reader) for kind in (Reader, Network)
-        )
-        return work(work(tasks, reader, Placement(1, 0, 1)), network, Placement(2, 0, 1), at_least=1)
+        read = work(tasks, Crew(Reader, (), self._out, left_out, hands_over=True), Placement(1, 0, 1))
+        return work(read, Crew(Network, (), self._out, left_out), Placement(2, 0, 1), at_least=1)
 
     def enter(self, answer: Done) -> None:
         """See `Work.enter`."""

@@ -36,7 +36,8 @@ def label_graph(
     readers = Crew(RegionReader, (job,), job.out, left_out, hands_over=True)
     classifiers = Crew(TileClassifier, (job, runtime), job.out, left_out)
     read = work(regions, readers, placed.reading)
-    return work(read, classifiers, placed, runtime.regions_at_once, at_least=placed.workers if placed.gpus else 1)
+    at_least = placed.workers if placed.gpus else max(1, placed.workers - 1)
+    return work(read, classifiers, placed, runtime.regions_at_once, at_least)
 
 
 def plan(slide: SlideTask, job: LabelJob, most_tiles: int | None) -> Iterator[Row]:

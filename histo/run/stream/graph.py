@@ -100,8 +100,8 @@ def work(
         crew: What the workers are made of.
         placement: How many there are, and on what.
         at_once: Tasks that a worker does at a time, in threads.
-        at_least: Workers that stay while there is little to do; None: all of them. Where two stages share CPUs, those
-            of one that wait for the other would keep its lost workers from coming back.
+        at_least: Workers that stay while there is little to do; None: all of them. Where two stages share CPUs, workers
+            of one that wait for the other would keep its only lost worker from coming back.
     """
     actors = ray.data.ActorPoolStrategy(
         min_size=at_least or placement.workers,
