@@ -37,18 +37,18 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """One node, the head, of one CPU, whose workers read slowly."""
+@pytest.fixture(params=[{}])
+def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """One node, the head, of one CPU or another number, whose workers read slowly."""
     monkeypatch.setenv("PYTHONPATH", FAULTY)
     monkeypatch.setenv("SLOW_S", "0.1")
-    cluster = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args=NODE | request.param | {"include_dashboard": False})
     yield cluster
     cluster.shutdown()
 
 
 def some_are_done(out: Path) -> bool:
-    return any(out.rglob("*.parquet"))
+    return any(path.name != "slides.parquet" for path in out.rglob("*.parquet"))
 
 
 def assert_as_undisturbed(driver: "subprocess.Popen[str]", out: Path, undisturbed: Path) -> None:
@@ -96,6 +96,21 @@ def test_an_object_store_that_others_fill_is_no_trouble(
             assert_as_undisturbed(driver, tmp_path, undisturbed)
         finally:
             holder.kill()
+
+
+@pytest.mark.parametrize("cluster", [{"num_cpus": 0}], indirect=True)
+def test_the_only_reader_comes_back_where_networks_hold_all_cpus_that_are_left(
+    cluster: Cluster, slides: Path, undisturbed: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    nodes = [cluster.add_node(**NODE) for _ in range(3)]
+    flags = ("--readers", "1", "--workers", "2")
+    driver = start(slides, tiny_bundle, tmp_path, *flags, RAY_ADDRESS=cluster.address)
+    wait_until(lambda: some_are_done(tmp_path), driver)
+    reader = "ray::MapWorker(Map(RegionReader))"
+    (gone,) = [node for node in nodes if descendants(node.all_processes["raylet"][0].process.pid, reader)]
+    cluster.remove_node(gone, allow_graceful=False)
+
+    assert_as_undisturbed(driver, tmp_path, undisturbed)
 
 
 def test_readers_run_on_all_nodes_and_feed_the_gpus_of_one(
