@@ -98,11 +98,14 @@ def _local_settings(workers: int | None) -> dict[str, Any]:
             f"--workers: {workers} processes, more than {_MOST_PER_CORE} for each of the {cores} CPUs of this machine; "
             "ask for fewer"
         )
+    most_would_idle = workers is not None and cores > 2 * (workers + 1)  # one plans
     return {
         "num_cpus": max(cores, workers or 0),
         "include_dashboard": False,
         "log_to_driver": False,
         "logging_level": "ERROR",
+        # Ray starts a process for each CPU ahead; without, it starts them as they are needed
+        "_system_config": {"prestart_worker_first_driver": False} if most_would_idle else {},
     }
 
 

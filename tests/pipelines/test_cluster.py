@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -88,6 +89,23 @@ def test_more_workers_than_a_machine_can_ever_run_are_refused(monkeypatch: pytes
 
     with pytest.raises(UsageError, match="--workers: 1000000 processes, more than 16 for each of the"), session(10**6):
         pass
+
+
+@pytest.mark.parametrize(("workers", "ahead"), [(None, True), (16, True), (8, True), (2, False)])
+def test_where_few_workers_are_asked_for_no_process_is_started_ahead_for_each_cpu(
+    workers: int | None, ahead: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, Any]] = []
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("histo.run.cluster.usable_cpus", lambda: 16)
+    monkeypatch.setattr("ray.init", lambda **settings: seen.append(settings))
+    monkeypatch.setattr("ray.nodes", list)
+
+    with session(workers):
+        pass
+
+    assert seen[0]["num_cpus"] == 16
+    assert seen[0]["_system_config"].get("prestart_worker_first_driver", True) == ahead
 
 
 class _Worker:
