@@ -16,6 +16,7 @@ from histo.errors import ReadError
 from histo.resample import Pixels, Window
 from histo.slides.files import SharedFile
 from histo.slides.readers.base import Level, Place, Reader
+from histo.slides.readers.kept_blocks import KeptBlocks
 from histo.slides.readers.mosaic import fill_windows
 from histo.slides.readers.openslide import OpenSlideReader
 from histo.slides.readers.tiff_decoders import ForeignError, decode_jpeg, decode_jpeg_2000, jpeg_prefix
@@ -32,6 +33,7 @@ class DirectReader(Reader):
 
     Attributes:
         foreign: Why the first block that was left to OpenSlide was; empty if none was.
+        kept: Blocks that were decoded and are needed again.
     """
 
     name = "direct"
@@ -57,6 +59,7 @@ class DirectReader(Reader):
         except ValueError as error:
             raise UnsuitedError(f"its JPEG tables are damaged ({error})") from error
         self._file = SharedFile(path)
+        self.kept = KeptBlocks()
 
     def read(self, level: Level, x: int, y: int, width: int, height: int) -> Pixels:
         """See `Reader.read`."""
