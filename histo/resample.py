@@ -7,6 +7,7 @@ interpolation. Each target pixel depends on its own index alone, so cutting the 
 change a pixel.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, floor
@@ -24,6 +25,8 @@ KERNEL = "box"
 _Number = TypeVar("_Number", np.uint8, np.float32)
 MOST_BLOCK = 4000
 """Pixels of the largest block whose mean, computed as float32, is still told from the next possible one."""
+STRIP_BYTES = 2**20
+"""Bytes of a strip of source pixels; with what comes of it, about as much as a core's cache holds."""
 
 cv2.setNumThreads(1)  # our own threads are the parallelism; OpenCV's would compete with them
 
@@ -127,32 +130,51 @@ def block_means(source: Pixels, across: int, down: int) -> Pixels:
 
 
 def _area_means(source: Pixels, columns: Window, rows: Window) -> Pixels:
-    """Average along columns, then along rows; each a sum of taps whose order does not depend on the window."""
+    """Average along columns, then along rows; each a sum of taps whose order does not depend on the window.
+
+    That goes strip by strip, so that what is worked on stays in the processor's cache.
+    """
     height, width, channels = source.shape
-    down = _weights(rows) @ source.reshape(height, -1).astype(np.float32)
-    turned = _turn(down.reshape(rows.count, width, channels)).reshape(width, -1)
-    mean = _weights(columns) @ turned
-    mean /= np.float32(rows.footprint * columns.footprint)
-    mean += np.float32(0.5)
-    return _turn(mean.astype(np.uint8).reshape(columns.count, rows.count, channels))
+    pixels, top = source.reshape(height, width * channels), rows.source_span()[0]
+    area, across = np.float32(rows.footprint * columns.footprint), _weights(columns, channels)
+    means = np.empty((rows.count, columns.count * channels), np.uint8)
+    for strip in _strips(rows, width * channels):
+        first, last = strip.source_span()
+        down = _weights(strip) @ pixels[first - top : last - top].astype(np.float32)
+        mean = across @ _turn(down)
+        mean /= area
+        mean += np.float32(0.5)
+        place = strip.start - rows.start
+        means[place : place + strip.count] = _turn(mean.astype(np.uint8))
+    return means.reshape(rows.count, columns.count, channels)
 
 
-def _turn(image: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
-    """Exchange the first two axes of `(H, W, C)`, in memory as well."""
-    height, width, channels = image.shape
-    return np.asarray(cv2.transpose(image), image.dtype).reshape(width, height, channels)
+def _strips(rows: Window, values: int) -> Iterator[Window]:
+    """Cut a window into strips whose source, of so many values in each row, is at most `STRIP_BYTES` as float32."""
+    most = max(1, int(STRIP_BYTES / (4 * values * rows.ratio)))
+    for first in range(0, rows.count, most):
+        yield Window(rows.start + first, min(most, rows.count - first), rows.ratio)
+
+
+def _turn(table: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
+    """Exchange the axes of a table, in memory as well."""
+    return np.asarray(cv2.transpose(table), table.dtype)
 
 
 @lru_cache(maxsize=256)
-def _weights(window: Window) -> "sparse.csr_array[np.float32]":
-    """Return the taps as a matrix, from the pixels of the source span to those of the window."""
+def _weights(window: Window, channels: int = 1) -> "sparse.csr_array[np.float32]":
+    """Return the taps as a matrix, from the pixels of the source span to those of the window, each of some channels."""
     from scipy import sparse  # noqa: PLC0415 -- most slides do without, and it takes long to load in every worker
 
     first, weights = window.taps()
     start, stop = window.source_span()
     places = np.minimum((first - start)[:, None] + np.arange(weights.shape[1]), stop - start - 1)
-    starts = np.arange(window.count + 1) * weights.shape[1]
-    return sparse.csr_array((weights.ravel(), places.ravel(), starts), shape=(window.count, stop - start))
+    places = (places * channels)[:, None] + np.arange(channels)[:, None]  # (count, channels, taps)
+    weights = np.broadcast_to(weights[:, None], places.shape)
+    used = weights > 0
+    starts = np.append(0, np.cumsum(used.sum(axis=-1)))
+    shape = window.count * channels, (stop - start) * channels
+    return sparse.csr_array((weights[used], places[used], starts), shape=shape)
 
 
 def resize(image: Pixels, size_px: int) -> Pixels:

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from histo.resample import Pixels, Window, block_means, resample, resize
@@ -177,3 +177,34 @@ def test_resize_treats_opposite_sides_alike(length: int, size_px: int, seed: int
     mirrored = resize(image[::-1, ::-1], size_px)[::-1, ::-1]
 
     assert np.abs(mirrored.astype(int) - resize(image, size_px)).max() <= 1
+
+
+def sums_of_taps(source: Pixels, columns: Window, rows: Window) -> Pixels:
+    """The mean as it is defined: taps one after the other, in float32, down and then across."""
+    down = summed(source.astype(np.float32), rows)
+    mean = summed(down.swapaxes(0, 1), columns).swapaxes(0, 1)
+    return (mean / np.float32(rows.footprint * columns.footprint) + np.float32(0.5)).astype(np.uint8)
+
+
+def summed(source: np.ndarray, window: Window) -> np.ndarray:
+    first, weights = window.taps()
+    total = np.zeros((window.count, *source.shape[1:]), np.float32)
+    for tap in range(weights.shape[1]):
+        places = np.minimum(first - window.source_span()[0] + tap, len(source) - 1)
+        total += weights[:, tap, None, None] * source[places]
+    return total
+
+
+@laws
+@given(windows(st.floats(0.3, 5)), windows(st.floats(0.3, 5)), seeds, st.integers(1, 4), st.integers(1, 4000))
+def test_a_mean_is_the_same_sum_of_taps_whatever_the_strips(
+    columns: Window, rows: Window, seed: int, channels: int, strip_bytes: int
+) -> None:
+    assume(columns.ratio % 1 or rows.ratio % 1)
+    source = noise(columns, rows, seed)[..., :1].repeat(channels, axis=2)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("histo.resample.STRIP_BYTES", strip_bytes)
+        mean = resample(source, columns, rows)
+
+    assert np.array_equal(mean, sums_of_taps(source, columns, rows))

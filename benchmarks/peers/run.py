@@ -5,7 +5,6 @@ interleaved and figures are medians; all count the whole process and its childre
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import machine  # noqa: E402 -- these lie beside this folder
 from cost import Cost, measure  # noqa: E402
 from fixture import RESNET18, make_bundle, make_slide  # noqa: E402
 from job import HEADER, Job, label  # noqa: E402
+from peer_environment import ENVS, make_environment  # noqa: E402
 
 PACKAGES = {
     "wsinfer": ("wsinfer[openslide]==0.6.1", "openslide-bin", "zarr<3", "timm", "torch==2.14.1", "torchvision==0.29.1"),
@@ -28,16 +28,6 @@ FEW_PX = 2048
 ENVIRONMENT = {"PYTHONPATH": str(HERE.parent), "WSINFER_FORCE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
 Label = Callable[[Path, Path], tuple[Cost, int]]
 """Labels a slide, given a folder for its results; returns what that cost, and how many tiles there were."""
-
-
-def make_environment(folder: Path, packages: tuple[str, ...]) -> Path:
-    """Return the Python of a tool's environment, and make it first if it is not there or not complete."""
-    done = folder / "installed"
-    if not done.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)  # noqa: S603
-        subprocess.run([folder / "bin" / "pip", "install", "--quiet", *packages], check=True)  # noqa: S603
-        done.touch()
-    return folder / "bin" / "python"
 
 
 def with_tool(python: Path, script: str, model: Path, slide: Path, out: Path) -> tuple[Cost, int]:
@@ -54,7 +44,7 @@ def with_histo(model: Path, tiles: dict[Path, int], slide: Path, out: Path) -> t
 def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--envs", type=Path, default=Path.home() / ".cache" / "histo-peers")
+    parser.add_argument("--envs", type=Path, default=ENVS)
     parser.add_argument("--edge-px", type=int, default=40_000, help="of the slide")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from histo.resample import Pixels
-from histo.slides.readers.tiff_decoders import ForeignError, decode_jpeg, decode_jpeg_2000, jpeg_prefix
+from histo.slides.readers.tiff_decoders import ForeignError, JpegDecoder, decode_jpeg_2000
 
 BLOCK = scenery(64, 64)
 ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
@@ -22,7 +22,7 @@ JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 
 def jpeg(data: bytes, is_rgb: bool = False, tables: bytes = b"") -> Pixels:
     out = np.zeros_like(BLOCK)
-    decode_jpeg(jpeg_prefix(tables, is_rgb), data, out)
+    JpegDecoder(tables, is_rgb).decode(data, out)
     return out
 
 
@@ -118,7 +118,7 @@ def test_what_has_no_place_before_a_scan_is_damage(strange: bytes) -> None:
 
 def test_tables_that_hold_an_image_are_damaged() -> None:
     with pytest.raises(ValueError, match="they hold a frame"):
-        jpeg_prefix(ENCODED["4:4:4"], is_rgb=False)
+        JpegDecoder(ENCODED["4:4:4"], is_rgb=False)
 
 
 def with_frame(change: Callable[[bytearray], object]) -> bytes:
@@ -242,3 +242,47 @@ def test_a_damaged_colour_profile_costs_no_block() -> None:
     profile = segment(0xE2, b"ICC_PROFILE\0\3\1")
 
     assert (jpeg(whole[:2] + profile + whole[2:]) == jpeg(whole)).all()
+
+
+def or_error(decode: Callable[[], Pixels]) -> Pixels | str:
+    try:
+        return decode()
+    except ValueError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+HEADS = st.builds(
+    lambda data, more, stop: data[:2] + more + data[2:stop],
+    st.sampled_from(sorted(ENCODED)).map(ENCODED.__getitem__),
+    st.lists(fill | legal | st.just(b"\0"), max_size=1).map(b"".join),
+    st.sampled_from([None, 20, 200]),
+)
+
+
+@settings(max_examples=100)
+@given(st.lists(HEADS, min_size=2, max_size=5), st.booleans())
+def test_a_decoder_decodes_each_block_as_if_it_were_the_first(blocks: list[bytes], is_rgb: bool) -> None:
+    decoder = JpegDecoder(b"", is_rgb)
+
+    def decode(data: bytes) -> Pixels:
+        out = np.zeros_like(BLOCK)
+        decoder.decode(data, out)
+        return out
+
+    for data in [*blocks, *blocks]:
+        assert np.array_equal(or_error(lambda data=data: decode(data)), or_error(lambda data=data: jpeg(data, is_rgb)))
+
+
+def test_a_block_of_another_shape_is_refused_after_one_of_the_same_head() -> None:
+    decoder = JpegDecoder(b"", is_rgb=False)
+    decoder.decode(ENCODED["4:2:0"], np.zeros_like(BLOCK))
+
+    with pytest.raises(ValueError, match="the block is of 64 x 64 px, not 64 x 32"):
+        decoder.decode(ENCODED["4:2:0"], np.zeros_like(BLOCK[:32]))
+
+
+def test_a_block_without_a_scan_is_damaged() -> None:
+    start, *parts = segments(ENCODED["4:2:0"])
+
+    with pytest.raises(ValueError, match="the block has no JPEG scan"):
+        jpeg(start + b"".join(parts[:-1]) + b"\xff\xd9")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 
 from histo.resample import Window
 from histo.slides.grid import Grid, Indices
+from histo.slides.readers import kept_blocks
 from histo.slides.readers.base import Reader
+from histo.slides.readers.kept_blocks import KeptBlocks
 from histo.slides.resolution import Sampling
 from histo.slides.slide import Slide, open_slide
 from histo.slides.tiles import BLOCK_PX, BLOCK_TILES, cut_blocks, read_tile, read_tiles
@@ -94,6 +97,7 @@ def test_each_block_under_a_tile_is_decoded_once_and_no_other(
     sampling, grid = lay(slide, ratio, ratio, size_px, stride_px)
     tiles = np.array(data.draw(st.lists(st.integers(0, grid.columns * grid.rows - 1), max_size=8)), np.int64)
     direct.decoded.clear()
+    direct.kept = KeptBlocks()
 
     read_tiles(direct, slide, sampling, grid, tiles)
 
@@ -104,6 +108,51 @@ def test_each_block_under_a_tile_is_decoded_once_and_no_other(
         rows = {i // EDGE for i in range(max(0, top), min(slide.height, bottom))}
         under |= {(0, column, row) for column in columns for row in rows}
     assert Counter(direct.decoded) == Counter(under)
+
+
+@settings(max_examples=25)
+@given(st.sampled_from([1.0, 2.0, 3.0, 1.5]) | st.floats(1, 6), st.integers(8, 30))
+def test_squares_of_tiles_beside_each_other_decode_each_block_once(
+    slide_and_readers: tuple[Slide, Reader, CountingReader], ratio: float, size_px: int
+) -> None:
+    slide, _, direct = slide_and_readers
+    sampling, grid = lay(slide, ratio, ratio, size_px, size_px)
+    tiles = np.arange(grid.columns * grid.rows)
+    direct.decoded.clear()
+    direct.kept = KeptBlocks()
+
+    for positions in cut_blocks(grid, tiles):
+        read_tiles(direct, slide, sampling, grid, tiles[positions])
+
+    assert set(Counter(direct.decoded).values()) == {1}
+
+
+def test_threads_that_read_beside_each_other_read_the_same_pixels(
+    slide_and_readers: tuple[Slide, Reader, CountingReader],
+) -> None:
+    slide, reference, direct = slide_and_readers
+    sampling, grid = lay(slide, 1.3, 1.3, 11, 11)
+    tiles = np.arange(grid.columns * grid.rows)
+    squares = [tiles[positions] for positions in cut_blocks(grid, tiles)]
+    direct.kept = KeptBlocks()
+
+    with ThreadPoolExecutor(8) as pool:
+        read = list(pool.map(lambda square: read_tiles(direct, slide, sampling, grid, square)[0], squares * 4))
+
+    for square, pixels in zip(squares * 4, read, strict=True):
+        assert np.array_equal(pixels, read_tiles(reference, slide, sampling, grid, square)[0])
+
+
+def test_blocks_that_are_kept_are_bounded_and_cannot_be_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_blocks, "MOST_BYTES", 5 * 48)
+    kept = KeptBlocks()
+
+    for number in [*range(7), 6]:
+        kept.put((0, 0, number, 1, 1), np.full((4, 4, 3), number, np.uint8))
+
+    found = [kept.get((0, 0, number, 1, 1)) for number in range(7)]
+    assert [None if pixels is None else int(pixels.max()) for pixels in found] == [None, None, 2, 3, 4, 5, 6]
+    assert not any(pixels.flags.writeable for pixels in found if pixels is not None)
 
 
 def test_tiles_of_any_reader_are_read() -> None:

@@ -16,9 +16,10 @@ from histo.errors import ReadError
 from histo.resample import Pixels, Window
 from histo.slides.files import SharedFile
 from histo.slides.readers.base import Level, Place, Reader
+from histo.slides.readers.kept_blocks import KeptBlocks
 from histo.slides.readers.mosaic import fill_windows
 from histo.slides.readers.openslide import OpenSlideReader
-from histo.slides.readers.tiff_decoders import ForeignError, decode_jpeg, decode_jpeg_2000, jpeg_prefix
+from histo.slides.readers.tiff_decoders import ForeignError, JpegDecoder, decode_jpeg_2000
 from histo.slides.readers.tiff_index import JPEG, BlockIndex, UnsuitedError, read_index
 
 _FARTHEST = 2**62
@@ -32,6 +33,7 @@ class DirectReader(Reader):
 
     Attributes:
         foreign: Why the first block that was left to OpenSlide was; empty if none was.
+        kept: Blocks that were decoded and are needed again.
     """
 
     name = "direct"
@@ -53,10 +55,11 @@ class DirectReader(Reader):
         self._lock = threading.Lock()
         self._index = read_index(path, levels)
         try:
-            self._prefixes = [jpeg_prefix(index.tables, index.is_rgb) for index in self._index]
+            self._jpeg = [JpegDecoder(index.tables, index.is_rgb) for index in self._index]
         except ValueError as error:
             raise UnsuitedError(f"its JPEG tables are damaged ({error})") from error
         self._file = SharedFile(path)
+        self.kept = KeptBlocks()
 
     def read(self, level: Level, x: int, y: int, width: int, height: int) -> Pixels:
         """See `Reader.read`."""
@@ -89,7 +92,7 @@ class DirectReader(Reader):
         try:
             data = self._bytes(index, column, row)
             if index.compression == JPEG:
-                decode_jpeg(self._prefixes[level.index], data, out)
+                self._jpeg[level.index].decode(data, out)
             else:
                 decode_jpeg_2000(data, index.is_rgb, out)
         except ForeignError as error:

@@ -48,13 +48,46 @@ class ForeignError(ValueError):
     """A block is sound, and coded in a way that only OpenSlide reads."""
 
 
-def jpeg_prefix(tables: bytes, is_rgb: bool) -> bytes:
-    """Return what stands before each block's own JPEG data: how colours are coded, and the tables that all share.
+class JpegDecoder:
+    """Decodes the JPEG blocks of a level. Threads may share it.
 
-    A stream without Adobe's marker would be taken for YCbCr; the TIFF tag knows better.
+    What stands before the scan of a block is the same for most blocks of a level, and is then taken as it was found in
+    the last one that had something else there.
+
+    Args:
+        tables: What all blocks share, a JPEG stream of its own; empty if they share nothing.
+        is_rgb: Whether the coded colours are red, green and blue.
 
     Raises:
         ValueError: If the tables are damaged.
+    """
+
+    def __init__(self, tables: bytes, is_rgb: bool) -> None:
+        self._prefix = _read_tables(tables, is_rgb)
+        self._last = _Head(_START, b"", ())
+
+    def decode(self, data: bytes, out: Pixels) -> None:
+        """Decode a block.
+
+        Args:
+            data: The block's bytes.
+            out: What is filled, uint8 RGB, `(H, W, 3)`.
+
+        Raises:
+            ForeignError: If it is coded in a way that is left to OpenSlide.
+            ValueError: If it is damaged, or not of this shape.
+        """
+        head = self._last
+        if head.shape != out.shape or not data.startswith(head.stored):
+            head = self._last = _read_head(data, out.shape)
+        stream = b"".join([self._prefix, head.used, data[len(head.stored) :]])
+        simplejpeg.decode_jpeg(stream, colorspace="RGB", buffer=out, strict=True)
+
+
+def _read_tables(tables: bytes, is_rgb: bool) -> bytes:
+    """Return what stands before each block's own JPEG data: how colours are coded, and the tables that all share.
+
+    A stream without Adobe's marker would be taken for YCbCr; the TIFF tag knows better.
     """
     segments = [*_segments(tables)] if tables else []
     if any(segment.marker in _FRAMES for segment in segments):
@@ -63,21 +96,22 @@ def jpeg_prefix(tables: bytes, is_rgb: bool) -> bytes:
     return b"".join([_START, _ADOBE, b"\0" if is_rgb else b"\1", *shared])
 
 
-def decode_jpeg(prefix: bytes, data: bytes, out: Pixels) -> None:
-    """Decode a JPEG block.
+class _Head(NamedTuple):
+    """What stands in a block up to its scan: as it is stored, and what of it is used, if it is of a shape."""
 
-    Args:
-        prefix: See `jpeg_prefix`.
-        data: The block's bytes.
-        out: What is filled, uint8 RGB, `(H, W, 3)`.
+    stored: bytes
+    used: bytes
+    shape: tuple[int, ...]
 
-    Raises:
-        ForeignError: If it is coded in a way that is left to OpenSlide.
-        ValueError: If it is damaged, or not of this shape.
-    """
+
+def _read_head(data: bytes, shape: tuple[int, ...]) -> _Head:
+    """Read what stands up to a block's scan; see `JpegDecoder.decode`."""
     segments = [*_segments(data)]
-    _check_frame(data, segments, out.shape)
-    simplejpeg.decode_jpeg(prefix + _without_colours(data, segments), colorspace="RGB", buffer=out, strict=True)
+    _check_frame(data, segments, shape)
+    scan = data.find(bytes([0xFF, _SCAN]), segments[-1].end)
+    if scan < 0:
+        raise ValueError("the block has no JPEG scan")
+    return _Head(data[: scan + 2], _without_colours(data[: scan + 2], segments), shape)
 
 
 class _Segment(NamedTuple):
@@ -140,7 +174,7 @@ def _without_colours(data: bytes, segments: Iterable[_Segment]) -> bytes:
 
 
 def decode_jpeg_2000(data: bytes, is_rgb: bool, out: Pixels) -> None:
-    """Decode a JPEG 2000 block; see `decode_jpeg`."""
+    """Decode a JPEG 2000 block; see `JpegDecoder.decode`."""
     _check_size(data, out.shape)
     _check_parts(data)
     try:
