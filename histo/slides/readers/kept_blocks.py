@@ -1,4 +1,4 @@
-"""Keep decoded file blocks at the border of what was read, for its neighbours."""
+"""Keep decoded file blocks at the border of windows, for the windows beside them."""
 
 import threading
 from collections import OrderedDict
