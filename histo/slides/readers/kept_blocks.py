@@ -1,4 +1,4 @@
-"""Keep decoded file blocks at the border of what was read, for what lies beside it."""
+"""Keep decoded file blocks at the border of one reading for its neighbours."""
 
 import threading
 from collections import OrderedDict
