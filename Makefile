@@ -94,7 +94,7 @@ bench-cpu: setup
 	$(BIN)/python benchmarks/runtimes.py
 
 chaos: setup
-	$(BIN)/python -m pytest -q -s -m 'chaos or not chaos' tests/chaos tests/pipelines/test_label_faults.py
+	$(BIN)/python -m pytest -q -s -m 'chaos or not chaos' tests/chaos tests/pipelines/test_label_faults.py tests/pipelines/test_graph.py
 
 check-gpu: setup
 	$(BIN)/python -m pytest -q -m gpu

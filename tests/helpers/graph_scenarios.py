@@ -1,6 +1,6 @@
 """Faulty workers in a graph on three nodes of one CPU each: `main` prints a JSON line for each.
 
-Each scenario has 30 tasks. A fault is of the worker on one node, the sick one, or of all.
+Each scenario has 30 tasks. A fault is of the worker on one node, the sick one, or of two, or of all.
 """
 
 import json
@@ -52,12 +52,13 @@ class Fake:
 
     def __init__(self, out: str, fault: str, sick_node: str) -> None:
         self._out, self._fault = Path(out), fault
-        self._is_sick = sick_node in ("", ray.get_runtime_context().get_node_id())
+        here, (sick, _, sicker) = ray.get_runtime_context().get_node_id(), sick_node.partition(" ")
+        self._is_sick = sick in ("", here)
         if fault == "starts late, dies with a task, hangs" and is_first(self._out, "start"):
             raise RuntimeError("not yet")
-        if self._is_sick and fault == "never starts":
+        if self._is_sick and fault in ("never starts", "one never starts, another dies while it starts"):
             raise RuntimeError("no card")
-        if self._is_sick and fault == "dies while it starts":
+        if here == sicker and fault == "one never starts, another dies while it starts":
             os.kill(os.getpid(), signal.SIGSEGV)
         if fault == "dies, and dies when it starts again" and is_started_again():
             os.kill(os.getpid(), signal.SIGSEGV)
@@ -188,6 +189,26 @@ def main() -> None:
             done[0] = True
             lost.all_processes["raylet"][0].process.kill()
 
+    with session(None):
+        for fault, node in [
+            ("starts late, dies with a task, hangs", ""),
+            ("one never starts, another dies while it starts", f"{sick.node_id} {lost.node_id}"),
+            ("dies, and dies when it starts again", ""),
+            ("fails at every task", sick.node_id),
+        ]:
+            print(json.dumps(result(fault, node)), flush=True)
+        print(json.dumps(result("never starts", "") | {"fault": "every worker never starts"}), flush=True)
+        print(json.dumps(result("none", "", lose) | {"fault": "a node is lost"}), flush=True)
+    with suppress(ray.exceptions.RpcError):  # a busy machine
+        cluster.shutdown()  # type: ignore[no-untyped-call] # Ray's own
+
+
+def main_apart() -> None:
+    """Run the scenario of two stages, and print what came of it."""
+    cluster = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
+    cluster.add_node(**NODE)
+    cluster.add_node(**NODE)
+    os.environ["RAY_ADDRESS"] = cluster.address
     head: Any = cluster.head_node
     most_spilled = [0]
 
@@ -196,16 +217,6 @@ def main() -> None:
         most_spilled[0] = max(most_spilled[0], len([path for path in folder.glob("ray_spilled*/*") if path.is_file()]))
 
     with session(None):
-        for fault, node in [
-            ("starts late, dies with a task, hangs", ""),
-            ("never starts", sick.node_id),
-            ("dies while it starts", sick.node_id),
-            ("dies, and dies when it starts again", ""),
-            ("fails at every task", sick.node_id),
-        ]:
-            print(json.dumps(result(fault, node)), flush=True)
-        print(json.dumps(result("never starts", "") | {"fault": "every worker never starts"}), flush=True)
         print(json.dumps(result(APART, "", watch) | {"most_spilled": most_spilled[0]}), flush=True)
-        print(json.dumps(result("none", "", lose) | {"fault": "a node is lost"}), flush=True)
     with suppress(ray.exceptions.RpcError):  # a busy machine
         cluster.shutdown()  # type: ignore[no-untyped-call] # Ray's own
