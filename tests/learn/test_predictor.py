@@ -72,6 +72,15 @@ def test_batches_in_a_row_give_what_each_gives_alone(predict: Predictor) -> None
         np.testing.assert_array_equal(found, predict(batch))
 
 
+@pytest.mark.filterwarnings("error")
+def test_tiles_that_nobody_may_write_to_are_classified_without_a_word(predict: Predictor) -> None:
+    tiles = noise(5)
+    expected = predict(tiles)
+    tiles.setflags(write=False)
+
+    np.testing.assert_array_equal(predict(tiles), expected)
+
+
 def test_two_batches_are_in_flight_where_the_device_likes_it(tiny_bundle: Path) -> None:
     predict = Slow(read_bundle(tiny_bundle))
     tiles = np.zeros((5, 96, 96, 3), np.uint8)

@@ -1,6 +1,8 @@
 """Attempts at starting of workers, counted on disk, and a graph that Ray Data gives up; no Ray."""
 
+import pickle
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,13 @@ from histo.errors import HistoError
 from histo.run.placement import Placement
 from histo.run.stream import drive
 from histo.run.stream.worker import WORKERS, Starts
+
+
+@dataclass(frozen=True)
+class Told:
+    """An answer."""
+
+    error_code: str | None
 
 
 @pytest.fixture
@@ -82,6 +91,35 @@ def test_a_run_is_hopeless_when_the_workers_of_one_stage_cannot_start(starts: St
     attempt = drive._Attempt(Run(), [Placement(1, 0, 1)], is_first=False)  # type: ignore[arg-type]
     with pytest.raises(HistoError, match="no worker can start: b has no card"):
         attempt._take(Silent())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rows", "useless"),
+    [
+        ([("Network/a", False), ("Network/b", True)], ("Network/a",)),
+        ([("Reader/a Network/b", True), ("Reader/c", False)], ("Reader/c",)),
+        ([("Reader/a Network/b", False), ("Reader/a", True)], ()),
+        ([("Reader/a", False), ("Reader/c Network/a", True)], ("Reader/a",)),
+        ([("Reader/a", False), ("Reader/a Network/a", True)], ()),
+    ],
+    ids=["fused", "apart", "the only network fails, and a reader found what was done before", "two on a node", "once"],
+)
+def test_a_worker_is_left_out_if_it_only_fails_where_others_of_its_stage_do_not(
+    rows: list[tuple[str, bool]], useless: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Run:
+        out = tmp_path
+
+        def is_open(self, unit: str) -> bool:
+            return unit == "another"
+
+    monkeypatch.setattr(drive, "_nodes", list)
+    attempt = drive._Attempt(Run(), [Placement(1, 0, 1)], is_first=True)  # type: ignore[arg-type]
+    for stages, is_well in rows:
+        answer = Told(error_code=None if is_well else "internal")
+        attempt._enter({"unit": "s", "where": stages, "fatal": "", "answer": pickle.dumps(answer)})
+
+    assert attempt.useless() == useless
 
 
 def test_a_graph_without_progress_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

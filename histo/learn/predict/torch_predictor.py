@@ -66,7 +66,7 @@ class TorchPredictor(Predictor):
         """See `Predictor.submit`."""
         if self._device.type == "cuda":
             return self._submit_to_gpu(tiles)
-        return self._logits(torch.from_numpy(np.ascontiguousarray(tiles))).numpy()
+        return self._logits(_as_tensor(tiles)).numpy()
 
     def collect(self, ticket: Any) -> npt.NDArray[np.float32]:
         """See `Predictor.collect`."""
@@ -88,7 +88,7 @@ class TorchPredictor(Predictor):
         lane = self._lanes[0]
         self._lanes.rotate(-1)
         lane.done.synchronize()  # nothing reads what it held before
-        lane.pinned[: len(tiles)].copy_(torch.from_numpy(np.ascontiguousarray(tiles)))
+        lane.pinned[: len(tiles)].copy_(_as_tensor(tiles))
         filled = filled_size(len(tiles), self.batch_size)
         with torch.cuda.stream(self._copies):
             lane.tiles[:filled].copy_(lane.pinned[:filled], non_blocking=True)
@@ -128,6 +128,11 @@ class TorchPredictor(Predictor):
             torch.cuda.empty_cache()
             return None
         return _TIMED * batch_size / (time.perf_counter() - start)
+
+
+def _as_tensor(tiles: Pixels) -> torch.Tensor:
+    """Share the memory of tiles with torch, or copy them where torch would warn: those in Ray's store are read-only."""
+    return torch.from_numpy(np.require(tiles, requirements=["C", "W"]))
 
 
 class _Lane:

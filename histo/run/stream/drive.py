@@ -24,7 +24,7 @@ from histo.run.interruption import interruptible
 from histo.run.placement import Placement
 from histo.run.stream.graph import SPLIT, worker_resources
 from histo.run.stream.one_node import without_helpers
-from histo.run.stream.worker import FAILED, WORKERS, Answer, Starts
+from histo.run.stream.worker import FAILED, WORKERS, Answer, Starts, stage_of
 from histo.tables import Row
 
 _WAIT_S = 0.2
@@ -238,8 +238,9 @@ class _Attempt:
             self._work.between()
 
     def useless(self) -> tuple[str, ...]:
-        """Return the workers that failed at all that they tried, if others did not."""
-        return tuple(where for where in self._failed if not self._done[where]) if self._done else ()
+        """Return the workers that failed at all that they tried, if others of their stage did not."""
+        well = {stage_of(where) for where in self._done}
+        return tuple(where for where in self._failed if not self._done[where] and stage_of(where) in well)
 
     def _enter(self, row: Row) -> None:
         unit, stages = row["unit"], row["where"].split()

@@ -40,6 +40,11 @@ def file_name(unit: str) -> str:
     return hashlib.sha256(unit.encode(errors="surrogateescape")).hexdigest()
 
 
+def stage_of(where: str) -> str:
+    """Return the stage of a worker, as rows name workers."""
+    return where.partition("/")[0]
+
+
 class Answer(Protocol):
     """What a worker makes of a task."""
 
@@ -60,7 +65,7 @@ class Crew:
         worker: A class; called with the parts of a task it returns an `Answer`, or what it hands over.
         arguments: What it is made of.
         out: Output folder of the run, where attempts at starting are counted.
-        left_out: Workers, by node and GPU, that do nothing: they failed at all that they tried.
+        left_out: Workers, by stage, node and GPU, that do nothing: they failed at all that they tried.
         hands_over: Whether a further stage goes on with their tasks, each with an array; see `Handed`.
     """
 
@@ -133,7 +138,8 @@ class Worker:
         context = ray.get_runtime_context()
         self._crew, self._me = crew, context.get_actor_id() or "here"
         self._starts = Starts(crew.out, crew.worker.__name__)
-        self._where = ":".join([context.get_node_id(), *map(str, ray.get_gpu_ids())])
+        place = ":".join([context.get_node_id(), *map(str, ray.get_gpu_ids())])
+        self._where = f"{crew.worker.__name__}/{place}"
         self._failed_in_a_row = 0
         while self._where in crew.left_out:
             time.sleep(_LONGEST_WAIT_S)
