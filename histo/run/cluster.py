@@ -33,11 +33,12 @@ PlacementT = TypeVar("PlacementT", bound=Placement)
 
 
 @contextmanager
-def session(workers: int | None) -> Iterator[Resources]:
+def session(workers: int | None, asked: str = "--workers") -> Iterator[Resources]:
     """Join the cluster that RAY_ADDRESS names, or start a private Ray on this machine, and leave it at the end.
 
     Args:
         workers: Asked for by the user. A private Ray admits more workers than there are cores.
+        asked: The flags that asked for them.
 
     Raises:
         UsageError: If the cluster cannot be reached, or this machine can never run so many workers.
@@ -48,7 +49,7 @@ def session(workers: int | None) -> Iterator[Resources]:
     address = os.environ.get("RAY_ADDRESS") or "local"
     local = address == "local"
     if local:
-        start_private(**_local_settings(workers))
+        start_private(**_local_settings(workers, asked))
     else:
         join(address, log_to_driver=True)
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")  # one slide, many regions
@@ -91,11 +92,11 @@ def describe(placement: Placement | None) -> dict[str, Any]:
     return {"placement": asdict(placement), "nodes": nodes}
 
 
-def _local_settings(workers: int | None) -> dict[str, Any]:
+def _local_settings(workers: int | None, asked: str) -> dict[str, Any]:
     cores = usable_cpus()
     if workers and workers > _MOST_PER_CORE * cores:
         raise UsageError(
-            f"--workers: {workers} processes, more than {_MOST_PER_CORE} for each of the {cores} CPUs of this machine; "
+            f"{asked}: {workers} processes, more than {_MOST_PER_CORE} for each of the {cores} CPUs of this machine; "
             "ask for fewer"
         )
     most_would_idle = workers is not None and cores > 2 * (workers + 1)  # one plans
@@ -111,7 +112,11 @@ def _local_settings(workers: int | None) -> dict[str, Any]:
 
 @contextmanager
 def placed(
-    is_needed: bool, processes: int | None, choose: Callable[[Resources], PlacementT], *shared: Path
+    is_needed: bool,
+    processes: int | None,
+    choose: Callable[[Resources], PlacementT],
+    *shared: Path,
+    asked: str = "--workers",
 ) -> Iterator[PlacementT | None]:
     """Join or start Ray, unless nothing is to do; yields where the workers are.
 
@@ -120,6 +125,7 @@ def placed(
         processes: That the user asked for, of all kinds.
         choose: Decides where they are.
         shared: The output folder, and the inputs, which every node must see.
+        asked: The flags that asked for processes.
 
     Raises:
         UsageError: If the workers cannot be placed, or a node does not see what is shared.
@@ -128,7 +134,7 @@ def placed(
         placement = None
         if is_needed:
             threading.Thread(target=_load_stream, daemon=True).start()
-            placement = choose(stack.enter_context(session(processes)))
+            placement = choose(stack.enter_context(session(processes, asked)))
             check_shared(*shared)
         yield placement
 

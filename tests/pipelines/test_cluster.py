@@ -3,7 +3,9 @@ from typing import Any
 
 import pytest
 import ray
+from helpers.label_process import write_slide
 
+from histo.cli import main
 from histo.errors import UsageError
 from histo.run.cluster import check_shared, session
 from histo.run.placement import Node, Placement, Resources, place
@@ -89,6 +91,19 @@ def test_more_workers_than_a_machine_can_ever_run_are_refused(monkeypatch: pytes
 
     with pytest.raises(UsageError, match="--workers: 1000000 processes, more than 16 for each of the"), session(10**6):
         pass
+
+
+def test_more_readers_than_a_machine_can_ever_run_are_refused_by_their_flag(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
+    slide = write_slide(tmp_path / "a.tif")
+    flags = ["--slides", str(slide), "--model", str(tiny_bundle), "--out", str(tmp_path / "out"), "--readers", "100000"]
+
+    assert main(["label", *flags]) == 2
+
+    assert "--readers and --workers: 100001 processes, more than 16 for each of the" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("workers", "ahead"), [(None, True), (16, True), (8, True), (2, False)])

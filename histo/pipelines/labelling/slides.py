@@ -50,7 +50,8 @@ def label_slides(spec: LabelSpec, slides: Path, model: Path, bundle: Bundle) -> 
         facts = collection_facts(collection.others, collection.linked, todo.states)
         earlier = None if fresh else past_record(spec.out)
         choose = partial(place_label, spec.workers, spec.readers, spec.device)
-        with placed(bool(todo.tasks), spec.processes, choose, spec.out, slides, model) as placement:
+        asked = "--readers and --workers" if spec.readers else "--workers"
+        with placed(bool(todo.tasks), spec.processes, choose, spec.out, slides, model, asked=asked) as placement:
             if fresh:
                 _clear(spec.out)
             with folder.record(spec, earlier, model=str(model), **facts, **describe(placement)) as record:
