@@ -57,7 +57,11 @@ def session(workers: int | None, asked: str = "--workers") -> Iterator[Resources
     watch = Watch()
     try:
         watch.begin()
-        yield _resources(local)
+        try:
+            yield _resources(local)
+        except Exception:
+            watch.look()
+            raise
     except KeyboardInterrupt:
         if watch.reason is None:
             raise

@@ -29,6 +29,7 @@ _SAY_AFTER_S = 15.0
 _ANSWER_S = 10.0
 """For an address to answer."""
 _GRACE_S = 5.0
+_WATCH_S = 0.2
 """For the main thread to come to an end of its own; after some 12 s Ray ends the process."""
 _LONGEST_SOCKET = 107 if sys.platform.startswith("linux") else 103
 """Bytes of the path of a Unix socket."""
@@ -209,17 +210,28 @@ class Watch:
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self._watching: threading.Thread | None = None
         self._ended = threading.Event()
 
-    def begin(self, every_s: float = 0.5) -> None:
+    def begin(self) -> None:
         """Watch, if this process has a Ray of its own."""
         raylet = _raylet_poll()
         if raylet is not None:
-            threading.Thread(target=self._watch, args=(raylet, every_s), daemon=True).start()
+            self._watching = threading.Thread(target=self._watch, args=(raylet,), daemon=True)
+            self._watching.start()
 
-    def _watch(self, poll: Callable[[], int | None], every_s: float) -> None:
+    def look(self) -> None:
+        """Look once more, since what went wrong may come of it: a connection breaks before its process has ended.
+
+        Raises:
+            KeyboardInterrupt: If Ray is gone.
+        """
+        if self._watching is not None:
+            self._watching.join(2 * _WATCH_S)
+
+    def _watch(self, poll: Callable[[], int | None]) -> None:
         while (code := poll()) is None:
-            if self._ended.wait(every_s):
+            if self._ended.wait(_WATCH_S):
                 return
         how = f"by signal {-code}" if code < 0 else f"with code {code}"
         self.reason = (

@@ -63,12 +63,17 @@ def test_a_worker_on_a_gpu_calls_its_device_cuda() -> None:
 @pytest.mark.alone  # starts a Ray in this process, which another one of the same process does not bear
 def test_each_worker_gets_a_gpu_of_its_own() -> None:
     """The GPUs are numbers that Ray hands out; this checks the scheduling, on a machine that may have none."""
+
+    class Worker:  # defined here, Ray passes it on by value: its processes cannot import this file
+        def gpus(self) -> list[int]:
+            return [int(number) for number in ray.get_gpu_ids()]
+
     ray.init(
         address="local", num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
     )
     try:
         placement = place(None, "auto", Resources((Node(4, 2),), is_private=True), cpu_workers=1)
-        worker = ray.remote(**worker_resources(placement))(_Worker)
+        worker = ray.remote(**worker_resources(placement))(Worker)
         found = ray.get([w.gpus.remote() for w in [worker.remote() for _ in range(placement.workers)]])
     finally:
         ray.shutdown()
@@ -121,8 +126,3 @@ def test_where_few_workers_are_asked_for_no_process_is_started_ahead_for_each_cp
 
     assert seen[0]["num_cpus"] == 16
     assert seen[0]["_system_config"].get("prestart_worker_first_driver", True) == ahead
-
-
-class _Worker:
-    def gpus(self) -> list[int]:
-        return [int(number) for number in ray.get_gpu_ids()]

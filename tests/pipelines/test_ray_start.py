@@ -218,6 +218,25 @@ def test_a_ray_that_is_gone_interrupts_the_run_with_the_reason(monkeypatch: pyte
         time.sleep(30)
 
 
+def test_what_fails_because_ray_is_gone_is_said_to_be_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = iter([None, -9])  # the connection breaks before the process has ended
+    monkeypatch.setattr("ray.init", lambda **_: None)
+    monkeypatch.setattr("ray.nodes", list)
+    monkeypatch.setattr(ray_start, "_raylet_poll", lambda: lambda: next(codes))
+
+    with pytest.raises(HistoError, match=r"^Ray was ended by signal 9"), session(None):
+        raise OSError("Broken pipe")
+
+
+def test_what_fails_beside_a_ray_that_is_well_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.init", lambda **_: None)
+    monkeypatch.setattr("ray.nodes", list)
+    monkeypatch.setattr(ray_start, "_raylet_poll", lambda: lambda: None)
+
+    with pytest.raises(OSError, match="Broken pipe"), session(None):
+        raise OSError("Broken pipe")
+
+
 def test_a_run_that_does_not_notice_is_ended_with_the_reason_as_its_last_line() -> None:
     program = """
 from histo.run import ray_start
