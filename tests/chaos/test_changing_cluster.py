@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.clusters import NODE, make_cluster
 from helpers.label_process import FAULTY, assert_same_tables, end, ledger, start, wait_until, write_slide
 from helpers.processes import descendants
 from ray.cluster_utils import Cluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]
 
-NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 WORKER = "ray::MapWorker(Map(RegionLabeler))"
 HOLD = """
 import ray, time
@@ -42,7 +42,7 @@ def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """One node, the head, of one CPU or another number, whose workers read slowly."""
     monkeypatch.setenv("PYTHONPATH", FAULTY)
     monkeypatch.setenv("SLOW_S", "0.1")
-    cluster = Cluster(initialize_head=True, head_node_args=NODE | request.param | {"include_dashboard": False})
+    cluster = make_cluster({**NODE, **request.param})
     yield cluster
     cluster.shutdown()
 

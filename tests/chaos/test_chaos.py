@@ -2,7 +2,7 @@
 
 Whatever happens, the same command, given until it ends by itself, makes the tables of a run that was left alone, and
 blames no slide. A seed decides what is killed, and how much is labelled between two kills; where it is even, the reader
-is apart from the workers that classify. CI runs two schedules, `make chaos` twelve.
+is apart from the workers that classify. CI runs one schedule, `make chaos` twelve.
 """
 
 import random
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helpers.clusters import NODE, make_cluster
 from helpers.label_process import FAULTY, assert_same_tables, end, ledger, run, start, wait_until, write_slide
 from helpers.processes import descendants
 from ray.cluster_utils import Cluster
@@ -48,10 +49,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """Three nodes of one CPU each, whose workers read slowly; the first one is the head."""
     monkeypatch.setenv("PYTHONPATH", FAULTY)
     monkeypatch.setenv("SLOW_S", SLOW_S)
-    nodes = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args=nodes | {"include_dashboard": False})
-    for _ in range(N_NODES - 1):
-        cluster.add_node(**nodes)
+    cluster = make_cluster(*[NODE] * N_NODES)
     yield cluster
     cluster.shutdown()
 
@@ -104,7 +102,7 @@ def raylets(cluster: Cluster) -> list[int]:
     return [node.all_processes["raylet"][0].process.pid for node in [cluster.head_node, *cluster.worker_nodes]]
 
 
-@pytest.mark.parametrize("seed", [1, 2, *(pytest.param(seed, marks=pytest.mark.chaos) for seed in range(3, 13))])
+@pytest.mark.parametrize("seed", [2, *(pytest.param(seed, marks=pytest.mark.chaos) for seed in (1, *range(3, 13)))])
 def test_the_tables_are_those_of_an_undisturbed_run(
     seed: int, cluster: Cluster, slides: Path, undisturbed: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:

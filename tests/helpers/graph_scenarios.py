@@ -9,8 +9,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ import numpy.typing as npt
 import ray
 import ray.data
 import ray.exceptions
-from ray.cluster_utils import Cluster
 
+from helpers.clusters import NODE, make_cluster
 from histo.errors import HistoError
 from histo.run.cluster import session
 from histo.run.isolation import Watchdog
@@ -32,10 +32,13 @@ from histo.run.stream.worker import Crew, Handed, is_started_again
 from histo.tables import Row
 
 TASKS, WORKERS = 30, 3
-TASK_S, NETWORK_S = 0.1, 0.5
+TASK_S, NETWORK_S = 0.2, 0.5
 HANDED_BYTES = 10 * 2**20
+LATE = "starts late, dies with a task, hangs, and a node is lost"
+ONE_NEVER = "one never starts, another dies while it starts"
+NOT_AGAIN = "one fails at every task, another dies with one and whenever it starts again"
+NEVER = "none ever starts"
 APART = "two stages, the second one slow"
-NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 
 
 @dataclass(frozen=True)
@@ -50,30 +53,27 @@ class Done:
 class Fake:
     """Answers with the task, unless its fault says otherwise."""
 
-    def __init__(self, out: str, fault: str, sick_node: str) -> None:
+    def __init__(self, out: str, fault: str, sick_nodes: str) -> None:
         self._out, self._fault = Path(out), fault
-        here, (sick, _, sicker) = ray.get_runtime_context().get_node_id(), sick_node.partition(" ")
-        self._is_sick = sick in ("", here)
-        if fault == "starts late, dies with a task, hangs" and is_first(self._out, "start"):
+        here, (sick, _, sicker) = ray.get_runtime_context().get_node_id(), sick_nodes.partition(" ")
+        self._is_sick, self._is_sicker = sick in ("", here), sicker == here
+        if fault == LATE and is_first(self._out, "start"):
             raise RuntimeError("not yet")
-        if self._is_sick and fault in ("never starts", "one never starts, another dies while it starts"):
+        if self._is_sick and fault in (NEVER, ONE_NEVER):
             raise RuntimeError("no card")
-        if here == sicker and fault == "one never starts, another dies while it starts":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if fault == "dies, and dies when it starts again" and is_started_again():
+        if self._is_sicker and (fault == ONE_NEVER or (fault == NOT_AGAIN and is_started_again())):
             os.kill(os.getpid(), signal.SIGSEGV)
 
     def __call__(self, number: int) -> Done:
         """Answer."""
         time.sleep(TASK_S)
-        if self._is_sick and self._fault == "fails at every task":
+        if self._is_sick and self._fault == NOT_AGAIN:
             return Done(str(number), number, "internal")
-        if self._fault == "dies, and dies when it starts again" and is_first(self._out, "died"):
+        if self._is_sicker and self._fault == NOT_AGAIN:
             os.kill(os.getpid(), signal.SIGSEGV)
-        of_tasks = self._fault == "starts late, dies with a task, hangs"
-        if number == 7 and of_tasks and (is_first(self._out, "one") or is_first(self._out, "two")):
+        if self._fault == LATE and number == 7 and (is_first(self._out, "one") or is_first(self._out, "two")):
             os.kill(os.getpid(), signal.SIGSEGV)
-        if number == 11 and of_tasks and is_first(self._out, "hung"):
+        if self._fault == LATE and number == 11 and is_first(self._out, "hung"):
             with Watchdog(1).guard():
                 time.sleep(10_000)
         return Done(str(number), number)
@@ -108,9 +108,9 @@ class Network:
 class Run(Work[Done]):
     """A run whose answers are kept in memory."""
 
-    def __init__(self, out: Path, fault: str, sick_node: str, meanwhile: Callable[[int], object]) -> None:
+    def __init__(self, out: Path, fault: str, sick_nodes: str, meanwhile: Callable[[int], object]) -> None:
         self._out, self._meanwhile, self._is_apart = out, meanwhile, fault == APART
-        self._made_of = (str(out), fault, sick_node)
+        self._made_of = (str(out), fault, sick_nodes)
         self._open = {str(number): number for number in range(TASKS)}
         self.answers: list[Done] = []
         self.graphs = 0
@@ -158,10 +158,10 @@ def as_it_is(number: int) -> list[Row]:
     return [task_row(str(number), (number,))]
 
 
-def result(fault: str, sick_node: str, meanwhile: Callable[[int], object] = bool) -> dict[str, Any]:
+def result(fault: str, sick_nodes: str, meanwhile: Callable[[int], object] = bool) -> dict[str, Any]:
     """Run a scenario; returns what came of it."""
     with tempfile.TemporaryDirectory() as out:
-        run, error = Run(Path(out), fault, sick_node, meanwhile), None
+        run, error = Run(Path(out), fault, sick_nodes, meanwhile), None
         try:
             drive(run, Placement(WORKERS, 0, 1))
         except HistoError as raised:
@@ -179,44 +179,38 @@ def result(fault: str, sick_node: str, meanwhile: Callable[[int], object] = bool
 
 
 def main() -> None:
-    """Run all scenarios, and print what came of each."""
-    cluster = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
-    sick, lost = cluster.add_node(**NODE), cluster.add_node(**NODE)
-    os.environ["RAY_ADDRESS"] = cluster.address
+    """Run all scenarios of one stage, and print what came of each."""
+    with three_nodes() as (_, sick, lost):
 
-    def lose(count: int, done: list[bool] = [False]) -> None:  # noqa: B006 -- kept from call to call
-        if count >= TASKS // 4 and not done[0]:
-            done[0] = True
-            lost.all_processes["raylet"][0].process.kill()
+        def lose(count: int, done: list[bool] = [False]) -> None:  # noqa: B006 -- kept from call to call
+            if count >= TASKS // 4 and not done[0]:
+                done[0] = True
+                lost.all_processes["raylet"][0].process.kill()
 
-    with session(None):
-        for fault, node in [
-            ("starts late, dies with a task, hangs", ""),
-            ("one never starts, another dies while it starts", f"{sick.node_id} {lost.node_id}"),
-            ("dies, and dies when it starts again", ""),
-            ("fails at every task", sick.node_id),
-        ]:
-            print(json.dumps(result(fault, node)), flush=True)
-        print(json.dumps(result("never starts", "") | {"fault": "every worker never starts"}), flush=True)
-        print(json.dumps(result("none", "", lose) | {"fault": "a node is lost"}), flush=True)
-    with suppress(ray.exceptions.RpcError):  # a busy machine
-        cluster.shutdown()  # type: ignore[no-untyped-call] # Ray's own
+        both = f"{sick.node_id} {lost.node_id}"
+        for fault, nodes in [(NEVER, ""), (ONE_NEVER, both), (NOT_AGAIN, both)]:
+            print(json.dumps(result(fault, nodes)), flush=True)
+        print(json.dumps(result(LATE, "", lose)), flush=True)
 
 
 def main_apart() -> None:
     """Run the scenario of two stages, and print what came of it."""
-    cluster = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
-    cluster.add_node(**NODE)
-    cluster.add_node(**NODE)
-    os.environ["RAY_ADDRESS"] = cluster.address
-    head: Any = cluster.head_node
-    most_spilled = [0]
+    with three_nodes() as (head, *_):
+        most_spilled = [0]
 
-    def watch(_: int) -> None:
-        folder = Path(head.get_session_dir_path())
-        most_spilled[0] = max(most_spilled[0], len([path for path in folder.glob("ray_spilled*/*") if path.is_file()]))
+        def watch(_: int) -> None:
+            spilled = Path(head.get_session_dir_path()).glob("ray_spilled*/*")
+            most_spilled[0] = max(most_spilled[0], len([path for path in spilled if path.is_file()]))
 
-    with session(None):
         print(json.dumps(result(APART, "", watch) | {"most_spilled": most_spilled[0]}), flush=True)
+
+
+@contextmanager
+def three_nodes() -> Iterator[tuple[Any, Any, Any]]:
+    """Have a cluster of three nodes, and join it; yields the head and the others."""
+    cluster = make_cluster(NODE, NODE, NODE)
+    os.environ["RAY_ADDRESS"] = cluster.address
+    with session(None):
+        yield cluster.head_node, *cluster.worker_nodes
     with suppress(ray.exceptions.RpcError):  # a busy machine
         cluster.shutdown()  # type: ignore[no-untyped-call] # Ray's own

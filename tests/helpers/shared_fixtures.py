@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ray.cluster_utils import Cluster
 
+from helpers.clusters import make_cluster
 from helpers.inline_ray import call_inline
 from helpers.small_network import BACKBONE, write_weights
 from histo.demo.bundle import random_bundle
 from histo.learn.conversion import convert
 
-HEAD = {"num_cpus": 2, "object_store_memory": 200 * 2**20, "include_dashboard": False}
+HEAD = {"num_cpus": 2, "object_store_memory": 200 * 2**20}
 
 torch.set_num_threads(1)
 
@@ -25,7 +25,7 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
     """A Ray of two CPUs on ports of its own, for all tests of this process that need one; where to join it."""
-    cluster = Cluster(initialize_head=True, head_node_args=HEAD)
+    cluster = make_cluster(HEAD)
     yield cluster.address
     cluster.shutdown()  # type: ignore[no-untyped-call] # Ray's
 
