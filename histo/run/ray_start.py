@@ -29,7 +29,7 @@ _SAY_AFTER_S = 15.0
 _ANSWER_S = 10.0
 """For an address to answer."""
 _GRACE_S = 5.0
-_WATCH_S = 0.2
+_WATCH_S, _LOOK_S = 0.05, 0.5
 """For the main thread to come to an end of its own; after some 12 s Ray ends the process."""
 _LONGEST_SOCKET = 107 if sys.platform.startswith("linux") else 103
 """Bytes of the path of a Unix socket."""
@@ -202,7 +202,8 @@ def _one_line(error: BaseException) -> str:
 class Watch:
     """Notices when the private Ray of this process is gone, and ends the process, as Ray does, though with a word.
 
-    The main thread is interrupted first. Where it waits for Ray, it does not notice.
+    The word comes at once, since Ray's own library ends the process without one as soon as it writes to what is gone.
+    Then the main thread is interrupted. Where it waits for Ray, it does not notice.
 
     Attributes:
         reason: Why Ray is gone; None as long as it is not.
@@ -227,7 +228,7 @@ class Watch:
             KeyboardInterrupt: If Ray is gone.
         """
         if self._watching is not None:
-            self._watching.join(2 * _WATCH_S)
+            self._watching.join(_LOOK_S)
 
     def _watch(self, poll: Callable[[], int | None]) -> None:
         while (code := poll()) is None:
@@ -238,9 +239,9 @@ class Watch:
             f"Ray was ended {how}, most likely for want of memory; give the command again to go on (train and crossval "
             "with --resume)"
         )
+        os.write(2, f"histo: {self.reason}\n".encode())
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         if not self._ended.wait(_GRACE_S):
-            os.write(2, f"histo: {self.reason}\n".encode())
             os._exit(1)
 
     def end(self) -> None:

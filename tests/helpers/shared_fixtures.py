@@ -6,9 +6,11 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import torch
 
 from helpers.clusters import make_cluster
@@ -20,6 +22,20 @@ from histo.learn.conversion import convert
 HEAD = {"num_cpus": 2, "object_store_memory": 200 * 2**20}
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def one_ray(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse to start a Ray in a test process: once it had another one, the shared one takes its driver for dead."""
+    if request.node.get_closest_marker("alone"):
+        return
+    join = ray.init
+
+    def init(address: str | None = None, **settings: Any) -> Any:
+        assert address not in (None, "local"), "the fixture joined_ray joins one, inline_ray does without"
+        return join(address, **settings)
+
+    monkeypatch.setattr(ray, "init", init)
 
 
 @pytest.fixture(scope="session")

@@ -133,6 +133,7 @@ def stopped(finished: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("inline_ray")
 @pytest.mark.parametrize(
     "job", ["train --config {run}/../settings.yaml", "evaluate --model {run} --out {run}/out", "convert --model {run}"]
 )
