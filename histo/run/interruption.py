@@ -1,5 +1,6 @@
 """Stop cleanly on Ctrl-C, SIGTERM and Ray's failures; say the way to resume."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ import ray.exceptions
 
 from histo.errors import HistoError
 from histo.run.cluster import root_cause
-from histo.run.say import say
+from histo.run.say import put, say
 
 
 @contextmanager
@@ -27,5 +28,7 @@ def interruptible(out: Path, resume: str = "the same command goes on from here")
     except ray.exceptions.RayError as error:
         raise HistoError(f"{out}: the run was broken off: {root_cause(error)}") from error
     except KeyboardInterrupt:
+        if sys.stdout and sys.stdout.isatty():
+            put("\n")  # the terminal has shown ^C behind the progress
         say(f"stopping; {resume}")
         raise

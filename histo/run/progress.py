@@ -3,6 +3,8 @@
 import shutil
 import sys
 import time
+from datetime import datetime
+from typing import NamedTuple
 
 from histo.printable import printable
 from histo.run.say import put, say
@@ -12,6 +14,7 @@ CLEAR = "\r\x1b[K"
 _LOG_EVERY_S = 30.0
 _TERMINAL_EVERY_S = 0.5
 _HALF = 0.5
+_GAP = "  "
 
 
 class Line:
@@ -29,13 +32,21 @@ class Line:
         """Say whether it is time to show something."""
         return time.monotonic() - self._last >= (_TERMINAL_EVERY_S if self.is_terminal else _LOG_EVERY_S)
 
-    def show(self, text: str) -> None:
-        """Show how far the run is."""
+    def show(self, *parts: str) -> None:
+        """Show how far the run is; the last parts are left out where a terminal is too narrow for them."""
         self._last = time.monotonic()
-        if self.is_terminal:
-            put(f"{CLEAR}{printable(text)[: shutil.get_terminal_size().columns - 1]}")
-        else:
-            say(text)
+        if not self.is_terminal:
+            self.stamp(_GAP.join(parts))
+            return
+        room, shown = shutil.get_terminal_size().columns - 1, list(parts)
+        while len(shown) > 1 and len(_GAP.join(shown)) > room:
+            shown.pop()
+        put(f"{CLEAR}{printable(_GAP.join(shown))[:room]}")
+
+    def stamp(self, text: str) -> None:
+        """Print a line that stays; in a log, it begins with the time."""
+        now = "" if self.is_terminal else f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}{_GAP}"
+        self.say(f"{now}{text}")
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
@@ -48,8 +59,24 @@ class Line:
             put(CLEAR)
 
 
+class Tiles(NamedTuple):
+    """Tiles of a run.
+
+    Attributes:
+        done: How many are labelled.
+        kept: Those among them that an earlier run has labelled.
+        expected: All that there will be.
+        is_estimate: Whether slides are left whose tiles are not known yet.
+    """
+
+    done: int
+    kept: int
+    expected: float
+    is_estimate: bool
+
+
 class Progress:
-    """Slides, tiles, speed, time left and bottleneck of a label run; in a log, also a line for each slide."""
+    """Slides, time left, speed and bottleneck of a label run; in a log, also a line for each slide."""
 
     def __init__(self, slides: int) -> None:
         self._slides = slides
@@ -57,46 +84,50 @@ class Progress:
         self._first: tuple[float, int] | None = None
         self._line = Line()
 
-    def show(self, slides_done: int, failed: int, tiles_done: int, tiles_expected: float, waited: float | None) -> None:
+    def show(self, slides_done: int, failed: int, tiles: Tiles, waited: float | None) -> None:
         """Print, if it is time to.
 
         Args:
             slides_done: Slides that are settled.
             failed: Those among them that are failed.
-            tiles_done: Tiles that are labelled.
-            tiles_expected: An estimate of all tiles.
+            tiles: Tiles so far, and to come.
             waited: Share of the workers' time in which the network waited for pixels; None as long as it is not known.
         """
-        now = time.monotonic()
-        if self._first is None and tiles_done:
-            self._first = (now, tiles_done)
+        now, new = time.monotonic(), tiles.done - tiles.kept
+        if self._first is None and new:
+            self._first = (now, new)
         if not self._line.is_due():
             return
-        rate = self._rate(now, tiles_done)
-        left = duration((tiles_expected - tiles_done) / rate) if rate else "unknown time"
-        parts = [f"{slides_done}/{self._slides} slides", *([f"{failed} failed"] if failed else [])]
-        parts += [f"{tiles_done} tiles", f"{rate:.1f} tiles/s", f"{left} left"]
-        parts += [] if waited is None else [f"bottleneck: {'reading' if waited >= _HALF else 'network'}"]
-        self._line.show("  ".join(parts))
+        parts = [f"{slides_done} of {self._slides} slides" + (f" ({failed} failed)" if failed else "")]
+        rate = self._rate(now, new)
+        if self._first is None:
+            parts.append(f"waiting for the first tiles for {duration(now - self._start)}")
+        elif rate > 0:
+            left = duration((tiles.expected - tiles.done) / rate)
+            parts += [f"{'at least ' if tiles.is_estimate else ''}{left} left", f"{rate:.1f} tiles/s"]
+        if waited is not None:
+            parts.append(f"bottleneck: {'reading' if waited >= _HALF else 'classifying'}")
+        self._line.show(*parts, *([f"{tiles.done} tiles"] if tiles.done else []))
 
-    def settle(self, slide_id: str, status: str, tiles: int | None) -> None:
+    def settle(self, text: str) -> None:
         """Print a line for a slide that is done, if lines stay."""
         if not self._line.is_terminal:
-            self._line.say(f"{slide_id}: {status}" + (f", {tiles} tiles" if tiles else ""))
+            self._line.say(text)
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
         self._line.say(text)
 
-    def _rate(self, now: float, tiles_done: int) -> float:
-        """Tiles per second since the first tile, so that the start of Ray does not count."""
+    def _rate(self, now: float, new: int) -> float:
+        """New tiles per second since the first one, so that the start of Ray does not count."""
         if self._first is None or now <= self._first[0]:
             return 0.0
-        return (tiles_done - self._first[1]) / (now - self._first[0])
+        return (new - self._first[1]) / (now - self._first[0])
 
-    def end(self, tiles_done: int) -> None:
+    def end(self, tiles: Tiles) -> None:
         """Print the total."""
-        self._line.say(f"{tiles_done} tiles in {duration(time.monotonic() - self._start)}")
+        kept = f", beside {tiles.kept} of an earlier run," if tiles.kept else ""
+        self._line.stamp(f"{tiles.done - tiles.kept} tiles{kept} in {duration(time.monotonic() - self._start)}")
 
 
 class StudyProgress:
@@ -116,9 +147,14 @@ class StudyProgress:
         """Print, if it is time to."""
         if not self._line.is_due():
             return
-        rate = (done - self._before) / (time.monotonic() - self._start)
-        left = duration((self._studies - done) / rate) if rate else "unknown time"
-        self._line.show(f"{done}/{self._studies} studies  {rate:.2f} studies/s  {left} left")
+        now = time.monotonic()
+        rate = (done - self._before) / (now - self._start)
+        parts = [f"{done} of {self._studies} studies"]
+        if rate:
+            parts += [f"{duration((self._studies - done) / rate)} left", f"{rate:.2f} studies/s"]
+        else:
+            parts.append(f"waiting for the first one for {duration(now - self._start)}")
+        self._line.show(*parts)
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
@@ -126,7 +162,7 @@ class StudyProgress:
 
     def end(self, done: int) -> None:
         """Print the total."""
-        self._line.say(f"{done - self._before} studies in {duration(time.monotonic() - self._start)}")
+        self._line.stamp(f"{done - self._before} studies in {duration(time.monotonic() - self._start)}")
 
 
 def duration(seconds: float) -> str:

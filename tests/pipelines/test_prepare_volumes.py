@@ -101,7 +101,7 @@ def test_every_study_is_a_volume_or_a_row_with_its_reason(first: Run) -> None:
     assert all(name in row["error"] and row["error"] in first.log for name, row in rows.items() if row["error"])
     assert "7 studies" in first.log
     assert "7 to prepare" in first.log
-    assert f"4 ok, 3 failed; volumes: {first.out}" in first.log
+    assert f"4 ok, 3 failed (exit code 3); volumes: {first.out}" in first.log
     assert first.log.splitlines()[-1] == "2 classes: A 2 patients, B 1; 4 studies"
     assert "4 patients (studies named 7 by folder)" in first.log
     assert {row["attempts"] for row in rows.values()} == {1}

@@ -14,13 +14,16 @@ from histo.run.say import say
 NAME = "a\x1b[2J\u202eb\r\x07"
 
 
+SHOWN = "a\\x1b[2J\\u202eb\\r\\x07"
+
+
 def test_a_line_shows_control_characters_as_escapes(capsys: pytest.CaptureFixture[str]) -> None:
     say(f"{NAME}\nsecond line")
     Line().say(NAME)
-    Line().show(NAME)
+    Line().stamp(NAME)
 
-    shown = capsys.readouterr().out
-    assert shown == "a\\x1b[2J\\u202eb\\r\\x07\nsecond line\n" + "a\\x1b[2J\\u202eb\\r\\x07\n" * 2
+    *others, stamped = capsys.readouterr().out.splitlines()
+    assert [*others, stamped.partition("  ")[2]] == [SHOWN, "second line", SHOWN, SHOWN]
 
 
 @pytest.mark.parametrize("words", [["label", "--slides", NAME, "--model", "m", "--out", "o"], [NAME], ["train", NAME]])

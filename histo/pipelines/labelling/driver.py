@@ -111,7 +111,7 @@ class _LabelWork(Work[Summary]):
         self._ledger.write()
         ledger = self._ledger
         failed = ledger.counts().get("failed", 0)
-        self._progress.show(ledger.settled, failed, ledger.tiles_done, ledger.tiles_expected(), self._waited)
+        self._progress.show(ledger.settled, failed, ledger.tiles(), self._waited)
 
     def say(self, text: str) -> None:
         """See `Work.say`."""
@@ -119,7 +119,7 @@ class _LabelWork(Work[Summary]):
 
     def end(self) -> float:
         """Say what was done; returns the share of the workers' time in which the network waited for pixels."""
-        self._progress.end(self._ledger.tiles_done)
+        self._progress.end(self._ledger.tiles())
         return self._waited or 0.0
 
     @property
@@ -147,7 +147,8 @@ class _LabelWork(Work[Summary]):
         row = self._ledger.row(slide_id)
         if status == "failed":
             tile_tables.discard_slide(self._job, slide_id, for_good=not is_transient(row["error_code"]))
-        self._progress.settle(slide_id, status if status != "failed" else f"failed, {row['error_code']}", row["n_ok"])
+        tiles = f", {row['n_ok']} tiles" if row["n_ok"] else ""
+        self._progress.settle(f"failed: {row['error']}" if status == "failed" else f"{slide_id}: {status}{tiles}")
 
     def _merge(self, last: Summary) -> None:
         """Have a slide's parts joined by a thread, in milliseconds; a task of Ray's would start a process."""

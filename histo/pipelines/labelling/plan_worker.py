@@ -70,7 +70,9 @@ def _look(job: LabelJob, found: SlideTask, columns: Row) -> tuple[SlideWork, tup
         columns["fingerprint"] = job.fingerprint(columns["content_id"], slide.mpp_x, slide.mpp_y)
         table = None if found.again else tile_tables.finished_table(job, slide_id, columns["fingerprint"])
         if table is not None:
-            columns |= tile_tables.slide_columns(table) | columns | tile_tables.count(table, job.classes)._asdict()
+            counts = tile_tables.count(table, job.classes)
+            columns |= tile_tables.slide_columns(table) | columns
+            columns |= {"n_ok": counts.n_ok, "n_failed": counts.n_failed, "classes": counts.classes}
             columns["mpp_source"] = slide.mpp_source  # other settings may lead to the same resolution
             return None
         tiling, tissue = TilingSpec.model_validate(job.tiling), TissueSpec.model_validate(job.tissue)

@@ -64,8 +64,8 @@ class RegionReader:
 
     def _read_whole(self, region: Region, work: SlideWork) -> Counts | tuple[Pixels, Bad]:
         """Return a region's pixels, `(tiles, size_px, size_px, 3)`, or what an earlier attempt has made of them."""
-        if (table := tile_tables.staged_part(self._job, region, work)) is not None:
-            return tile_tables.count(table, self._job.classes)
+        if (kept := tile_tables.kept_counts(self._job, region, work)) is not None:
+            return kept
         count, size = len(region.tile_index), self._job.size_px
         pixels, bad = np.zeros((count, size, size, 3), np.uint8), np.ones(count, np.bool_)
         for places, tiles in self.blocks(region, work):

@@ -40,9 +40,8 @@ class RegionLabeler:
         return Summary.of(region, work, counts, self._clock.take(), failure)
 
     def _label(self, region: Region, work: SlideWork) -> Counts:
-        table = tile_tables.staged_part(self._job, region, work)
-        if table is not None:
-            return tile_tables.count(table, self._job.classes)
+        if (kept := tile_tables.kept_counts(self._job, region, work)) is not None:
+            return kept
         blocks = self._clock.waiting_for(self._reader.blocks(region, work))
         probabilities, bad = self._network.classify(blocks, len(region.tile_index))
         check_unchanged(work, bad)

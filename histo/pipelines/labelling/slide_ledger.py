@@ -9,6 +9,7 @@ from histo.input_files import readable, table_path
 from histo.pipelines.labelling.tasks import LabelJob, Summary
 from histo.run.failure import one_line
 from histo.run.ledger import Ledger, LedgerFile
+from histo.run.progress import Tiles
 from histo.slides.collection import Collection
 from histo.tables import Row
 
@@ -30,6 +31,12 @@ class _Account:
     class_counts: list[int]
     n_regions: int
     regions: set[str] = field(default_factory=set)
+    n_kept: int = 0
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether its tiles are known, as they are not of a slide that failed before."""
+        return not self.columns.get("error_code")
 
 
 class SlideLedger(Ledger):
@@ -42,9 +49,6 @@ class SlideLedger(Ledger):
         collection: What was found.
         fresh: Whether nothing of an earlier run counts.
 
-    Attributes:
-        tiles_done: Number of tiles that were done in this run.
-
     Raises:
         UsageError: If an earlier ledger cannot be read.
     """
@@ -55,7 +59,7 @@ class SlideLedger(Ledger):
         super().__init__(ledger_file(job.out), layout, _ORDER)
         self._accounts: dict[str, _Account] = {}
         self._fill({} if fresh else ledger_file(job.out).earlier(layout), collection)
-        self.tiles_done = self._planned_slides = self._planned_tiles = 0
+        self._tiles_done = self._tiles_kept = self._planned_slides = self._planned_tiles = 0
 
     def _fill(self, earlier: dict[str, Row], collection: Collection) -> None:
         for slide in collection.slides:
@@ -81,16 +85,18 @@ class SlideLedger(Ledger):
         begun |= columns | attempts
         class_counts = begun.pop("classes", None) or [0] * len(self._job.classes)
         self._accounts[slide_id] = _Account(begun, class_counts, n_regions)
-        self._planned_slides += 1
+        account = self._accounts[slide_id]
+        self._planned_slides += account.is_planned
         self._planned_tiles += columns.get("n_tiles") or 0
 
     def drop(self, slide_id: str) -> None:
         """Forget the regions of a slide that is not settled, if it has begun."""
         account = self._accounts.pop(slide_id, None)
         if account is not None:
-            self._planned_slides -= 1
+            self._planned_slides -= account.is_planned
             self._planned_tiles -= account.columns.get("n_tiles") or 0
-            self.tiles_done -= account.columns["n_ok"] + account.columns["n_failed"]
+            self._tiles_done -= account.columns["n_ok"] + account.columns["n_failed"]
+            self._tiles_kept -= account.n_kept
 
     def add(self, slide_id: str, summary: Summary) -> bool:
         """Enter the summary of a region that was labelled; true if it was the last one of its slide."""
@@ -103,7 +109,11 @@ class SlideLedger(Ledger):
         account.columns["n_ok"] += summary.counts.n_ok
         account.columns["n_failed"] += summary.counts.n_failed
         account.class_counts = [a + b for a, b in zip(account.class_counts, summary.counts.classes, strict=True)]
-        self.tiles_done += summary.counts.n_ok + summary.counts.n_failed
+        tiles = summary.counts.n_ok + summary.counts.n_failed
+        self._tiles_done += tiles
+        if summary.counts.is_kept:
+            account.n_kept += tiles
+            self._tiles_kept += tiles
         return len(account.regions) == account.n_regions
 
     def regions(self, slide_id: str) -> list[str]:
@@ -156,10 +166,11 @@ class SlideLedger(Ledger):
             f"area_mm2_{name}": count * tile_mm2 for name, count in counts
         }
 
-    def tiles_expected(self) -> float:
-        """Estimate the tiles of this run: the slides that are not planned yet count like the others."""
+    def tiles(self) -> Tiles:
+        """Count the tiles of this run; slides that are not planned yet are expected to have as many as the others."""
         unplanned = self._found["pending"] - len(self._accounts)
-        return self._planned_tiles * (1 + unplanned / max(1, self._planned_slides))
+        expected = self._planned_tiles * (1 + unplanned / max(1, self._planned_slides))
+        return Tiles(self._tiles_done, self._tiles_kept, expected, is_estimate=unplanned > 0)
 
 
 def ledger_file(out: Path) -> LedgerFile:

@@ -67,8 +67,8 @@ def label_slides(spec: LabelSpec, slides: Path, model: Path, bundle: Bundle) -> 
                 code = _finish(spec.out, collection.others, ledger, record, waited)
     if (table := ledger_file(spec.out).read()) is not None:
         say_totals(table, bundle.classes)
+    report(ledger, spec.out, "tables", code)
     say_next(ledger)
-    report(ledger, spec.out, "tables")
     return code
 
 

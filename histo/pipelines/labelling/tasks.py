@@ -145,11 +145,16 @@ class RegionTask(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Tiles with a prediction, tiles that could not be read, and the former by class."""
+    """Tiles with a prediction, tiles that could not be read, and the former by class.
+
+    Attributes:
+        is_kept: Whether an earlier attempt has made them.
+    """
 
     n_ok: int
     n_failed: int
     classes: list[int]
+    is_kept: bool = False
 
 
 @dataclass(frozen=True)

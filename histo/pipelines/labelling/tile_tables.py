@@ -160,6 +160,12 @@ def slide_columns(table: pa.Table) -> Row:
     return columns
 
 
+def kept_counts(job: LabelJob, region: Region, work: SlideWork) -> Counts | None:
+    """Count the tiles of a part that an earlier attempt has made, if there is one."""
+    part = staged_part(job, region, work)
+    return None if part is None else count(part, job.classes)._replace(is_kept=True)
+
+
 def count(table: pa.Table, classes: tuple[str, ...]) -> Counts:
     """Count the rows of tiles."""
     pred = table["pred"].drop_null().to_numpy()

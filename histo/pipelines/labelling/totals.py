@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from histo.errors import Cause
 from histo.run.failure import is_transient
 from histo.run.ledger import Ledger
 from histo.run.say import say
@@ -35,11 +36,12 @@ def say_totals(slides: pa.Table, classes: tuple[str, ...]) -> None:
 
 def say_next(ledger: Ledger) -> None:
     """Print what the same command does with the slides that failed, if some did."""
-    again = [is_transient(row["error_code"]) for row in ledger.failures()]
-    ways = []
-    if any(again):
-        ways.append(f"the same command tries {sum(again)} failed slides again")
-    if not all(again):
-        ways.append(f"with --retry-failed it tries {len(again) - sum(again)} whose files are to blame")
-    if ways:
-        say(f"next: {'; '.join(ways)}")
+    codes = [row["error_code"] for row in ledger.failures()]
+    again, unscaled = sum(map(is_transient, codes)), codes.count(Cause.NO_MPP)
+    to_mend = len(codes) - again - unscaled
+    if again:
+        say(f"next: the same command tries failed slides again whose cause may pass: {again}")
+    if unscaled:
+        say(f"next: --mpp-if-missing labels slides without a resolution: {unscaled}")
+    if to_mend:
+        say(f"next: files to mend or replace, see above: {to_mend}; the same command tries those that changed")

@@ -140,7 +140,7 @@ def label_studies(spec: LabelSpec, studies: Path, model: Path, bundle: Bundle) -
                     runtime = find_runtime(model, spec.out, placement)
                     settle_studies(StudyLabeler, (job, runtime), todo, ledger, placement)
                 code = finish(record, found, ledger, spec.out)
-    report(ledger, spec.out, "table")
+    report(ledger, spec.out, "table", code)
     return code
 
 

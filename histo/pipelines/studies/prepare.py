@@ -128,7 +128,7 @@ def prepare_studies(spec: PrepareVolumesSpec) -> int:
                 settle_studies(StudyPreparer, (job,), todo, ledger, placement)
             put_in_order(spec.out, ledger)
             code = finish(record, found, ledger, spec.out)
-    report(ledger, spec.out, "volumes")
+    report(ledger, spec.out, "volumes", code)
     say(count_classes(ledger.present()))
     return code
 
