@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from histo.errors import HistoError, UsageError
 from histo.run.placement import Node, Placement, Resources, usable_cpus
-from histo.run.ray_start import Watch, is_private, join, start_private
+from histo.run.ray_start import Watch, is_private, join, last_word, start_private
 from histo.store import TEMPORARY_SUFFIX, put_atomic, remove
 
 _SETTINGS = {
@@ -58,7 +58,8 @@ def session(workers: int | None, asked: str = "--workers") -> Iterator[Resources
     try:
         watch.begin()
         try:
-            yield _resources(local)
+            with last_word():
+                yield _resources(local)
         except Exception:
             watch.look()
             raise

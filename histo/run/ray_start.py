@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 
 import ray
@@ -29,6 +30,10 @@ _SAY_AFTER_S = 15.0
 _ANSWER_S = 10.0
 """For an address to answer."""
 _GRACE_S = 5.0
+_LAST_WORD = (
+    "histo: the process was ended from outside, or because its Ray was, most likely for want of memory; give the "
+    "command again to go on (train and crossval with --resume)"
+)
 _WATCH_S, _LOOK_S = 0.05, 0.5
 """For the main thread to come to an end of its own; after some 12 s Ray ends the process."""
 _LONGEST_SOCKET = 107 if sys.platform.startswith("linux") else 103
@@ -199,11 +204,27 @@ def _one_line(error: BaseException) -> str:
     return text or type(error).__name__
 
 
+@contextmanager
+def last_word() -> Iterator[None]:
+    """Have another process say so if this one ends without a word within.
+
+    It does where it is killed, and where Ray's own library ends it at once because Ray is gone.
+    """
+    listener = ["/bin/sh", "-c", 'read -r end || echo "$0" >&2', _LAST_WORD]
+    with Popen(listener, stdin=PIPE, stdout=DEVNULL, start_new_session=True) as process:  # noqa: S603 -- our own words
+        try:
+            yield
+        finally:
+            assert process.stdin is not None, "as asked for"
+            with suppress(OSError):
+                process.stdin.write(b"end\n")
+                process.stdin.flush()
+
+
 class Watch:
     """Notices when the private Ray of this process is gone, and ends the process, as Ray does, though with a word.
 
-    The word comes at once, since Ray's own library ends the process without one as soon as it writes to what is gone.
-    Then the main thread is interrupted. Where it waits for Ray, it does not notice.
+    The main thread is interrupted first. Where it waits for Ray, it does not notice.
 
     Attributes:
         reason: Why Ray is gone; None as long as it is not.
@@ -239,9 +260,9 @@ class Watch:
             f"Ray was ended {how}, most likely for want of memory; give the command again to go on (train and crossval "
             "with --resume)"
         )
-        os.write(2, f"histo: {self.reason}\n".encode())
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         if not self._ended.wait(_GRACE_S):
+            os.write(2, f"histo: {self.reason}\n".encode())
             os._exit(1)
 
     def end(self) -> None:

@@ -254,6 +254,22 @@ time.sleep(30)
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ("os._exit(1)", [ray_start._LAST_WORD]),
+        ("os.kill(os.getpid(), 9)", [ray_start._LAST_WORD]),
+        ("pass", []),
+        ("raise SystemExit(1)", []),
+    ],
+)
+def test_a_run_that_ends_without_a_word_is_given_one(ends: str, expected: list[str]) -> None:
+    program = f"import os\nfrom histo.run.ray_start import last_word\nwith last_word():\n    {ends}\n"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert ended.stderr.splitlines() == expected
+
+
 def test_without_a_ray_of_its_own_a_run_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_start, "_raylet_poll", lambda: None)
     before = threading.active_count()
