@@ -64,7 +64,7 @@ class Tiles(NamedTuple):
 
     Attributes:
         done: How many are labelled.
-        kept: Those among them that an earlier run has labelled.
+        kept: Those among them that an earlier attempt has labelled.
         expected: All that there will be.
         is_estimate: Whether slides are left whose tiles are not known yet.
     """
@@ -126,8 +126,8 @@ class Progress:
 
     def end(self, tiles: Tiles) -> None:
         """Print the total."""
-        kept = f", beside {tiles.kept} of an earlier run," if tiles.kept else ""
-        self._line.stamp(f"{tiles.done - tiles.kept} tiles{kept} in {duration(time.monotonic() - self._start)}")
+        kept = f"; {tiles.kept} more were there" if tiles.kept else ""
+        self._line.stamp(f"{tiles.done - tiles.kept} tiles in {duration(time.monotonic() - self._start)}{kept}")
 
 
 class StudyProgress:

@@ -30,12 +30,13 @@ _SAY_AFTER_S = 15.0
 _ANSWER_S = 10.0
 """For an address to answer."""
 _GRACE_S = 5.0
+"""For the main thread to come to an end of its own; after some 12 s Ray ends the process."""
 _LAST_WORD = (
     "histo: the process was ended from outside, or because its Ray was, most likely for want of memory; give the "
     "command again to go on (train and crossval with --resume)"
 )
 _WATCH_S, _LOOK_S = 0.05, 0.5
-"""For the main thread to come to an end of its own; after some 12 s Ray ends the process."""
+"""Between looks at Ray's process, and for what may be its end to be seen."""
 _LONGEST_SOCKET = 107 if sys.platform.startswith("linux") else 103
 """Bytes of the path of a Unix socket."""
 _SOCKET = "ray/session_2000-01-01_00-00-00_000000_{pid}/sockets/plasma_store"

@@ -36,7 +36,8 @@ TASK_S, NETWORK_S = 0.2, 0.5
 HANDED_BYTES = 10 * 2**20
 LATE = "starts late, dies with a task, hangs, and a node is lost"
 ONE_NEVER = "one never starts, another dies while it starts"
-NOT_AGAIN = "one fails at every task, another dies with one and whenever it starts again"
+FAILS = "fails at every task"
+NOT_AGAIN = "dies with a task, and whenever it starts again"
 NEVER = "none ever starts"
 APART = "two stages, the second one slow"
 
@@ -56,20 +57,20 @@ class Fake:
     def __init__(self, out: str, fault: str, sick_nodes: str) -> None:
         self._out, self._fault = Path(out), fault
         here, (sick, _, sicker) = ray.get_runtime_context().get_node_id(), sick_nodes.partition(" ")
-        self._is_sick, self._is_sicker = sick in ("", here), sicker == here
+        self._is_sick = sick in ("", here)
         if fault == LATE and is_first(self._out, "start"):
             raise RuntimeError("not yet")
         if self._is_sick and fault in (NEVER, ONE_NEVER):
             raise RuntimeError("no card")
-        if self._is_sicker and (fault == ONE_NEVER or (fault == NOT_AGAIN and is_started_again())):
+        if (here == sicker and fault == ONE_NEVER) or (fault == NOT_AGAIN and is_started_again()):
             os.kill(os.getpid(), signal.SIGSEGV)
 
     def __call__(self, number: int) -> Done:
         """Answer."""
         time.sleep(TASK_S)
-        if self._is_sick and self._fault == NOT_AGAIN:
+        if self._is_sick and self._fault == FAILS:
             return Done(str(number), number, "internal")
-        if self._is_sicker and self._fault == NOT_AGAIN:
+        if self._fault == NOT_AGAIN and is_first(self._out, "died"):
             os.kill(os.getpid(), signal.SIGSEGV)
         if self._fault == LATE and number == 7 and (is_first(self._out, "one") or is_first(self._out, "two")):
             os.kill(os.getpid(), signal.SIGSEGV)
@@ -188,7 +189,7 @@ def main() -> None:
                 lost.all_processes["raylet"][0].process.kill()
 
         both = f"{sick.node_id} {lost.node_id}"
-        for fault, nodes in [(NEVER, ""), (ONE_NEVER, both), (NOT_AGAIN, both)]:
+        for fault, nodes in [(NEVER, ""), (ONE_NEVER, both), (NOT_AGAIN, ""), (FAILS, sick.node_id)]:
             print(json.dumps(result(fault, nodes)), flush=True)
         print(json.dumps(result(LATE, "", lose)), flush=True)
 

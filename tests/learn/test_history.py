@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from histo import store
@@ -189,7 +189,6 @@ def test_a_file_of_another_shape_or_none_is_refused_in_one_line(
 
 
 @pytest.mark.slow
-@settings(max_examples=50)  # each draws a picture
 @given(st.data())
 def test_a_line_with_another_value_is_refused_or_left_out(two_epochs: Path, data: st.DataObject) -> None:
     other = st.none() | st.booleans() | st.text(max_size=3) | st.lists(st.integers(), max_size=2) | st.just(10**400)

@@ -12,15 +12,13 @@ from histo.run.progress import Line
 from histo.run.say import say
 
 NAME = "a\x1b[2J\u202eb\r\x07"
-
-
 SHOWN = "a\\x1b[2J\\u202eb\\r\\x07"
 
 
 def test_a_line_shows_control_characters_as_escapes(capsys: pytest.CaptureFixture[str]) -> None:
     say(f"{NAME}\nsecond line")
     Line().say(NAME)
-    Line().stamp(NAME)
+    Line().show(NAME)
 
     *others, stamped = capsys.readouterr().out.splitlines()
     assert [*others, stamped.partition("  ")[2]] == [SHOWN, "second line", SHOWN, SHOWN]

@@ -73,7 +73,7 @@ class _Failures(Ledger):
         (("no_mpp",), "next: --mpp-if-missing labels slides without a resolution: 1\n"),
         (
             ("crash", "unreadable"),
-            "next: files to mend or replace, see above: 2; the same command tries those that changed\n",
+            "next: files to mend, see above: 2; the same command tries those that changed, --retry-failed all\n",
         ),
     ],
 )
@@ -107,7 +107,7 @@ def test_progress_names_the_bottleneck_and_failed_slides(
     rate = float(second.split("  ")[3].split()[0])
     assert rate <= 1000, "10 new tiles in 10 ms or more; those of an earlier run do not count"
     assert settled == "s.tif: ok, 20 tiles"
-    assert re.fullmatch(rf"{TIME}  30 tiles, beside 100 of an earlier run, in 0 s", ended)
+    assert re.fullmatch(rf"{TIME}  30 tiles in 0 s; 100 more were there", ended)
 
 
 def test_a_narrow_terminal_shows_whole_parts_and_time_left_is_a_least_one_while_slides_are_unknown(

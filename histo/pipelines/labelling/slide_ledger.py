@@ -84,8 +84,7 @@ class SlideLedger(Ledger):
         self.put_uncounted(earlier | attempts)
         begun |= columns | attempts
         class_counts = begun.pop("classes", None) or [0] * len(self._job.classes)
-        self._accounts[slide_id] = _Account(begun, class_counts, n_regions)
-        account = self._accounts[slide_id]
+        account = self._accounts[slide_id] = _Account(begun, class_counts, n_regions)
         self._planned_slides += account.is_planned
         self._planned_tiles += columns.get("n_tiles") or 0
 

@@ -44,4 +44,4 @@ def say_next(ledger: Ledger) -> None:
     if unscaled:
         say(f"next: --mpp-if-missing labels slides without a resolution: {unscaled}")
     if to_mend:
-        say(f"next: files to mend or replace, see above: {to_mend}; the same command tries those that changed")
+        say(f"next: files to mend, see above: {to_mend}; the same command tries those that changed, --retry-failed all")
