@@ -32,14 +32,14 @@ from histo.run.stream.worker import Crew, Handed, is_started_again
 from histo.tables import Row
 
 TASKS, WORKERS = 30, 3
-TASK_S, NETWORK_S = 0.2, 0.5
+TASK_S, SLOW_S = 0.2, 0.5
 HANDED_BYTES = 10 * 2**20
 LATE = "starts late, dies with a task, hangs, and a node is lost"
 ONE_NEVER = "one never starts, another dies while it starts"
 FAILS = "fails at every task"
 NOT_AGAIN = "dies with a task, and whenever it starts again"
 NEVER = "none ever starts"
-APART = "two stages, the second one slow"
+SLOW_NETWORK, SLOW_READER = "two stages, the second one slow", "two stages, the first one slow"
 
 
 @dataclass(frozen=True)
@@ -90,19 +90,26 @@ def is_first(out: Path, name: str) -> bool:
 
 
 class Reader:
-    """Hands each task over at once, with as many bytes as a node can hold a few of."""
+    """Hands each task over, with as many bytes as a node can hold a few of."""
+
+    def __init__(self, task_s: float) -> None:
+        self._task_s = task_s
 
     def __call__(self, number: int) -> Handed:
         """Hand a task over."""
+        time.sleep(self._task_s)
         return Handed((number,), np.full(HANDED_BYTES, number, np.uint8))
 
 
 class Network:
-    """Takes its time for what it is handed."""
+    """Looks at what it is handed, and answers."""
+
+    def __init__(self, task_s: float) -> None:
+        self._task_s = task_s
 
     def __call__(self, array: npt.NDArray[np.uint8], number: int) -> Done:
         """Answer."""
-        time.sleep(NETWORK_S)
+        time.sleep(self._task_s)
         return Done(str(number), number, None if bool((array == number).all()) else "other bytes")
 
 
@@ -110,7 +117,7 @@ class Run(Work[Done]):
     """A run whose answers are kept in memory."""
 
     def __init__(self, out: Path, fault: str, sick_nodes: str, meanwhile: Callable[[int], object]) -> None:
-        self._out, self._meanwhile, self._is_apart = out, meanwhile, fault == APART
+        self._out, self._meanwhile, self._fault = out, meanwhile, fault
         self._made_of = (str(out), fault, sick_nodes)
         self._open = {str(number): number for number in range(TASKS)}
         self.answers: list[Done] = []
@@ -135,10 +142,11 @@ class Run(Work[Done]):
         tasks = split(
             tasks_in_blocks([(unit, (number,)) for unit, number in self._open.items()]), as_it_is, (), self._out
         )
-        if not self._is_apart:
+        if self._fault not in (SLOW_NETWORK, SLOW_READER):
             return work(tasks, Crew(Fake, self._made_of, self._out, left_out), Placement(WORKERS, 0, 1))
-        read = work(tasks, Crew(Reader, (), self._out, left_out, hands_over=True), Placement(1, 0, 1))
-        return work(read, Crew(Network, (), self._out, left_out), Placement(2, 0, 1), at_least=1)
+        read_s, network_s = (SLOW_S, 0) if self._fault == SLOW_READER else (0, SLOW_S)
+        read = work(tasks, Crew(Reader, (read_s,), self._out, left_out, hands_over=True), Placement(1, 0, 1))
+        return work(read, Crew(Network, (network_s,), self._out, left_out), Placement(2, 0, 1), at_least=1)
 
     def enter(self, answer: Done) -> None:
         """See `Work.enter`."""
@@ -195,15 +203,16 @@ def main() -> None:
 
 
 def main_apart() -> None:
-    """Run the scenario of two stages, and print what came of it."""
+    """Run the scenarios of two stages, of which one takes no time, and print what came of each."""
     with three_nodes() as (head, *_):
-        most_spilled = [0]
+        for fault in (SLOW_NETWORK, SLOW_READER):
+            most_spilled = [0]
 
-        def watch(_: int) -> None:
-            spilled = Path(head.get_session_dir_path()).glob("ray_spilled*/*")
-            most_spilled[0] = max(most_spilled[0], len([path for path in spilled if path.is_file()]))
+            def watch(_: int, most: list[int] = most_spilled) -> None:
+                spilled = Path(head.get_session_dir_path()).glob("ray_spilled*/*")
+                most[0] = max(most[0], len([path for path in spilled if path.is_file()]))
 
-        print(json.dumps(result(APART, "", watch) | {"most_spilled": most_spilled[0]}), flush=True)
+            print(json.dumps(result(fault, "", watch) | {"most_spilled": most_spilled[0]}), flush=True)
 
 
 @contextmanager
