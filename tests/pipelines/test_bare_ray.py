@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import ray._private.node
+import ray._private.services
+import ray._private.state
 from ray.data._internal import stats
 
 from histo.run import bare_ray
@@ -44,6 +46,39 @@ def test_only_a_private_ray_leaves_processes_out(monkeypatch: pytest.MonkeyPatch
 
     assert seen == [[True] * 4, [False] * 4]
     assert [getattr(node, name) for name in bare_ray._LEFT_OUT] == methods
+
+
+@pytest.mark.parametrize("missing", ["_get_gcs_client_options", "get_node"])
+def test_another_ray_waits_for_its_node_in_its_own_way(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    services = ray._private.services
+    monkeypatch.setattr(services, "get_node", lambda *asked: asked)
+    monkeypatch.delattr(services, missing)
+
+    with bare_ray.bare_ray():
+        assert hasattr(services, "get_node") == (missing != "get_node")
+        if missing != "get_node":
+            assert services.get_node("address", "node") == ("address", "node")
+
+
+def test_a_node_is_asked_for_again_and_again_until_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    services, asked = ray._private.services, []
+
+    class State:
+        def _initialize_global_state(self, _: object) -> None:
+            pass
+
+        def node_table(self) -> list[dict[str, str]]:
+            asked.append("table")
+            return [{"NodeID": "other"}, {"NodeID": "mine"}][: len(asked)]
+
+    monkeypatch.setattr(services, "get_node", lambda *_: asked.append("node"))
+    monkeypatch.setattr(services, "_get_gcs_client_options", bool)
+    monkeypatch.setattr(ray._private.state, "GlobalState", State)
+
+    with bare_ray.bare_ray():
+        services.get_node("address", "mine")
+
+    assert asked == ["table", "table", "node"]
 
 
 def test_what_another_library_does_not_have_is_not_made() -> None:
