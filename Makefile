@@ -48,7 +48,7 @@ reference: setup
 	$(BIN)/python docs/reference/generate.py
 
 quick: setup
-	$(PYTEST) -n $(SIDE_BY_SIDE) -m 'not ray and not slow and not alone and not gpu and not chaos'
+	$(PYTEST) -n logical -m 'not ray and not slow and not alone and not gpu and not chaos'
 
 test: test-together test-alone
 

@@ -1,5 +1,6 @@
 """How tests run: in one thread, in groups, without what cannot run here. Fixtures: `helpers/shared_fixtures.py`."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ settings.load_profile("any machine")
 LONGEST = (
     *("pipelines/test_recipe", "chaos/test_chaos", "pipelines/test_label_stops", "finished"),
     *("pipelines/test_job_submit", "pipelines/test_mutations", "pipelines/test_crossval", "pipelines/test_train"),
+    *("graph", "pipelines/test_train_recovery", "pipelines/test_label_faults"),
 )
 """Groups that are begun first."""
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -28,6 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
         ("RAY_ENABLE_AUTO_CONNECT", "0"),  # or a thread that a run's Ray left joins that of the next test
     ):
         os.environ.setdefault(name, value)
+    gc.set_threshold(50_000)  # imports make a million objects that stay, and would be searched for cycles all the time
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored by what a script begins with `&`
     deals_out = bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
     if not deals_out:
@@ -61,6 +64,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (item for item in items if item not in left_out),
         key=lambda item: order.index(group_of(item)) if group_of(item) in order else len(order),
     )
+
+
+def pytest_collection_finish() -> None:
+    """Leave out of all searches for cycles what has been loaded by now."""
+    gc.freeze()
 
 
 def group_of(item: pytest.Item) -> str:

@@ -153,6 +153,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 def test_it_is_said_before_torch_is_loaded_and_by_jobs_that_need_it_before_ray_is(place: Path) -> None:
     script = (
         "import sys; from histo.cli import main\n"

@@ -56,6 +56,7 @@ def test_values_are_read_however_a_file_is_stored(tmp_path: Path, syntax: str) -
     assert read_head(path, ["SeriesInstanceUID", "PatientID", "StudyInstanceUID"]) == (SERIES, "P 1", "")
 
 
+@pytest.mark.slow
 def test_of_a_deflated_file_no_more_is_inflated_than_the_bound(tmp_path: Path) -> None:
     path = deflated(tmp_path / "bomb.dcm", element(8, 5, b"OB", 2**28, bytes(2**28)))
 

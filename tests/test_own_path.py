@@ -57,6 +57,7 @@ def test_a_working_folder_that_is_gone_is_no_error(at_work: Path) -> None:
     assert "/elsewhere" in sys.path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     ["pipelines.label", "pipelines.labelling.plan_worker", "pipelines.labelling.region_worker", "run.stream.drive"],

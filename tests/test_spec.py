@@ -160,13 +160,15 @@ def test_a_wrong_flag_is_one_line_that_names_it(argv: list[str], message: str) -
             "e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e]",
             "more than 10000 values",
         ),
-        ("slides: " + "[" * 5000, "not valid YAML"),
-        ("slides: " + "[" * 5000 + "]" * 5000, "brackets in brackets"),
+        pytest.param("slides: " + "[" * 5000, "not valid YAML", id="open", marks=pytest.mark.slow),
+        pytest.param("slides: " + "[" * 5000 + "]" * 5000, "brackets in brackets", id="deep", marks=pytest.mark.slow),
         ("slides: a\nworkers: \x00", "not valid YAML"),
         ("slides: a\nworkers: \udc80", "not valid YAML"),
         ("slides: a\nworkers: 1\nworkers: 2", "not valid YAML: 'workers' is given twice"),
         ("slides: a\ntiling: {mpp: 1, mpp: 2}", "not valid YAML: 'mpp' is given twice"),
-        ("slides: a\ntiling: {mpp: 0x" + "f" * 6000 + "}", "tiling.mpp: a number of thousands of digits: "),
+        pytest.param(
+            "slides: a\ntiling: {mpp: 0x" + "f" * 6000 + "}", "tiling.mpp: a number of thousands of digits: ", id="long"
+        ),
     ],
 )
 def test_a_wrong_key_is_one_line_that_names_the_file(tmp_path: Path, text: str, message: str) -> None:

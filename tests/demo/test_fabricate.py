@@ -98,6 +98,7 @@ def test_tiles_have_names_sizes_and_counts_as_promised(tmp_path: Path) -> None:
         assert np.asarray(Image.open(path)).shape == (224, 224, 3)
 
 
+@pytest.mark.slow
 def test_tiles_depend_on_the_seed_alone(tmp_path: Path) -> None:
     for folder, count, seed in (("few", 1, 3), ("more", 2, 3), ("other", 1, 4)):
         fabricate_tiles(tmp_path / folder, per_class=count, seed=seed)
@@ -107,6 +108,7 @@ def test_tiles_depend_on_the_seed_alone(tmp_path: Path) -> None:
     assert few != other
 
 
+@pytest.mark.slow
 def test_classes_are_told_apart_by_simple_statistics(tmp_path: Path) -> None:
     for seed in (0, 1):
         fabricate_tiles(tmp_path / str(seed), per_class=4, seed=seed)

@@ -92,6 +92,7 @@ def test_a_wave_on_an_oblique_grid_is_the_wave_at_the_grids_places() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_seed_fixes_every_byte_and_more_studies_leave_the_first_as_they_are(tmp_path: Path) -> None:
     for name, count, seed in (("few", 2, 3), ("more", 3, 3), ("other", 2, 4)):
         fabricate_studies(tmp_path / name, count, seed, SMALL_PX)

@@ -5,7 +5,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -89,6 +91,15 @@ def write_slide(path: Path, width: int = 2304, height: int = 1152, seed: int = 0
     A lossless one is read by OpenSlide, which can be made to fail.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = paint("TUM", height, width, np.random.default_rng(seed))
-    write_pyramid(path, image, mpp=0.25, quality=None if lossless else QUALITY)
+    path.write_bytes(_slide(width, height, seed, lossless))
     return path
+
+
+@cache
+def _slide(width: int, height: int, seed: int, lossless: bool) -> bytes:
+    """Paint a slide, once for all tests that want the same one."""
+    image = paint("TUM", height, width, np.random.default_rng(seed))
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "slide.tif")
+        write_pyramid(file, image, mpp=0.25, quality=None if lossless else QUALITY)
+        return file.read_bytes()

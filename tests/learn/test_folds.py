@@ -18,6 +18,7 @@ from histo.learn.fit.shortages import fold_shortages
 SPEC = SplitSpec(val_fraction=0.25)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(8, 30), min_size=2, max_size=4), st.integers(2, 5), st.integers(0, 99))
 def test_every_case_is_tested_once_and_classes_are_dealt_alike(counts: list[int], folds: int, seed: int) -> None:
     source = make_source(counts)

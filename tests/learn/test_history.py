@@ -148,6 +148,7 @@ def two_epochs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_a_run_of_which_a_file_is_cut_goes_on_or_is_refused_in_one_line(two_epochs: Path, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -25,6 +25,7 @@ def draw(seed: int, n: int, present: list[int], ties: bool) -> Case:
     return random.choice(present, n), probabilities
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(1, 60),
@@ -142,6 +143,7 @@ def test_intervals_by_group_cover_the_truth_and_those_by_case_do_not() -> None:
     assert covered["case"] / runs < 0.8, "cases of one group are alike; drawing them one by one claims too much"
 
 
+@pytest.mark.slow
 @settings(max_examples=30)  # each scores ten draws with scikit-learn
 @given(
     seed=st.integers(0, 2**32 - 1),

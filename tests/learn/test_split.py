@@ -43,6 +43,7 @@ def test_a_test_part_and_a_validation_part_are_shares_of_all_cases(counts: list[
         assert np.abs(held_out - 0.2 * np.array(counts)).max() <= 2
 
 
+@pytest.mark.slow
 @given(st.data(), st.sampled_from([0.1, 0.2, 0.25, 0.4]), st.integers(0, 99))
 def test_a_group_is_never_split_and_every_class_is_on_both_sides(
     data: st.DataObject, fraction: float, seed: int
@@ -59,6 +60,7 @@ def test_a_group_is_never_split_and_every_class_is_on_both_sides(
     }
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 40), min_size=80, max_size=80), st.lists(st.integers(0, 40), min_size=80, max_size=80))
 def test_what_is_linked_by_group_or_content_stays_together(contents: list[int], groups: list[int]) -> None:
     labels = [40, 40]
@@ -151,6 +153,7 @@ def test_an_open_case_equal_to_one_of_another_sources_test_set_is_a_leak() -> No
         check_leaks(source, found, splits, allow=False)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.sampled_from(["train", "val", "test", None]), min_size=80, max_size=80),
     st.lists(st.integers(0, 60), min_size=80, max_size=80),
@@ -195,6 +198,7 @@ def test_a_split_that_cannot_be_is_refused_by_name(source: Source, spec: dict[st
         assign(source, SplitSpec(**spec))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @given(
     st.integers(2, 4),
     st.sampled_from([8, 16]),

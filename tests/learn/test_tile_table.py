@@ -100,6 +100,7 @@ def test_a_foreign_table_is_decoded_for_its_hashes_whatever_columns_it_has(tmp_p
     assert found.content_hashes == tuple(hash_pixels(pictures().load(i)) for i in (0, 1))
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, COUNT - 1), max_size=60), st.sampled_from([1, 3, 7, 100]))
 def test_any_order_of_reading_gives_the_right_images(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], rows: int

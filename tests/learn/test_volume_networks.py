@@ -37,6 +37,7 @@ def from_nothing(name: str) -> Network:
     return random_network(Architecture(backbone=name), 2, LAYOUT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FROM_NOTHING)
 def test_a_network_learns_to_tell_two_volumes_apart_from_random_weights(name: str) -> None:
     network, images, labels = from_nothing(name), volumes(4), torch.tensor([0, 1, 0, 1])
@@ -113,6 +114,7 @@ def test_an_adapted_kernel_sums_to_what_it_did(channels: int) -> None:
     torch.testing.assert_close(adapted.sum(dim=1), kernel.sum(dim=1))
 
 
+@pytest.mark.slow
 def test_a_file_of_torchvision_gives_a_video_network_its_weights(tmp_path: Path) -> None:
     torch.manual_seed(1)
     trained = create_backbone("r3d_18", VolumeLayout(3, 4)).state_dict() | {"fc.weight": torch.rand(400, 512)}

@@ -54,6 +54,7 @@ def test_the_classifier_of_a_network_for_video_is_left(tmp_path: Path) -> None:
     load_pretrained(backbone, "r3d_18", saved(tmp_path, backbone.state_dict() | classifier))
 
 
+@pytest.mark.slow
 def test_what_a_network_computes_itself_may_lie_beside_its_weights(tmp_path: Path) -> None:
     swin = create_backbone("swin_tiny_patch4_window7_224")
     index = "layers.0.blocks.0.attn.relative_position_index"

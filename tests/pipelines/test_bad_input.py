@@ -171,6 +171,7 @@ def test_a_slide_that_is_not_brightfield_is_labelled_where_it_is_asked_for(job: 
     assert labelled["n_tiles"] == len(rows_of(asked.out / labelled["tiles_path"])) > 0
 
 
+@pytest.mark.slow
 def test_a_bad_file_does_not_touch_the_good_one_beside_it(job: LabelJob, folder: Path) -> None:
     for case in CASES:
         case.make(folder / case.name)

@@ -105,6 +105,7 @@ def test_large_collections_and_gpus_have_several_regions_in_a_block(slides: int,
     assert graph.regions_per_block(slides, LabelPlacement(2, gpus, 1)) == regions
 
 
+@pytest.mark.slow
 def test_a_second_attempt_overwrites_its_own_part_and_nothing_else(job: LabelJob, pyramid: Path) -> None:
     first, second = tasks(job, found(pyramid / "two textures.tif"))
     work = RegionLabeler(job)
@@ -381,6 +382,7 @@ def test_batches_have_every_tile_once_and_only_the_last_one_is_smaller(sizes: li
     assert all(0 < len(where) <= size for where, _ in batches)
 
 
+@pytest.mark.slow
 def test_regions_that_are_labelled_at_once_by_one_worker_are_those_of_one_after_the_other(
     label_job: LabelJob, pyramid: Path
 ) -> None:
@@ -460,6 +462,7 @@ def handed(job: LabelJob, task: RegionTask) -> Handed:
     return read
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most_tiles", [None, 7])
 def test_regions_that_one_worker_reads_and_another_classifies_make_the_same_table(
     label_job: LabelJob, pyramid: Path, most_tiles: int | None

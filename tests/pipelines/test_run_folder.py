@@ -123,6 +123,7 @@ def test_what_another_run_has_written_before_the_lock_was_taken_is_not_overwritt
     assert (out / result).read_text() == "of the other run"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("inline_ray")
 def test_training_does_not_go_on_from_epochs_of_a_run_that_it_did_not_look_at(
     tiles: Any, tiny: list[str], tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -66,6 +66,7 @@ def test_curves_of_any_run_are_drawn(tmp_path: Path, per_epoch: int, phases: lis
     assert size(tmp_path / "curves.png") == (990, 935)
 
 
+@pytest.mark.slow
 def test_curves_show_both_parts_and_both_phases(tmp_path: Path) -> None:
     epochs, steps = history(8, ["head", "tune"])
     draw_curves(epochs, steps, 1, tmp_path / "a.png")

@@ -69,6 +69,7 @@ def test_markers_of_a_block_do_not_change_its_colours(marker: bytes, is_rgb: boo
     assert not np.array_equal(jpeg(data, True), jpeg(data, False))
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(st.data(), st.sampled_from(sorted(ENCODED)), st.booleans())
 def test_legal_markers_and_fill_bytes_in_any_order_change_no_pixel(

@@ -48,6 +48,7 @@ def test_each_coding_gives_openslides_pixels(tmp_path: Path, name: str) -> None:
     assert np.abs(ours[7:283, 9:341] - LEVELS[0]).mean() < 4
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_every_pixel_of_a_real_jpeg_2000_slide_is_openslides(shared: Path) -> None:
     slide, direct, reference = opened(str(shared / "slides" / "tcga-cr-7395-01a-01-ts1.svs"))

@@ -229,6 +229,7 @@ def test_blocks_that_a_short_table_lacks_are_lost(tmp_path: Path) -> None:
     assert lost == list(range(ACROSS**2 - 3, ACROSS**2))
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(st.sets(st.integers(0, ACROSS**2 - 1), max_size=40), st.sets(st.integers(0, 15), max_size=3), st.data())
 def test_any_empty_blocks_are_white_glass_or_lost_and_no_tile_changes(

@@ -27,6 +27,7 @@ def blotches(seed: int) -> Pixels:
     return np.array([GLASS, EOSIN, PEN], np.uint8)[kinds].repeat(48, axis=0).repeat(48, axis=1)
 
 
+@pytest.mark.slow
 @laws
 @given(st.integers(0, 1000), damages, st.booleans())
 def test_damage_never_makes_the_mask_smaller(seed: int, damage: Damage, exclude_ink: bool) -> None:
@@ -40,6 +41,7 @@ def test_damage_never_makes_the_mask_smaller(seed: int, damage: Damage, exclude_
     assert (damaged >= whole).all()
 
 
+@pytest.mark.slow
 @laws
 @given(st.integers(0, 1000), damages)
 def test_what_is_unknown_holds_the_damage_and_at_most_a_leaf_around_it(seed: int, damage: Damage) -> None:

@@ -98,6 +98,7 @@ def test_a_deflated_file_within_the_limit_is_read(tmp_path: Path) -> None:
     assert np.array_equal(packed.volume_SDHW, plain.volume_SDHW)
 
 
+@pytest.mark.slow
 def test_a_deflated_bomb_is_too_large_and_never_unpacked_as_a_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +275,7 @@ def test_pipes_and_devices_are_not_waited_for(tmp_path: Path) -> None:
         assert fault([tmp_path / name]).cause is Cause.UNREADABLE
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @given(
     dim=st.lists(st.integers(-(2**62), 2**62 - 1), min_size=0, max_size=7),

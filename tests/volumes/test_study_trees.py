@@ -77,6 +77,7 @@ def sides(studies: list[FoundStudy], labels: list[str]) -> list[list[Any]]:
     return [*drawn, list(assign_folds(source, survey, 2, 0))]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(layouts, st.integers(4, 5), st.integers(1, 2), st.integers(1, 3), besides, st.integers(0, 999))
 def test_any_tree_has_one_study_an_examination_and_one_group_a_patient(
@@ -97,6 +98,7 @@ def test_any_tree_has_one_study_an_examination_and_one_group_a_patient(
         assert len({(exam.patient, side) for exam, side in zip(of_exams, dealt, strict=True)}) == patients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [("nifti", "kinds of a patient"), ("dicom", "a disc"), ("dicom", "archive")], ids=str)
 def test_of_55_patients_of_three_series_each_is_one_study_that_can_be_prepared(
     tmp_path: Path, way: tuple[str, str]
