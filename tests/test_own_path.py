@@ -7,7 +7,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from helpers.label_process import ROOT, ledger, write_slide
+from helpers.label_process import ROOT, WITHIN_S, ledger, write_slide
 
 from histo.own_path import HOME, leave_out_folders, own_path
 
@@ -88,7 +88,7 @@ def test_a_run_goes_by_packages_that_lie_in_its_working_folder(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     command = [sys.executable, str(script), "--slides", "slides", "--model", str(tiny_bundle), "--out", "out"]
 
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=WITHIN_S)
 
     assert run.returncode == 0, run.stdout + run.stderr
     assert ledger(tmp_path / "out")["a.tif"]["n_ok"] == 72

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pytest
 
 from helpers.plain_loop import rows_of
 from histo.demo.fabricate import QUALITY, write_pyramid
@@ -19,6 +20,10 @@ from histo.demo.textures import paint
 ROOT = Path(__file__).resolve().parents[2]
 FAULTY = os.pathsep.join([str(ROOT / "tests" / "faulty"), str(ROOT)])
 """PYTHONPATH of processes whose slides misbehave; they run this tree, wherever histo is installed from."""
+
+
+WITHIN_S = 800
+"""Time for a job to get somewhere, or to its end: many times what it takes, as others may take the cores."""
 
 
 def start(slides: Path, bundle: Path, out: Path, *flags: str, **environment: str) -> subprocess.Popen[str]:
@@ -35,7 +40,7 @@ def start(slides: Path, bundle: Path, out: Path, *flags: str, **environment: str
     )
 
 
-def end(process: subprocess.Popen[str], timeout_s: float = 400) -> tuple[int, str]:
+def end(process: subprocess.Popen[str], timeout_s: float = WITHIN_S) -> tuple[int, str]:
     """Wait for a job; its exit code, and what it printed."""
     try:
         output, _ = process.communicate(timeout=timeout_s)
@@ -50,11 +55,14 @@ def run(slides: Path, bundle: Path, out: Path, *flags: str, **environment: str) 
     return end(start(slides, bundle, out, *flags, **environment))
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 240) -> None:
-    deadline = time.monotonic() + timeout_s
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait for a job to get somewhere; one that does not is killed, so that no other test is beside it."""
+    deadline = time.monotonic() + WITHIN_S
     while not condition():
         assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, "the run does not get there"
+        if time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(f"the run does not get there: {process.communicate()[0]}")
         time.sleep(0.05)
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers.inline_ray import inline
+from helpers.label_process import WITHIN_S
 from helpers.plain_loop import rows_of
 from PIL import Image
 
@@ -202,7 +203,7 @@ def test_a_fold_that_fails_on_ray_is_named_and_the_one_beside_it_is_finished(
 
     code = crossval(patients, out, *tiny, "--folds", "2", "--max-failures", "0")
 
-    spoiler.join(timeout=60)
+    spoiler.join(timeout=WITHIN_S)
     error = capsys.readouterr().err
     record = json.loads((out / "run.json").read_text())
     finished, failed = (json.loads((out / f"fold_{fold}" / "run.json").read_text()) for fold in (0, 1))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from helpers.graph_scenarios import FAILS, LATE, NEVER, NOT_AGAIN, ONE_NEVER, SLOW_NETWORK, SLOW_READER, TASKS
+from helpers.label_process import WITHIN_S
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +29,7 @@ def run(main: str) -> dict[str, dict[str, Any]]:
         text=True,
         env=os.environ | {"PYTHONPATH": path},
         cwd=ROOT,
-        timeout=580,
+        timeout=WITHIN_S,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]

@@ -13,6 +13,7 @@ import pytest
 import torch
 from helpers.isolated import end, fail, fall_short, pid
 from helpers.label_loop import found, plan
+from helpers.label_process import WITHIN_S
 from helpers.mutated_slides import tissue
 
 from histo.demo.fabricate import write_pyramid
@@ -168,7 +169,7 @@ from histo.run.isolation import _disposable_process
 _disposable_process((wait, {str(child)!r}))
 """
     with subprocess.Popen([sys.executable, "-c", code]) as worker:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + WITHIN_S
         while not child.exists() or not child.read_text():
             assert time.monotonic() < deadline
             time.sleep(0.05)

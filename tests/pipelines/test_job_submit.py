@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from helpers.label_process import ledger
+from helpers.label_process import WITHIN_S, ledger
 from helpers.processes import kill_with_descendants
 from ray.job_submission import JobStatus, JobSubmissionClient
 
@@ -86,7 +86,7 @@ def head(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
 
 
 def wait_for(port: int, head: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + WITHIN_S
     while time.monotonic() < deadline:
         assert head.poll() is None, log.read_text()
         with socket.socket() as probe:
@@ -112,7 +112,7 @@ def submit(address: str, working_dir: Path, environment: dict[str, str], *comman
     """Submit as a person does, from the command line; return the script's own exit code and the log."""
     words = [str(Path(sys.executable).parent / "ray"), "job", "submit", "--address", address]
     words += ["--working-dir", str(working_dir), "--", *command]
-    shown = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=500)
+    shown = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=WITHIN_S)
     found = re.search(r"raysubmit_\w+", shown.stdout + shown.stderr)
     assert found, shown.stdout + shown.stderr
     job = JobSubmissionClient(address).get_job_info(found[0])
@@ -122,7 +122,7 @@ def submit(address: str, working_dir: Path, environment: dict[str, str], *comman
 
 def metric(port: int, name: str, tag: str) -> float:
     """Return what Prometheus would read of a counter; Ray brings it there every ten seconds."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + WITHIN_S
     while time.monotonic() < deadline:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as page:
             for line in page.read().decode().splitlines():

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from helpers.label_loop import label_folder, make_job
-from helpers.label_process import ROOT, assert_same_tables, end, ledger, run, start, wait_until, write_slide
+from helpers.label_process import ROOT, WITHIN_S, assert_same_tables, end, ledger, run, start, wait_until, write_slide
 from helpers.mounts import OWN_MOUNTS
 
 from histo.pipelines.labelling.slide_ledger import FILE, ledger_file
@@ -157,7 +157,7 @@ def test_an_output_that_cannot_be_written_is_said_and_the_run_goes_on_when_it_ca
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=400,
+        timeout=WITHIN_S,
     )
 
     assert f"first: {first}\n" in ended.stdout, ended.stdout

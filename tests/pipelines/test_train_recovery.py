@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.inline_ray import inline
-from helpers.label_process import FAULTY, ROOT, wait_until
+from helpers.label_process import FAULTY, ROOT, WITHIN_S, wait_until
 from helpers.processes import descendants, has_title
 from PIL import Image
 
@@ -56,7 +56,7 @@ def start(images: Path, run: Path, *flags: str, slow_s: str = SLOW_S) -> subproc
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=400)
+    output, _ = process.communicate(timeout=WITHIN_S)
     assert process.returncode == 0, output
     return output
 
@@ -86,7 +86,7 @@ def epochs(run: Path) -> int:
 
 def wait_until_gone(workers: set[int]) -> None:
     """Wait for workers without a driver: they notice after two seconds or so, and write until then."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + WITHIN_S
     while any(has_title(pid, WORKER) for pid in workers):
         assert time.monotonic() < deadline, "workers outlive their driver"
         time.sleep(0.1)
