@@ -37,7 +37,7 @@ def fail_often(starts: Starts, worker: str) -> None:
 def test_a_run_is_hopeless_when_every_worker_that_tried_has_failed_several_times(starts: Starts) -> None:
     assert starts.hopeless() is None
     fail_often(starts, "a")
-    assert starts.hopeless() == "a has no card"
+    assert starts.hopeless() == ("a has no card", 1)
     starts.begin("b")
     assert starts.hopeless() is None
 
@@ -62,7 +62,7 @@ def test_a_process_that_dies_while_it_starts_leaves_its_mark(starts: Starts) -> 
         starts.begin("a")
 
     assert starts.count("a") == 3
-    assert starts.hopeless() == "the process died while it started"
+    assert starts.hopeless() == ("the process died while it started", 1)
 
 
 def test_a_worker_that_starts_when_the_run_is_over_leaves_nothing(starts: Starts, tmp_path: Path) -> None:
@@ -79,18 +79,48 @@ def test_a_run_is_hopeless_when_the_workers_of_one_stage_cannot_start(starts: St
     starts.succeed("a")
     fail_often(Starts(tmp_path, "Network"), "b")
 
-    class Silent:
-        has_more = True
+    with pytest.raises(HistoError, match="no worker can start: b has no card"):
+        attempt(tmp_path, 1)._take(Silent(99))  # type: ignore[arg-type]
 
-        def next(self, wait_s: float) -> None:
-            assert wait_s < 1
+
+def test_workers_that_are_late_may_still_start_where_all_others_cannot(
+    starts: Starts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_often(starts, "a")
+    fail_often(starts, "b")
+
+    late = attempt(tmp_path, 3)
+    late._take(Silent(3))  # type: ignore[arg-type]
+    monkeypatch.setattr(drive, "_LATE_S", 0)
+    with pytest.raises(HistoError, match=r"no worker can start: [ab] has no card"):
+        late._take(Silent(3))  # type: ignore[arg-type]
+
+
+def attempt(out: Path, workers: int) -> drive._Attempt:
+    """A graph whose driver is asked to look after its workers."""
 
     class Run:
-        out = tmp_path
+        def between(self) -> None:
+            pass
 
-    attempt = drive._Attempt(Run(), [Placement(1, 0, 1)], is_first=False)  # type: ignore[arg-type]
-    with pytest.raises(HistoError, match="no worker can start: b has no card"):
-        attempt._take(Silent())  # type: ignore[arg-type]
+    run = Run()
+    run.out = out  # type: ignore[attr-defined]
+    return drive._Attempt(run, [Placement(workers, 0, 1)], is_first=False)  # type: ignore[arg-type]
+
+
+class Silent:
+    """Answers that do not come, and end after so many looks."""
+
+    def __init__(self, looks: int) -> None:
+        self._looks = looks
+
+    @property
+    def has_more(self) -> bool:
+        self._looks -= 1
+        return self._looks >= 0
+
+    def next(self, wait_s: float) -> None:
+        assert wait_s < 1
 
 
 @pytest.mark.parametrize(

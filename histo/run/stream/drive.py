@@ -35,6 +35,8 @@ _ATTEMPTS = 4
 _HANDED_BACK_AT_MOST = 20
 """Tasks handed back one after the other, after which a graph is made anew."""
 _ALONE_S = 60.0
+_LATE_S = 120.0
+"""Time for workers that have not yet tried to start, when all that have cannot: their nodes may be busy."""
 DESERTED = "no worker is ready; waiting for a place in the cluster"
 _OF_WORKERS, _OF_NODES = (Cause.INTERNAL,), (Cause.NO_ACCESS,)
 """Causes that may be a worker's, or its node's: what failed so is tried once more, without those that only fail."""
@@ -208,6 +210,8 @@ class _Attempt:
         self._failed, self._done = Counter[str](), Counter[str]()
         self._in_a_row = 0
         self._heard = time.monotonic()
+        self._most = max(placement.workers for placement in placements)
+        self._hopeless_since: dict[str, float] = {}
         self.trouble: Exception | None = None
 
     def to_its_end(self, graph: ray.data.Dataset) -> None:
@@ -260,8 +264,12 @@ class _Attempt:
 
     def _look_after_workers(self) -> None:
         for stage in self._starts.iterdir():
-            if (reason := Starts(self._work.out, stage.name).hopeless()) is not None:
-                raise HistoError(f"no worker can start: {reason}")
+            found = Starts(self._work.out, stage.name).hopeless()
+            since = self._hopeless_since.setdefault(stage.name, time.monotonic())
+            if found is None:
+                del self._hopeless_since[stage.name]
+            elif found[1] >= self._most or time.monotonic() - since >= _LATE_S:
+                raise HistoError(f"no worker can start: {found[0]}")
         if time.monotonic() - self._heard >= _ALONE_S and not all(map(_has_place, self._placements)):
             self._heard = time.monotonic()
             self._work.say(DESERTED)

@@ -122,13 +122,18 @@ class Starts:
         (self._folder / "ready").touch()
         (self._folder / worker).unlink(missing_ok=True)
 
-    def hopeless(self) -> str | None:
-        """Return the latest reason if all that tried have failed several times; the mark of a ready one has none."""
+    def hopeless(self) -> tuple[str, int] | None:
+        """Return a reason, and how many have tried, if all of these failed several times.
+
+        The mark of a ready one has no lines.
+        """
         try:
             reasons = [path.read_text().splitlines() for path in self._folder.iterdir()]
         except FileNotFoundError:  # none has begun, or one has just become ready
             return None
-        return reasons[-1][-1] if reasons and all(len(lines) >= _STARTS for lines in reasons) else None
+        if not reasons or any(len(lines) < _STARTS for lines in reasons):
+            return None
+        return reasons[-1][-1], len(reasons)
 
 
 class Worker:
