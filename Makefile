@@ -41,7 +41,8 @@ demo: setup
 
 picture: demo
 	$(BIN)/python -c "from PIL import Image; \
-	picture = Image.open('demo-output/pictures/demo_2.png').convert('RGB').resize((1000, 438), Image.Resampling.LANCZOS); \
+	picture = Image.open('demo-output/labels/pictures/demo_2.tif.png').convert('RGB'); \
+	picture.thumbnail((1000, 1000), Image.Resampling.LANCZOS); \
 	picture.quantize(128, dither=Image.Dither.NONE).save('docs/demo.png', optimize=True)"
 
 reference: setup

@@ -61,6 +61,11 @@ _JOBS = {
         "histo.pipelines.evaluation.spec:EvaluateSpec",
         "measure a bundle on labelled tiles, with pictures",
     ),
+    "report": _Job(
+        "histo.pipelines.report:report",
+        "histo.pipelines.pictures.spec:ReportSpec",
+        "draw every slide of a label run, and its class map for QuPath",
+    ),
     "convert": _Job(
         "histo.pipelines.convert:convert",
         "histo.pipelines.conversion.spec:ConvertSpec",

@@ -18,6 +18,7 @@ REQUIRED = {
     "label": ["--slides", "/s", "--model", "/m", "--out", "/o"],
     "label studies": ["--studies", "/s", "--model", "/m", "--out", "/o"],
     "evaluate": ["--model", "/m", "--data", "/d", "--out", "/o"],
+    "report": ["/o"],
     "convert": ["--model", "/m"],
     "prepare tiles": ["--data", "/d", "--out", "/o"],
     "prepare volumes": ["--studies", "/s", "--out", "/o"],

@@ -12,9 +12,10 @@ from histo.demo.spec import DemoSpec
 from histo.errors import HistoError, UsageError
 from histo.pipelines.label import label
 from histo.pipelines.labelling.spec import LabelSpec
+from histo.pipelines.pictures.spec import ReportSpec
+from histo.pipelines.report import report
 from histo.pipelines.train import train
 from histo.pipelines.training.spec import TrainSpec
-from histo.report.overlay import draw_overlay
 from histo.spec.base import SpecType
 from histo.spec.command_line import read_spec
 
@@ -38,11 +39,11 @@ def demo(spec: DemoSpec) -> int:
     phases = {"augment.preset": "none", "fit.head.epochs": spec.epochs, "fit.tune.epochs": 0}
     _show_and_run(train, TrainSpec, data=spec.out / "tiles", out=run, mpp=0.5, **phases)
     _show_and_run(label, LabelSpec, slides=spec.out / "slides", model=run / "model", out=out, **{"mpp-if-missing": MPP})
+    _show_and_run(report, ReportSpec, out=out)
     right, total = 0, 0
     for truth in truths:
         tiles = pq.ParquetFile(out / "tiles" / f"{truth.path.name}.parquet").read()
-        picture = spec.out / "pictures" / f"{truth.path.stem}.png"
-        draw_overlay(truth.path, tiles, CLASSES, MPP, picture)
+        picture = out / "pictures" / f"{truth.path.name}.png"
         pairs = _compare(truth, tiles)
         right, total = right + sum(a == b for a, b in pairs), total + len(pairs)
         print(f"\n{truth.path.name}: {tiles.num_rows} tiles; picture: {picture}\n{_table(pairs, tiles)}")

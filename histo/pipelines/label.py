@@ -2,6 +2,7 @@
 
 from histo.learn.bundle import find_bundle, read_bundle
 from histo.pipelines.labelling.spec import LabelSpec
+from histo.pipelines.pictures.spec import ReportSpec
 from histo.run.say import say
 
 __all__ = ["LabelSpec", "label"]
@@ -23,4 +24,9 @@ def label(spec: LabelSpec) -> int:
     from histo.pipelines.labelling.slides import label_slides  # noqa: PLC0415 -- the line above comes first
 
     assert spec.slides is not None, "one of the two is given"
-    return label_slides(spec, spec.slides, model, bundle)
+    code = label_slides(spec, spec.slides, model, bundle)
+    if spec.pictures:
+        from histo.pipelines.report import report  # noqa: PLC0415 -- labels do without what draws
+
+        code = max(code, report(ReportSpec(out=spec.out, slides=spec.slides, read_timeout_s=spec.read_timeout_s)))
+    return code

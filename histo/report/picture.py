@@ -1,5 +1,6 @@
 """Write a figure to a PNG file, its text as text, never as a formula."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib.axis import Axis
@@ -11,8 +12,8 @@ from histo.printable import printable_lines
 from histo.store import put_atomic
 
 
-def write_picture(figure: Figure, target: Path, dpi: int = 110) -> None:
-    """Write a figure atomically.
+def write_picture(figure: Figure, target: Path, dpi: int = 110, said: Mapping[str, str] | None = None) -> None:
+    """Write a figure atomically, and in the file's own text what else is to be said of it.
 
     A class called `$x^{$` would be read as a formula, and control characters are no part of a picture.
     """
@@ -27,7 +28,7 @@ def write_picture(figure: Figure, target: Path, dpi: int = 110) -> None:
             names = [label.get_text() for label in axis.get_ticklabels()]
             axis.set_ticks(axis.get_majorticklocs(), labels=[printable_lines(name) for name in names])
     with put_atomic(target) as file:
-        figure.savefig(file, dpi=dpi, format="png")
+        figure.savefig(file, dpi=dpi, format="png", metadata=dict(said or {}))
 
 
 def _axes(figure: Figure) -> list[Axis]:

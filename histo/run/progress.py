@@ -130,16 +130,17 @@ class Progress:
         self._line.stamp(f"{tiles.done - tiles.kept} tiles in {duration(time.monotonic() - self._start)}{kept}")
 
 
-class StudyProgress:
-    """Studies, studies per second and time left of a run over studies.
+class CountProgress:
+    """Studies or slides, their rate, and the time left of a run over them.
 
     Args:
-        studies: Number of all of them.
+        what: `studies` or `slides`.
+        total: Number of all of them.
         done: Number of those that were done before.
     """
 
-    def __init__(self, studies: int, done: int) -> None:
-        self._studies, self._before = studies, done
+    def __init__(self, what: str, total: int, done: int) -> None:
+        self._what, self._total, self._before = what, total, done
         self._start = time.monotonic()
         self._line = Line()
 
@@ -149,9 +150,9 @@ class StudyProgress:
             return
         now = time.monotonic()
         rate = (done - self._before) / (now - self._start)
-        parts = [f"{done} of {self._studies} studies"]
+        parts = [f"{done} of {self._total} {self._what}"]
         if rate:
-            parts += [f"{duration((self._studies - done) / rate)} left", f"{rate:.2f} studies/s"]
+            parts += [f"{duration((self._total - done) / rate)} left", f"{rate:.2f} {self._what}/s"]
         else:
             parts.append(f"waiting for the first one for {duration(now - self._start)}")
         self._line.show(*parts)
@@ -162,7 +163,7 @@ class StudyProgress:
 
     def end(self, done: int) -> None:
         """Print the total."""
-        self._line.stamp(f"{done - self._before} studies in {duration(time.monotonic() - self._start)}")
+        self._line.stamp(f"{done - self._before} {self._what} in {duration(time.monotonic() - self._start)}")
 
 
 def duration(seconds: float) -> str:

@@ -15,6 +15,8 @@ class Spec(BaseModel):
 
     COMMON: ClassVar[frozenset[str]] = frozenset()
     """Fields that `--help` lists beside the required ones, nested ones dotted; if there are none, it lists all."""
+    POSITIONAL: ClassVar[str | None] = None
+    """Field whose value may stand on the command line without its flag."""
 
 
 def changed_names(spec: Spec, fields: Iterable[str]) -> Iterator[str]:

@@ -39,7 +39,8 @@ class _Parser(argparse.ArgumentParser):
     """argparse that reports a mistake in one line, with the nearest flag, and leaves the exit to the caller."""
 
     def __init__(self, spec: type[Spec], prog: str) -> None:
-        usage = f"{prog} [--help] [--config FILE.yaml] [--any.field value ...]"
+        first = f" {spec.POSITIONAL.upper()}" if spec.POSITIONAL else ""
+        usage = f"{prog}{first} [--help] [--config FILE.yaml] [--any.field value ...]"
         super().__init__(prog=prog, usage=usage, description=spec.__doc__, allow_abbrev=False, add_help=False)
         self._spec = spec
         for flags, every_field, text in (
@@ -81,6 +82,9 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed, unknown = self.parse_known_args(args, namespace)
+        plain = self._spec.POSITIONAL
+        if plain and unknown and not unknown[0].startswith("-") and not hasattr(parsed, plain):
+            setattr(parsed, plain, unknown.pop(0))
         if unknown:
             raise UsageError(self._explain_unknown(unknown[0], list(args)))
         return parsed

@@ -24,7 +24,7 @@ def test_the_demo_keeps_its_promise_and_shows_each_slide(
     assert code == 0, shown
     assert "tiles that lie wholly in one class are right" in shown
     for name in ("demo_1", "demo_2", "demo_3_no_mpp"):
-        picture = tmp_path / "demo" / "pictures" / f"{name}.png"
+        picture = tmp_path / "demo" / "labels" / "pictures" / f"{name}.tif.png"
         assert f"picture: {picture}" in shown
         assert picture.stat().st_size > 50_000
 

@@ -1,63 +1,206 @@
+"""Pictures of labelled slides: what is drawn lies where the tables say."""
+
+import json
 from pathlib import Path
 
 import numpy as np
+import openslide
 import pyarrow as pa
 import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from histo import tables
 from histo.demo.fabricate import write_pyramid
-from histo.report.overlay import MUTED, class_colours, draw_overlay
+from histo.errors import HistoError, UsageError
+from histo.report.slide.colours import GLASS, MUTED, class_colours
+from histo.report.slide.labels import NO_TILE, UNREADABLE, Axis, SlideLabels, read_labels
+from histo.report.slide.picture import KEY, PLACE, Place, class_map, draw, probability_map, read_panel
+from histo.report.slide.tiff import write_class_map
+
+CLASSES = ("BACK", "STR", "TUM")
+WIDTH, HEIGHT, MPP = 4100, 2300, 0.25
 
 
 @pytest.fixture
 def slide(tmp_path: Path) -> Path:
     path = tmp_path / "glass.tif"
-    write_pyramid(path, np.full((900, 1800, 3), 244, np.uint8), mpp=None, downsamples=(1,))
+    write_pyramid(path, np.full((HEIGHT, WIDTH, 3), 244, np.uint8), mpp=None, downsamples=(1, 4))
     return path
 
 
-def tiles(labels: list[str | None]) -> pa.Table:
-    count = len(labels)
-    return pa.table(
-        {
-            "x": [448 * i for i in range(count)],
-            "y": [0] * count,
-            "width": [448] * count,
-            "height": [448] * count,
-            "label": pa.array(labels, pa.string()),
-        }
-    )
+def write_tiles(path: Path, tiles: dict[tuple[int, int], tuple[int | None, float]], stride_px: int = 224) -> Path:
+    """A slide's table: by place in the grid, the class and its probability; none where a tile could not be read."""
+    footer = {
+        "classes": json.dumps(CLASSES),
+        "tiling": json.dumps({"size_px": 224, "stride_px": stride_px, "effective_mpp": [0.5, 0.5]}),
+        "slide": json.dumps({"width": WIDTH, "height": HEIGHT, "mpp_x": MPP, "mpp_y": MPP, "mpp_source": "override"}),
+        "fingerprint": "f" * 64,
+        "model_sha256": "m" * 64,
+    }
+    places = list(tiles)
+    columns = {
+        "grid_x": pa.array([x for x, _ in places], pa.int32()),
+        "grid_y": pa.array([y for _, y in places], pa.int32()),
+        "pred": pa.array([tiles[place][0] for place in places], pa.int16()),
+        "confidence": pa.array(
+            [tiles[place][1] if tiles[place][0] is not None else None for place in places], pa.float32()
+        ),
+        "prob_TUM": pa.array([tiles[place][1] if tiles[place][0] == 2 else None for place in places], pa.float32()),
+    }
+    table = pa.table(columns).replace_schema_metadata({f"histo.{name}": value for name, value in footer.items()})
+    tables.write_table(path, table)
+    return path
 
 
 def pixels_of(picture: Path) -> np.ndarray:
     with Image.open(picture) as image:
-        return np.asarray(image.convert("RGB")) / 255
+        return np.asarray(image.convert("RGB"))
 
 
-def colour_share(picture: Path, colour: str) -> float:
-    """Share of pixels near a colour as it looks through the overlay's transparency on glass."""
-    pixels = pixels_of(picture)
-    seen = 0.75 * np.array(to_rgb(colour)) + 0.25 * 244 / 255
-    return float((np.abs(pixels - seen).max(axis=2) < 0.02).mean())
+def place_in(picture: Path) -> Place:
+    with Image.open(picture) as image:
+        return Place(**json.loads(image.info[PLACE]))
 
 
-def test_each_tile_has_the_colour_of_its_class(slide: Path, tmp_path: Path) -> None:
-    draw_overlay(slide, tiles(["STR", "STR", "TUM", None]), ["MUS", "STR", "TUM"], 0.5, tmp_path / "o.png")
-
-    muscle, stroma, tumour = (colour_share(tmp_path / "o.png", colour) for colour in MUTED[:3])
-
-    assert stroma == pytest.approx(2 * tumour, rel=0.2)
-    assert tumour > 0.005
-    assert muscle < 0.001
-    assert colour_share(tmp_path / "o.png", "black") == pytest.approx(tumour, rel=0.2)
+def middle(labels: SlideLabels, place: Place, x: int, y: int) -> tuple[int, int]:
+    """Pixel of a picture in the middle of a tile: row, column."""
+    return (
+        place.top + int((y * labels.y.stride_um + labels.y.size_um / 2) / place.um_per_px),
+        place.left + int((x * labels.x.stride_um + labels.x.size_um / 2) / place.um_per_px),
+    )
 
 
-def test_a_slide_without_tiles_has_a_picture_too(slide: Path, tmp_path: Path) -> None:
-    draw_overlay(slide, tiles([]), ["STR", "TUM"], 0.5, tmp_path / "o.png")
+@pytest.mark.parametrize("stride_px", [112, 224, 300])
+def test_each_tile_has_the_colour_of_its_class_in_its_place(slide: Path, tmp_path: Path, stride_px: int) -> None:
+    tiles: dict[tuple[int, int], tuple[int | None, float]] = {
+        (0, 0): (1, 1.0),
+        (4, 3): (2, 1.0),
+        (5, 3): (2, 0.4),
+        (2, 1): (None, 0.0),
+        (6, 2): (0, 1.0),
+    }
+    labels = read_labels(write_tiles(tmp_path / "t.parquet", tiles, stride_px), "glass.tif")
+    colours, target = class_colours(CLASSES), tmp_path / "p.png"
 
-    assert pixels_of(tmp_path / "o.png").shape[1] > 1000
+    draw(labels, read_panel(slide, labels), class_map(labels, colours), "2026-11-30", target, "the key")
+
+    seen, place = pixels_of(target), place_in(target)
+    glass = seen[middle(labels, place, 3, 0)].astype(float)
+    for at, (number, confidence) in tiles.items():
+        pixel = seen[middle(labels, place, *at)].astype(float)
+        if number is None:
+            row, column = middle(labels, place, *at)
+            assert set(np.unique(seen[row - 3 : row + 3, column - 3 : column + 3])) == {0, 255}, "hatched"
+            continue
+        surety = (confidence - 1 / 3) / (2 / 3)
+        opacity = 0.15 + 0.6 * surety
+        expected = opacity * 255 * np.array(to_rgb(colours[CLASSES[number]])) + (1 - opacity) * glass
+        assert np.abs(pixel - expected).max() <= 1.5, at
+    with Image.open(target) as image:
+        assert image.info[KEY] == "the key"
+    assert place.um_per_px == pytest.approx(WIDTH * MPP / 1200, rel=1e-3)
 
 
-def test_up_to_ten_classes_have_different_colours() -> None:
-    assert len(set(class_colours([str(i) for i in range(10)]).values())) == 10
+def test_tiles_that_are_apart_leave_the_slide_between_them(slide: Path, tmp_path: Path) -> None:
+    axis = Axis(slide_um=1000, stride_um=150, size_um=112, tiles=6)
+
+    assert axis.at(np.array([0.0, 111.9, 112.1, 149.9, 150.0, 899.0, 910.0])).tolist() == [0, 0, -1, -1, 1, -1, -1]
+
+
+def test_tiles_that_overlap_share_what_they_cover(tmp_path: Path) -> None:
+    axis = Axis(slide_um=1000, stride_um=56, size_um=112, tiles=17)
+
+    assert axis.at(np.array([27.9, 28.0, 83.9, 84.0])).tolist() == [-1, 0, 0, 1]
+
+
+def test_the_scale_bar_is_as_long_as_it_says(slide: Path, tmp_path: Path) -> None:
+    labels = read_labels(write_tiles(tmp_path / "t.parquet", {}), "glass.tif")
+
+    place = draw(labels, read_panel(slide, labels), class_map(labels, class_colours(CLASSES)), "", tmp_path / "p.png")
+
+    black = (pixels_of(tmp_path / "p.png")[: place.top + place.height, place.left :] == 0).all(axis=2)
+    longest = max(np.diff(np.flatnonzero(np.diff(np.concatenate([[0], row, [0]])))).max(initial=0) for row in black)
+    assert longest * place.um_per_px == pytest.approx(200, abs=2 * place.um_per_px), (
+        "a quarter of 1025 µm, rounded down"
+    )
+
+
+def test_probabilities_have_the_colours_of_their_scale(slide: Path, tmp_path: Path) -> None:
+    table = write_tiles(tmp_path / "t.parquet", {(1, 1): (2, 0.5), (3, 1): (2, 1.0)})
+    labels = read_labels(table, "glass.tif", ["TUM"])
+
+    shown = probability_map(labels, "TUM")
+
+    assert shown.colours[1, 3] == pytest.approx((0.993, 0.906, 0.144), abs=0.01), "the end of viridis"
+    assert shown.colours[1, 1] == pytest.approx((0.128, 0.567, 0.551), abs=0.02), "its middle"
+    place = draw(labels, read_panel(slide, labels), shown, "", tmp_path / "p.png")
+    pixel = pixels_of(tmp_path / "p.png")[middle(labels, place, 3, 1)]
+    assert pixel[2] < 120 < pixel[0], "yellow"
+
+
+def test_the_class_map_is_a_pyramid_at_its_resolution_tile_for_tile(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    tiles = {
+        (int(x), int(y)): (int(random.integers(3)), 1.0) for x in range(9) for y in range(5) if random.random() < 0.7
+    }
+    tiles[1, 1] = (None, 0.0)
+    labels = read_labels(write_tiles(tmp_path / "t.parquet", tiles), "glass.tif")
+    colours = class_colours(CLASSES)
+
+    write_class_map(labels, colours, tmp_path / "map.tif", "the key")
+
+    with openslide.OpenSlide(tmp_path / "map.tif") as slide:
+        assert float(slide.properties["openslide.mpp-x"]) == pytest.approx(7)
+        assert slide.dimensions == (147, 83), "1025 x 575 µm"
+        pixels = np.asarray(slide.read_region((0, 0), 0, slide.dimensions).convert("RGB"))
+    for row in range(labels.pred.shape[0]):
+        for column in range(labels.pred.shape[1]):
+            cell = pixels[16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
+            number = labels.pred[row, column]
+            fixed = {NO_TILE: (255, 255, 255), UNREADABLE: (0, 0, 0)}
+            expected = fixed.get(int(number)) or tuple(round(255 * part) for part in to_rgb(colours[CLASSES[number]]))
+            assert (cell == expected).all(), (row, column)
+
+
+def test_a_large_map_has_levels_that_agree(tmp_path: Path) -> None:
+    pred = np.random.default_rng(0).integers(-1, 3, (70, 90)).astype(np.int16)
+    x, y = Axis(90 * 112, 112, 112, 90), Axis(70 * 112, 112, 112, 70)
+    ones = np.ones(pred.shape, np.float32)
+    labels = SlideLabels("s", CLASSES, x, y, (0.25, 0.25), "metadata", 224, (0.5, 0.5), pred, ones, "f", "m")
+
+    write_class_map(labels, class_colours(CLASSES), tmp_path / "map.tif")
+
+    with openslide.OpenSlide(tmp_path / "map.tif") as slide:
+        assert slide.level_downsamples == pytest.approx((1, 2, 4, 8))
+        levels = [np.asarray(slide.read_region((0, 0), n, slide.level_dimensions[n])) for n in range(4)]
+    for number, level in enumerate(levels):
+        assert (level == levels[0][:: 2**number, :: 2**number]).all(), number
+
+
+def test_a_slide_that_is_not_magnified_and_one_without_tiles_have_pictures(tmp_path: Path) -> None:
+    write_pyramid(tmp_path / "small.tif", np.full((300, 200, 3), 244, np.uint8), mpp=MPP, downsamples=(1,))
+    labels = read_labels(write_tiles(tmp_path / "t.parquet", {}), "small.tif")
+
+    panel = read_panel(tmp_path / "small.tif", labels)
+    draw(labels, panel, class_map(labels, class_colours(CLASSES)), "2026-11-30", tmp_path / "p.png")
+
+    assert panel.shape == (300, 200, 3)
+    assert pixels_of(tmp_path / "p.png").shape[1] > 1000
+
+
+def test_colours_are_chosen_or_told_apart() -> None:
+    assert class_colours(CLASSES) == {"BACK": GLASS, "STR": MUTED[0], "TUM": MUTED[1]}
+    assert len(set(class_colours([f"c{number}" for number in range(27)]).values())) == 27
+    with pytest.raises(UsageError, match=r"--colours TUMOR: no class of these tables; did you mean TUM\?"):
+        class_colours(CLASSES, {"TUMOR": "red"})
+    with pytest.raises(UsageError, match=r"--colours TUM: 'redd' is no colour; give #RRGGBB"):
+        class_colours(CLASSES, {"TUM": "redd"})
+
+
+def test_what_is_no_tile_table_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_bytes(b"no table")
+    with pytest.raises(HistoError, match=r"t.parquet: not a whole tile table of a label run"):
+        read_labels(tmp_path / "t.parquet", "s")
+    with pytest.raises(UsageError, match="--probabilities TU: no class of these tables"):
+        read_labels(write_tiles(tmp_path / "u.parquet", {}), "s", ["TU"])

@@ -11,7 +11,7 @@ from histo.spec.base import AbsolutePath, Spec, changed_names
 
 _OF_STUDIES = ("study_is",)
 _OF_SLIDES = (
-    *("tiling", "tissue", "reader", "readers", "verify", "batch_size", "max_failed_fraction"),
+    *("tiling", "tissue", "reader", "readers", "verify", "pictures", "batch_size", "max_failed_fraction"),
     *("mpp_if_missing", "mpp_override"),
 )
 
@@ -22,7 +22,7 @@ class LabelSpec(Spec):
     COMMON: ClassVar[frozenset[str]] = frozenset(
         (
             *("slides", "studies", "workers", "device", "mpp_if_missing", "mpp_override", "precision"),
-            *("retry_failed", "overwrite", "tiling.mpp", "tiling.stride_px", "tissue.min_fraction"),
+            *("retry_failed", "overwrite", "pictures", "tiling.mpp", "tiling.stride_px", "tissue.min_fraction"),
         )
     )
 
@@ -62,6 +62,8 @@ class LabelSpec(Spec):
     """Label failed and partial slides again, also where that was the slide's own fault."""
     overwrite: bool = False
     """Remove all results in the output folder first, also those of a bundle with other classes."""
+    pictures: bool = False
+    """Draw every slide when all are labelled, as `histo report` does."""
     verify: bool = False
     """Hash whole slide files, also where size and time say that they are unchanged."""
     tiling: TilingSpec = TilingSpec()

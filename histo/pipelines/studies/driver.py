@@ -11,7 +11,7 @@ from histo.folders import UNREADABLE_FOLDER, beside
 from histo.pipelines.studies.ledger import StudyLedger
 from histo.pipelines.studies.worker import StudyAnswer, StudyJob, StudyTask
 from histo.run.placement import Placement
-from histo.run.progress import StudyProgress
+from histo.run.progress import CountProgress
 from histo.run.record import RunRecord
 from histo.run.run_folder import remove_traces
 from histo.run.stream.drive import Work, drive
@@ -62,7 +62,7 @@ class _StudyWork(Work[StudyAnswer]):
     def __init__(self, crew: Crew, todo: Todo[StudyTask], ledger: StudyLedger, placement: Placement) -> None:
         self._crew, self._ledger, self._placement = crew, ledger, placement
         self._open = {task.study.study_id: task for task in todo.tasks}
-        self._progress = StudyProgress(sum(ledger.counts().values()), ledger.settled)
+        self._progress = CountProgress("studies", sum(ledger.counts().values()), ledger.settled)
         ledger.write(force=True)
 
     @property

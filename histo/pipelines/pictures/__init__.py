@@ -1,0 +1,1 @@
+"""Draw pictures of the slides of a label run."""

@@ -1,0 +1,1 @@
+"""Pictures of a labelled slide, and a pyramid of its classes."""
