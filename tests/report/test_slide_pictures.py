@@ -12,7 +12,7 @@ from PIL import Image
 
 from histo import tables
 from histo.demo.fabricate import write_pyramid
-from histo.errors import HistoError, UsageError
+from histo.errors import HistoError, SlideError, UsageError
 from histo.report.slide.colours import GLASS, MUTED, class_colours
 from histo.report.slide.labels import NO_TILE, UNREADABLE, Axis, SlideLabels, read_labels
 from histo.report.slide.picture import KEY, PLACE, Place, class_map, draw, probability_map, read_panel
@@ -29,12 +29,19 @@ def slide(tmp_path: Path) -> Path:
     return path
 
 
-def write_tiles(path: Path, tiles: dict[tuple[int, int], tuple[int | None, float]], stride_px: int = 224) -> Path:
+def write_tiles(
+    path: Path,
+    tiles: dict[tuple[int, int], tuple[int | None, float]],
+    stride_px: int = 224,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+) -> Path:
     """A slide's table: by place in the grid, the class and its probability; none where a tile could not be read."""
     footer = {
         "classes": json.dumps(CLASSES),
         "tiling": json.dumps({"size_px": 224, "stride_px": stride_px, "effective_mpp": [0.5, 0.5]}),
-        "slide": json.dumps({"width": WIDTH, "height": HEIGHT, "mpp_x": MPP, "mpp_y": MPP, "mpp_source": "override"}),
+        "slide": json.dumps(
+            {"width": size[0], "height": size[1], "mpp_x": MPP, "mpp_y": MPP, "mpp_source": "override"}
+        ),
         "fingerprint": "f" * 64,
         "model_sha256": "m" * 64,
     }
@@ -180,13 +187,21 @@ def test_a_large_map_has_levels_that_agree(tmp_path: Path) -> None:
 
 def test_a_slide_that_is_not_magnified_and_one_without_tiles_have_pictures(tmp_path: Path) -> None:
     write_pyramid(tmp_path / "small.tif", np.full((300, 200, 3), 244, np.uint8), mpp=MPP, downsamples=(1,))
-    labels = read_labels(write_tiles(tmp_path / "t.parquet", {}), "small.tif")
+    labels = read_labels(write_tiles(tmp_path / "t.parquet", {}, size=(200, 300)), "small.tif")
 
     panel = read_panel(tmp_path / "small.tif", labels)
     draw(labels, panel, class_map(labels, class_colours(CLASSES)), "2026-11-30", tmp_path / "p.png")
 
     assert panel.shape == (300, 200, 3)
     assert pixels_of(tmp_path / "p.png").shape[1] > 1000
+
+
+def test_another_slide_than_the_labelled_one_is_refused(tmp_path: Path) -> None:
+    write_pyramid(tmp_path / "other.tif", np.full((300, 200, 3), 244, np.uint8), mpp=MPP, downsamples=(1,))
+    labels = read_labels(write_tiles(tmp_path / "t.parquet", {}), "glass.tif")
+
+    with pytest.raises(SlideError, match=r"other.tif: has 200 x 300 px, and glass.tif had 4100 x 2300 px"):
+        read_panel(tmp_path / "other.tif", labels)
 
 
 def test_colours_are_chosen_or_told_apart() -> None:

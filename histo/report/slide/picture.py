@@ -16,6 +16,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
+from histo.errors import Cause, SlideError
 from histo.report.picture import write_picture
 from histo.report.slide.labels import NO_TILE, UNREADABLE, Indices, SlideLabels
 from histo.slides.slide import Slide, open_slide
@@ -92,6 +93,7 @@ def read_panel(path: Path, labels: SlideLabels) -> Pixels:
     """
     slide, reader = open_slide(str(path), mpp_override=None if labels.mpp_source == "metadata" else labels.mpp[0])
     try:
+        _check_same(slide, labels)
         um_per_px = _scale(slide)
         thumbnail = read_thumbnail(reader, slide, um_per_px)
     finally:
@@ -103,6 +105,16 @@ def read_panel(path: Path, labels: SlideLabels) -> Pixels:
     unknown = np.asarray(Image.fromarray(thumbnail.unknown).resize(size, Image.Resampling.NEAREST, box))
     panel[unknown & _hatching(*unknown.shape)] = 170
     return panel
+
+
+def _check_same(slide: Slide, labels: SlideLabels) -> None:
+    size = round(labels.x.slide_um / labels.mpp[0]), round(labels.y.slide_um / labels.mpp[1])
+    if (slide.width, slide.height) != size:
+        raise SlideError(
+            Cause.CHANGED,
+            f"{slide.path}: has {slide.width} x {slide.height} px, and {labels.slide_id} had {size[0]} x {size[1]} px "
+            "when it was labelled; label it again, or give its own file",
+        )
 
 
 def _scale(slide: Slide) -> float:
