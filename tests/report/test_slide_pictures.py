@@ -133,6 +133,17 @@ def test_the_scale_bar_is_as_long_as_it_says(slide: Path, tmp_path: Path) -> Non
     )
 
 
+def test_a_slide_too_small_for_a_scale_bar_has_none(tmp_path: Path) -> None:
+    write_pyramid(tmp_path / "small.tif", np.full((16, 16, 3), 244, np.uint8), mpp=MPP, downsamples=(1,))
+    labels = read_labels(write_tiles(tmp_path / "t.parquet", {}, size=(16, 16)), "small.tif")
+    panel = read_panel(tmp_path / "small.tif", labels)
+
+    place = draw(labels, panel, class_map(labels, class_colours(CLASSES)), "", tmp_path / "p.png")
+
+    around = pixels_of(tmp_path / "p.png")[place.top - 10 : place.top + 40, : place.left + 40]
+    assert around.min() > 200
+
+
 def test_probabilities_have_the_colours_of_their_scale(slide: Path, tmp_path: Path) -> None:
     table = write_tiles(tmp_path / "t.parquet", {(1, 1): (2, 0.5), (3, 1): (2, 1.0)})
     labels = read_labels(table, "glass.tif", ["TUM"])

@@ -32,7 +32,7 @@ _FAINTEST, _STRONGEST = 0.15, 0.75
 """Opacity of a tile whose classes are all alike, and of a sure one."""
 _PALE = 0.45
 """How dark the slide is under a map, of its darkness."""
-_BAR_PX, _COLOUR_BAR_PX = 6, 90
+_BAR_PX, _BAR_FROM_PX, _COLOUR_BAR_PX = 6, 100, 90
 _MOST_NAMED = 16
 """Classes in a legend; the others of a larger model are counted."""
 SEQUENTIAL = "viridis"
@@ -194,7 +194,8 @@ def draw(labels: SlideLabels, panel: Pixels, shown: Map, date: str, target: Path
     sheet.write(_MARGIN_PX, 46, _describe(labels, date), fontsize=9, color="#444444")
     for left, image in ((_MARGIN_PX, panel), (place.left, _composed(labels, panel, shown, um_per_px))):
         sheet.put(image, left, place.top)
-        sheet.add_scale_bar(place, left)
+        if min(width, height) >= _BAR_FROM_PX:
+            sheet.add_scale_bar(place, left)
     right = place.left + room + _MARGIN_PX
     if shown.has_bar:
         sheet.add_colour_bar(right, place, shown.title)
