@@ -46,7 +46,7 @@ def report(spec: ReportSpec) -> int:
             raise UsageError(f"--out {spec.out}: no label run of slides is there; give the folder of `histo label`")
         job, slides = _job(spec, table), _slides(spec)
         rows: list[Row] = [row for row in table.to_pylist() if row["status"] in _DRAWN]
-        _remove_others(job, rows)
+        _remove_others(job, [row["slide_id"] for row in table.to_pylist() if row["tiles_path"]])
         tasks, failed = _find_tasks(job, slides, rows)
         done = len(rows) - len(tasks) - len(failed)
         say(f"{len(rows)} labelled slides: {len(tasks)} to draw{f', {done} done before' if done else ''}")
@@ -107,9 +107,8 @@ def _slides(spec: ReportSpec) -> Path:
     return Path(labelled)
 
 
-def _remove_others(job: PictureJob, rows: list[Row]) -> None:
-    """Remove the pictures of slides that have no table any more."""
-    ids = [row["slide_id"] for row in rows]
+def _remove_others(job: PictureJob, ids: list[str]) -> None:
+    """Remove the pictures of slides that have no table any more, all but those given."""
     classes = [path.name for path in (job.out / PROBABILITIES).glob("*")]
     kept = {job.class_map(slide_id) for slide_id in ids}
     kept |= {job.picture(slide_id, of) for slide_id in ids for of in (None, *classes)}

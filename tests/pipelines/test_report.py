@@ -15,6 +15,7 @@ from PIL import Image
 from histo.cli import main
 from histo.pipelines.labelling.tasks import LabelJob
 from histo.pipelines.pictures.worker import FOLDERS, Drawer, PictureJob, PictureTask, key_of
+from histo.pipelines.report import _remove_others
 
 
 @pytest.fixture
@@ -58,6 +59,27 @@ def test_what_cannot_be_drawn_is_said_in_one_line(drawing: tuple[PictureJob, Pic
     assert not job.picture("_s.tif").exists()
 
 
+def test_a_damaged_table_is_said_and_is_no_mistake_of_histos(drawing: tuple[PictureJob, PictureTask]) -> None:
+    job, task = drawing
+    task.table.write_bytes(task.table.read_bytes()[:-100])
+
+    drawn = Drawer(job)(task)
+
+    assert drawn.error_code == "unreadable"
+    assert "not a whole tile table of a label run" in str(drawn.error)
+    assert "please report" not in str(drawn.error)
+
+
+def test_pictures_stay_as_long_as_their_tables(drawing: tuple[PictureJob, PictureTask]) -> None:
+    job, task = drawing
+    Drawer(job)(task)
+
+    _remove_others(job, ["_s.tif"])
+    assert job.is_done(task)
+    _remove_others(job, ["other.tif"])
+    assert not any(path.is_file() for name in FOLDERS for path in (job.out / name).rglob("*"))
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -72,7 +94,7 @@ def test_what_is_asked_for_wrongly_is_one_line_before_ray_starts(
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     if flags:
         classes = {f"fraction_{name}": [0.5] for name in ("STR", "TUM")}
-        row = {"slide_id": ["a"], "status": ["ok"], "error_code": [None], "uri": ["a"]}
+        row = {"slide_id": ["a"], "status": ["ok"], "error_code": [None], "uri": ["a"], "tiles_path": [None]}
         pq.write_table(pa.table({**row, **classes}), tmp_path / "slides.parquet")
 
     assert main(["report", str(tmp_path), *flags]) == 2

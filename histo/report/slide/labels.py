@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from histo import tables
-from histo.errors import HistoError, UsageError
+from histo.errors import Cause, InputError, UsageError
 from histo.slides.grid import Grid
 from histo.spec.names import nearest
 
@@ -106,7 +106,7 @@ def read_labels(path: Path, slide_id: str, probabilities: Sequence[str] = ()) ->
         probabilities: Classes of which every tile's probability is wanted.
 
     Raises:
-        HistoError: If it is no tile table of a label run, or cannot be read.
+        InputError: If it is no tile table of a label run, or cannot be read.
         UsageError: If it has no such class.
     """
     columns = ["grid_x", "grid_y", "pred", "confidence"]
@@ -147,7 +147,9 @@ def read_labels(path: Path, slide_id: str, probabilities: Sequence[str] = ()) ->
         )
     except (OSError, pa.ArrowException, KeyError, IndexError, TypeError) as error:
         said = " ".join(str(error).split())
-        raise HistoError(f"{path}: not a whole tile table of a label run ({said}); label the slide again") from error
+        raise InputError(
+            Cause.UNREADABLE, f"{path}: not a whole tile table of a label run ({said}); label the slide again"
+        ) from error
 
 
 def _grid(slide: dict[str, Any], tiling: dict[str, Any]) -> Grid:
