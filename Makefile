@@ -2,6 +2,7 @@
 # make demo    fabricate slides, fine-tune, label, and compare with the truth
 # make picture  docs/demo.png anew, from the pictures of `make demo`
 # make reference  docs/reference/*.md and the map of docs/architecture.md anew, from the code
+# make notebook  run docs/python.ipynb, and keep what it shows
 # make quick   the tests that start no Ray and are not slow; three minutes on 2 cores
 # make test    all tests that need no GPU
 # make test-together, test-alone  its two parts: tests that run beside others, and those that do not
@@ -25,7 +26,7 @@ export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(BIN)/python -m pytest -q
 
 .PHONY: setup demo quick test test-together test-alone check check-lowest constraints lint bench bench-cpu bench-peers \
-	bench-train bench-volumes chaos check-gpu picture reference
+	bench-train bench-volumes chaos check-gpu picture reference notebook
 
 setup: $(VENV)/installed
 
@@ -47,6 +48,9 @@ picture: demo
 
 reference: setup
 	$(BIN)/python docs/reference/generate.py
+
+notebook: setup
+	$(BIN)/python docs/reference/notebook.py
 
 quick: setup
 	$(PYTEST) -n logical -m 'not ray and not slow and not alone and not gpu and not chaos'

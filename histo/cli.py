@@ -8,7 +8,6 @@ import atexit
 import difflib
 import gc
 import io
-import os
 import signal
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from typing import Any, NamedTuple
 
 import histo
 from histo.errors import HistoError
-from histo.own_path import own_path
+from histo.job_environment import job_environment
 from histo.run.say import complain, say
 from histo.spec.base import Spec
 from histo.spec.command_line import read_spec
@@ -122,14 +121,11 @@ def run_job(name: str, argv: Sequence[str], prog: str) -> int:
     SIGTERM, which `ray job stop` and batch systems send, does what Ctrl-C does. An error that no person can act on is a
     mistake of histo's: its traceback goes to a file.
     """
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # Ray reads these when it is imported
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # what a thread of Ray's still does later joins no other Ray
     _collect_garbage_rarely()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # where there is no µ, it is an escape
     try:
-        with _stopped_by_sigterm(), own_path():
+        with _stopped_by_sigterm(), job_environment():
             spec = read_spec(_spec_of(name), argv, prog, _specs)
             return int(_named(_JOBS[name].function)(spec))
     except HistoError as error:

@@ -134,7 +134,7 @@ def test_the_flags_that_a_page_names_exist(page: str) -> None:
     assert {name.replace("--no-", "--") for name in named} <= known
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/label.md"])
+@pytest.mark.parametrize("page", ["docs/label.md"])
 def test_pandas_reads_tables_as_a_page_shows(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for file, columns in (("slides", tables.SLIDES), ("tiles/a/s1.svs", tables.TILES)):

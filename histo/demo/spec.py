@@ -10,9 +10,9 @@ class DemoSpec(Spec):
 
     out: AbsolutePath
     """Folder of everything that the demo makes."""
-    tiles_per_class: int = Field(40, ge=5)
+    tiles_per_class: int = Field(default=40, ge=5)
     """Fabricated training tiles of each class."""
-    epochs: int = Field(30, ge=1)
+    epochs: int = Field(default=30, ge=1)
     """Passes over the training tiles; only the head learns, from features that are computed once."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Fixes what is fabricated."""

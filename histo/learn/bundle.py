@@ -67,8 +67,8 @@ class Architecture(_Record):
     backbone: str = Field(pattern=f"^{BACKBONE_NAME}$")
     """timm's model name, or one of `histo.learn.network.volume_networks`."""
     head: Literal["gap-bn-dropout-linear"] = "gap-bn-dropout-linear"
-    dropout: float = Field(0.2, ge=0, lt=1)
-    input_channels: int = Field(3, ge=1)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    input_channels: int = Field(default=3, ge=1)
 
 
 class TileInput(_Record):
@@ -130,7 +130,7 @@ class Bundle(_Record):
     input: Annotated[
         Annotated[TileInput, Tag("tiles")] | Annotated[VolumeInput, Tag("volumes")], Discriminator(_task_of)
     ]
-    temperature: float = Field(1.0, ge=0.001, le=1000)
+    temperature: float = Field(default=1.0, ge=0.001, le=1000)
     """Logits are divided by it before the softmax (Guo et al. 2017, arXiv 1706.04599)."""
     origin: dict[str, Any]
     """Where it came from: data fingerprint, split hash, run, versions, metrics."""

@@ -26,7 +26,7 @@ class EpochIndex(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    last: int = Field(0, ge=0, lt=2**31)
+    last: int = Field(default=0, ge=0, lt=2**31)
     kept: list[int] = []
 
     @model_validator(mode="after")

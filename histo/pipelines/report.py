@@ -41,9 +41,7 @@ def report(spec: ReportSpec) -> int:
         HistoError: If the folder holds no label run, or the run cannot go on.
     """
     with RunFolder(spec.out, "label", written=FOLDERS) if spec.out.is_dir() else nullcontext():
-        table = ledger_file(spec.out).read() if (spec.out / "slides.parquet").exists() else None
-        if table is None:
-            raise UsageError(f"--out {spec.out}: no label run of slides is there; give the folder of `histo label`")
+        table = _ledger(spec)
         job, slides = _job(spec, table), _slides(spec)
         rows: list[Row] = [row for row in table.to_pylist() if row["status"] in _DRAWN]
         _remove_others(job, [row["slide_id"] for row in table.to_pylist() if row["tiles_path"]])
@@ -67,6 +65,21 @@ def report(spec: ReportSpec) -> int:
     return code
 
 
+def _ledger(spec: ReportSpec) -> pa.Table:
+    table = ledger_file(spec.out).read()
+    if table is None:
+        raise UsageError(f"--out {spec.out}: no label run of slides is there; give the folder of `histo label`")
+    return table
+
+
+def pictures_of(spec: ReportSpec) -> dict[str, Path]:
+    """Return the picture of each slide that is drawn, by `slide_id`, made of its table and of these settings."""
+    table = _ledger(spec)
+    job = _job(spec, table)
+    rows = [row for row in table.to_pylist() if row["status"] in _DRAWN]
+    return {row["slide_id"]: job.picture(row["slide_id"]) for row in rows if job.is_done(_task(job, row))}
+
+
 def _job(spec: ReportSpec, table: pa.Table) -> PictureJob:
     """Check the settings against the classes of the ledger."""
     classes = [name.removeprefix(_CLASS) for name in table.column_names if name.startswith(_CLASS)]
@@ -84,7 +97,7 @@ def _find_tasks(job: PictureJob, slides: Path, rows: list[Row]) -> tuple[list[Pi
     tasks, lost = [], []
     for row in rows:
         slide_id, path = row["slide_id"], found.get(row["slide_id"])
-        task = PictureTask(slide_id, path or "", job.out / row["tiles_path"], row["fingerprint"])
+        task = _task(job, row, path or "")
         if job.is_done(task):
             continue
         if path is None:
@@ -92,6 +105,10 @@ def _find_tasks(job: PictureJob, slides: Path, rows: list[Row]) -> tuple[list[Pi
         else:
             tasks.append(task)
     return tasks, lost
+
+
+def _task(job: PictureJob, row: Row, path: str = "") -> PictureTask:
+    return PictureTask(row["slide_id"], path, job.out / row["tiles_path"], row["fingerprint"])
 
 
 def _slides(spec: ReportSpec) -> Path:

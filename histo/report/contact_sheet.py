@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from histo.printable import printable
+from histo.report.letters import SAID, font_file, has_glyphs, legible
 from histo.store import put_atomic
 from histo.volume_file import Volume
 
@@ -20,8 +19,6 @@ _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 _LONGEST_SIDE_PX = 128
 _PER_LINE = 10
 _GAP_PX = 2
-_FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-"""It has the letters of all of Europe, which Pillow's own font has not."""
 _LINE_PX = 16
 """Height of a line of text."""
 _SHADES = 64
@@ -46,11 +43,12 @@ def draw_contact_sheet(volume_SDHW: Volume, series: Sequence[str], title: str, t
         ValueError: If there are not as many names as series.
     """
     slices_SDHW = _as_seen(volume_SDHW)
-    title, series = printable(title), [printable(name) for name in series]
+    caption_text = _CAPTION if all(map(has_glyphs, (title, *series))) else f"{_CAPTION} {SAID.capitalize()}."
+    title, *series = (legible(name.replace("\n", "\\n")) for name in (title, *series))
     blocks = [_lines(slices_DHW) for slices_DHW in slices_SDHW]
-    font = ImageFont.truetype(_FONT, size=11)
+    font = ImageFont.truetype(font_file(), size=11)
     width = max(blocks[0].shape[1], *(_width(font, line) for line in (title, *series)))
-    caption = _wrap(font, _CAPTION, width - 2 * _GAP_PX)
+    caption = _wrap(font, caption_text, width - 2 * _GAP_PX)
     n_lines = 1 + len(series) + len(caption)
     sheet = Image.new("L", (width, n_lines * _LINE_PX + sum(len(block) for block in blocks)), _GROUND)
     pen = ImageDraw.Draw(sheet)

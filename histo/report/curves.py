@@ -31,7 +31,8 @@ def draw_curves(
     Args:
         epochs: At least one: `epoch`, `phase`, `train_loss`, `val_loss`, `train_accuracy`, `val_accuracy`; what is of
             validation is None where there are no validation cases.
-        steps: Of these epochs: `epoch`, `step`, `loss`, `accuracy`, `learning_rate`.
+        steps: Of these epochs: `epoch`, `step`, `loss`, `accuracy`, `learning_rate`; `val_loss` and `val_accuracy`
+            where the validation cases were scored within an epoch.
         chosen: Number of the epoch that became the bundle; None if none did.
         target: The picture, a PNG.
     """
@@ -47,7 +48,10 @@ def draw_curves(
         x = [ends[line["epoch"]] for line in epochs]
         axes.plot(x, [line[f"train_{name}"] for line in epochs], "o-", color=TRAIN, ms=5, label="training, epoch")
         if validated:
-            axes.plot(x, [line[f"val_{name}"] for line in epochs], "s--", color=VAL, ms=5, label="validation, epoch")
+            within = [(step["step"], step[f"val_{name}"]) for step in steps if step.get(f"val_{name}") is not None]
+            points = sorted([*within, *zip(x, [line[f"val_{name}"] for line in epochs], strict=True)])
+            label = "validation, within and after epochs" if within else "validation, epoch"
+            axes.plot(*zip(*points, strict=True), "s--", color=VAL, ms=5, label=label)
             _mark_least(axes, epochs, ends)
         if chosen in ends:
             axes.axvline(ends[chosen], color=KEPT, ls=":", lw=1.6, label=f"epoch {chosen}: its bundle is kept")

@@ -12,6 +12,8 @@ from histo.report.picture import write_picture
 from histo.store import put_csv
 
 _COLUMNS = 6
+_COLUMNS_OF_CSV = ("case_id", "truth", "label", "confidence")
+_DPI = 120
 _TILE_INCH = 1.7
 _LONGEST = 26
 _NAME_LONGEST = 22
@@ -59,9 +61,12 @@ def draw_mistakes(
     """
     if len(tiles) != len(mistakes):
         raise ValueError(f"{len(tiles)} tiles for {len(mistakes)} mistakes")
-    rows = max(1, math.ceil(len(mistakes) / _COLUMNS))
+    if not mistakes:
+        _say_none(total, target, noun)
+        return
+    rows = math.ceil(len(mistakes) / _COLUMNS)
     titles = [_title(mistake) for mistake in mistakes]
-    lines = max((title.count("\n") for title in titles), default=0)
+    lines = max(title.count("\n") for title in titles)
     height = _TILE_INCH + 0.55 + 0.14 * lines
     figure = Figure(figsize=(_TILE_INCH * _COLUMNS, height * rows + 0.5), layout="constrained")
     panels = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
@@ -72,14 +77,19 @@ def draw_mistakes(
         axes.set_title(title, fontsize=7 if "\n" in title else 9)
         place = axes.text(0.5, -0.03, shorten(mistake.case_id), transform=axes.transAxes, ha="center", va="top")
         place.set(fontsize=7)
-    if mistakes:
-        shown = f"the {len(mistakes)} most confident of {wrong}" if len(mistakes) < wrong else f"all {wrong}"
-        headline = f"{shown} mistakes among {total} {noun}: truth \N{RIGHTWARDS ARROW} prediction, and its probability"
-    else:
-        headline = f"no mistakes among {total} {noun}"
+    shown = f"the {len(mistakes)} most confident of {wrong}" if len(mistakes) < wrong else f"all {wrong}"
+    headline = f"{shown} mistakes among {total} {noun}: truth \N{RIGHTWARDS ARROW} prediction, and its probability"
     figure.suptitle(headline, fontsize=11)
-    write_picture(figure, target, dpi=120)
-    put_csv(target.with_suffix(".csv"), ("case_id", "truth", "label", "confidence"), map(astuple, mistakes))
+    write_picture(figure, target, dpi=_DPI)
+    put_csv(target.with_suffix(".csv"), _COLUMNS_OF_CSV, map(astuple, mistakes))
+
+
+def _say_none(total: int, target: Path, noun: str) -> None:
+    """Write a line instead of tiles."""
+    figure = Figure(figsize=(_TILE_INCH * _COLUMNS / 2, 0.8))
+    figure.text(0.5, 0.5, f"no mistakes among {total} {noun}", ha="center", va="center", fontsize=11)
+    write_picture(figure, target, dpi=_DPI)
+    put_csv(target.with_suffix(".csv"), _COLUMNS_OF_CSV, [])
 
 
 def _title(mistake: Mistake) -> str:

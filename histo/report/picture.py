@@ -1,32 +1,42 @@
-"""Write a figure to a PNG file, its text as text, never as a formula."""
+"""Write a figure to a PNG file: text is text, never a formula, and legible."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator
 
-from histo.printable import printable_lines
+from histo.report.letters import SAID, has_glyphs, legible
 from histo.store import put_atomic
+
+_LINE_PX = 18
+"""Height of the line below a figure."""
 
 
 def write_picture(figure: Figure, target: Path, dpi: int = 110, said: Mapping[str, str] | None = None) -> None:
     """Write a figure atomically, and in the file's own text what else is to be said of it.
 
-    A class called `$x^{$` would be read as a formula, and control characters are no part of a picture.
+    A class called `$x^{$` would be read as a formula, and control characters are no part of a picture. Names in letters
+    that the font has not are transliterated, and a line at the bottom says so.
     """
+    transliterated = False
     numbers = {label for axis in _axes(figure) if not _is_named(axis) for label in _labels(axis)}
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         if text not in numbers:
             text.set_parse_math(False)
-            text.set_text(printable_lines(text.get_text()))
+            transliterated |= not has_glyphs(text.get_text())
+            text.set_text(legible(text.get_text()))
     for axis in _axes(figure):
         if _is_named(axis):  # the names beside it are written when it is drawn
             names = [label.get_text() for label in axis.get_ticklabels()]
-            axis.set_ticks(axis.get_majorticklocs(), labels=[printable_lines(name) for name in names])
+            transliterated |= not all(map(has_glyphs, names))
+            axis.set_ticks(axis.get_majorticklocs(), labels=[legible(name) for name in names])
+    if transliterated:
+        _say_transliterated(figure)
     with put_atomic(target) as file:
         figure.savefig(file, dpi=dpi, format="png", metadata=dict(said or {}))
 
@@ -44,3 +54,11 @@ def _labels(axis: Axis) -> list[Text]:
     """Return what matplotlib writes beside an axis when it is drawn, powers of ten as formulas."""
     ticks = (*axis.get_major_ticks(), *axis.get_minor_ticks())
     return [axis.get_offset_text(), *(label for tick in ticks for label in (tick.label1, tick.label2))]
+
+
+def _say_transliterated(figure: Figure) -> None:
+    share = _LINE_PX / (figure.get_figheight() * figure.dpi)
+    engine = figure.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.set(rect=(0, share, 1, 1 - share))
+    figure.text(0.99, share / 5, SAID, ha="right", fontsize=7)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from histo.learn.score.curves import Bin
@@ -21,7 +22,7 @@ def draw_reliability(
     temperature: float | Sequence[float],
     target: Path,
 ) -> None:
-    """Draw accuracy against confidence before and after temperature scaling, and write the bins to a CSV beside it.
+    """Draw accuracy against confidence before and after temperature scaling side by side; a CSV beside it has the bins.
 
     Args:
         before: Bins of the probabilities as the network gives them.
@@ -30,41 +31,24 @@ def draw_reliability(
         temperature: By which the logits were divided: one, or the least and the greatest.
         target: The picture, a PNG.
     """
-    figure = Figure(figsize=(6.2, 7.6), layout="constrained")
-    diagram, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     calibrated = any(value != 1 for value in np.ravel(temperature))
-    series = [("as labelled", after, ece[1], AFTER, "s-", 0.0)]
+    series = [("as labelled", after, ece[1], AFTER)]
     if calibrated:
         series = [
-            ("before the temperature", before, ece[0], BEFORE, "o--", -0.2),
-            ("after the temperature", after, ece[1], AFTER, "s-", 0.2),
+            ("before the temperature", before, ece[0], BEFORE),
+            ("after the temperature", after, ece[1], AFTER),
         ]
-    diagram.plot([0, 1], [0, 1], color="black", ls=":", lw=1.2, label="probabilities that mean what they say")
-    for name, bins, error, colour, style, shift in series:
-        known = [b for b in bins if b.n]
-        label = f"{name}: calibration error {error:.3f}"
-        diagram.plot([b.confidence for b in known], [b.accuracy for b in known], style, color=colour, ms=6, label=label)
-        width = bins[0].high - bins[0].low
-        share = 0.4 if calibrated else 0.8
-        counts.bar(
-            [(b.low + b.high) / 2 + shift * width for b in bins],
-            [b.n for b in bins],
-            share * width,
-            color=colour,
-            hatch="///" if shift < 0 else None,
-            edgecolor="white",
-            label=name,
-        )
-    diagram.set_ylabel("accuracy: share of these cases that is right")
-    diagram.set_xlim(0, 1)
-    diagram.set_ylim(-0.02, 1.02)
-    diagram.grid(alpha=0.25)
-    figure.legend(*diagram.get_legend_handles_labels(), loc="outside lower center", frameon=False, fontsize=9)
+    figure = Figure(figsize=(0.8 + 4.6 * len(series), 6.4), layout="constrained")
+    panels = figure.subplots(2, len(series), sharex=True, sharey="row", squeeze=False, height_ratios=[3, 1])
+    for (diagram, counts), (name, bins, error, colour) in zip(panels.T, series, strict=True):
+        _draw_series(diagram, counts, bins, colour)
+        diagram.set_title(f"{name}: calibration error {error:.3f}", fontsize=11)
+    panels[0, 0].set_ylabel("accuracy: share of these cases that is right")
+    panels[1, 0].set_ylabel("cases")
     title = f"temperature {format_temperature(temperature)}" if calibrated else "not calibrated (temperature 1)"
-    diagram.set_title(f"{sum(b.n for b in after)} cases, {title}", fontsize=11)
-    counts.set_ylabel("cases")
-    counts.set_xlabel("confidence: probability of the predicted class, in 15 bins")
-    counts.grid(alpha=0.25, axis="y")
+    figure.suptitle(f"{sum(b.n for b in after)} cases, {title}", fontsize=12)
+    figure.supxlabel("confidence: probability of the predicted class, in 15 bins", fontsize=10)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", frameon=False, fontsize=9)
     write_picture(figure, target)
     put_csv(
         target.with_suffix(".csv"),
@@ -75,3 +59,16 @@ def draw_reliability(
             for b in bins
         ),
     )
+
+
+def _draw_series(diagram: Axes, counts: Axes, bins: Sequence[Bin], colour: str) -> None:
+    """Draw the bins that have cases over their confidence, and below them how many each has."""
+    known = [(b.confidence, b.accuracy) for b in bins if b.confidence is not None and b.accuracy is not None]
+    diagram.plot([0, 1], [0, 1], color="black", ls=":", lw=1.2, label="probabilities that mean what they say")
+    diagram.plot(*zip(*known, strict=True), "s-", color=colour, ms=6)
+    diagram.set_xlim(0, 1)
+    diagram.set_ylim(-0.02, 1.02)
+    diagram.grid(alpha=0.25)
+    width = bins[0].high - bins[0].low
+    counts.bar([(b.low + b.high) / 2 for b in bins], [b.n for b in bins], 0.8 * width, color=colour)
+    counts.grid(alpha=0.25, axis="y")

@@ -1,5 +1,6 @@
-"""Draw training tiles beside their augmented forms."""
+"""Draw training tiles, beside their augmented forms if they are augmented."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,11 +8,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from histo.report.mistakes import shorten
 from histo.report.picture import write_picture
 
 TILE_INCH = 1.5
 GAP = 0.15
 """Width of the empty column that sets the originals apart (share of a tile)."""
+_PER_ROW = 5
+_LONGEST = 16
+"""Characters of a title above a tile."""
 
 
 def draw_samples(originals: np.ndarray, changed: np.ndarray, titles: Sequence[str], target: Path, caption: str) -> None:
@@ -41,6 +46,30 @@ def draw_samples(originals: np.ndarray, changed: np.ndarray, titles: Sequence[st
             _show(axes, tile)
     grid[0, 0].set_title("original")
     grid[0, 2].set_title("augmented", loc="left")
+    figure.supxlabel(caption, fontsize=10, wrap=True)
+    write_picture(figure, target, dpi=150)
+
+
+def draw_unchanged(originals: np.ndarray, titles: Sequence[str], target: Path, caption: str) -> None:
+    """Draw tiles that training sees as they are, a few in a row, and write a PNG.
+
+    Args:
+        originals: uint8 (n, H, W, 3).
+        titles: What stands above each of them, such as the tile's class.
+        target: The picture.
+        caption: A line below the picture.
+
+    Raises:
+        ValueError: If there is not one title per tile.
+    """
+    rows = math.ceil(len(originals) / _PER_ROW)
+    figure = Figure(figsize=(TILE_INCH * _PER_ROW, (TILE_INCH + 0.3) * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, _PER_ROW, squeeze=False).ravel()
+    for axes in panels[len(originals) :]:
+        axes.set_axis_off()
+    for axes, tile, title in zip(panels[: len(originals)], originals, titles, strict=True):
+        _show(axes, tile)
+        axes.set_title(shorten(title, _LONGEST), fontsize=11)
     figure.supxlabel(caption, fontsize=10, wrap=True)
     write_picture(figure, target, dpi=150)
 

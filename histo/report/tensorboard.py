@@ -33,6 +33,9 @@ class EventWriter:
         for step in steps:
             for name in ("loss", "accuracy", "learning_rate"):
                 self._writer.add_scalar(f"step/{name}", step[name], step["step"])
+            for name in ("loss", "accuracy"):
+                if step.get(f"val_{name}") is not None:
+                    self._writer.add_scalar(f"{name}/val", step[f"val_{name}"], step["step"])
         for part in ("train", "val"):
             for name in ("loss", "accuracy"):
                 if epoch[f"{part}_{name}"] is not None:

@@ -36,6 +36,8 @@ PlacementT = TypeVar("PlacementT", bound=Placement)
 def session(workers: int | None, asked: str = "--workers") -> Iterator[Resources]:
     """Join the cluster that RAY_ADDRESS names, or start a private Ray on this machine, and leave it at the end.
 
+    A process that has a Ray already, as a notebook may, keeps it.
+
     Args:
         workers: Asked for by the user. A private Ray admits more workers than there are cores.
         asked: The flags that asked for them.
@@ -44,6 +46,9 @@ def session(workers: int | None, asked: str = "--workers") -> Iterator[Resources
         UsageError: If the cluster cannot be reached, or this machine can never run so many workers.
         HistoError: If a private Ray cannot be started, or is ended by others.
     """
+    if ray.is_initialized():
+        yield _resources(is_private())
+        return
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS") or "local"

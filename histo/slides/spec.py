@@ -13,11 +13,11 @@ ReaderChoice = Literal["auto", "openslide", "direct"]
 class TilingSpec(Spec):
     """Where tiles lie and at which resolution they are read."""
 
-    mpp: float | None = Field(None, gt=0, allow_inf_nan=False)
+    mpp: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Requested resolution (µm/px); default: the bundle's."""
-    stride_px: int | None = Field(None, gt=0)
+    stride_px: int | None = Field(default=None, gt=0)
     """Distance of neighbouring tile origins (px at the requested resolution); default: the tile's size, no overlap."""
-    tolerance: float = Field(0.02, ge=0, lt=0.5)
+    tolerance: float = Field(default=0.02, ge=0, lt=0.5)
     """Relative deviation from an integer reduction that is accepted and recorded instead of resampled."""
     allow_upsample: bool = False
     """Accept slides that are coarser than the requested resolution, and enlarge them."""
@@ -26,9 +26,9 @@ class TilingSpec(Spec):
 class TissueSpec(Spec):
     """What counts as tissue."""
 
-    min_fraction: float = Field(0.25, ge=0, le=1)
+    min_fraction: float = Field(default=0.25, ge=0, le=1)
     """Least share of a tile that must be tissue (0 to 1)."""
-    mpp: float = Field(8.0, gt=0, le=100)
+    mpp: float = Field(default=8.0, gt=0, le=100)
     """Resolution of the tissue mask (µm/px)."""
     exclude_ink: bool = True
     """Leave out pen marks; use the no- form for stains other than haematoxylin and eosin."""

@@ -1,6 +1,7 @@
 """Base of all settings, and the types of their fields."""
 
 import errno
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -60,7 +61,7 @@ AbsolutePath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_abso
 
 
 def _as_list(paths: Any) -> Any:
-    return [paths] if isinstance(paths, str) else paths
+    return [paths] if isinstance(paths, str | os.PathLike) else paths
 
 
 AbsolutePaths = Annotated[list[AbsolutePath], BeforeValidator(_as_list), Field(min_length=1)]

@@ -17,11 +17,10 @@ from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
 from histo.errors import UsageError
 from histo.spec.base import Spec, SpecType
+from histo.spec.explain import Wording, explain
 from histo.spec.names import field_name, field_names, flag_name, nearest, settings
 from histo.spec.yaml_file import read_yaml
 
-_MOST_SHOWN = 200
-"""Letters of a value in a message."""
 _OWN_FLAGS = ("-h", "--help", "--help-all", "--config")
 """Flags that are no fields."""
 
@@ -159,7 +158,7 @@ def read_spec(
     except ValidationError as error:
         if file and (owner := _owner(file, spec, others)):
             raise UsageError(f"{parsed.config}: has settings of {owner}; give a file for {prog}") from None
-        raise UsageError("\n".join(_explain(error, spec, flags, parsed.config))) from None
+        raise UsageError("\n".join(explain(error, spec, _wording(flags, parsed.config)))) from None
 
 
 def _check_text(argv: Sequence[str]) -> None:
@@ -195,30 +194,18 @@ def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _explain(error: ValidationError, spec: type[Spec], flags: dict[str, Any], file: Path | None) -> Iterator[str]:
-    for detail in error.errors():
-        names = [str(part) for part in detail["loc"] if not isinstance(part, int)]
+def _wording(flags: dict[str, Any], file: Path | None) -> Wording:
+    """Name the place of a setting: its flag, or the line of the file."""
+
+    def place(names: Sequence[str]) -> str:
         name = ".".join(names)
-        where = f"{file}: {name}" if file and not _holds(flags, names) else flag_name(name)
-        match detail["type"]:
-            case "extra_forbidden":
-                yield f"{where}: unknown field{nearest(name, list(field_names(spec)))}"
-            case "missing":
-                yield f"{flag_name(name)} is missing; give the flag, or `{name}` in a --config file"
-            case "list_type" if isinstance(detail["input"], str):
-                yield f"{where}: {_shown(detail['input'])}: cannot be read; give the list in a --config file"
-            case _ if isinstance(detail["input"], dict):
-                yield f"{f'{where}: ' if name else ''}{detail['msg'].removeprefix('Value error, ')}"
-            case _:
-                yield f"{where}: {_shown(detail['input'])}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+        return f"{file}: {name}" if file and not _holds(flags, names) else flag_name(name)
 
-
-def _shown(value: object) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no number of so many digits
-        return "a number of thousands of digits"
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+    return Wording(
+        place,
+        missing=lambda name: f"{flag_name(name)} is missing; give the flag, or `{name}` in a --config file",
+        cannot_read="cannot be read; give the list in a --config file",
+    )
 
 
 def _explain_list(error: SettingsError) -> str:
@@ -228,7 +215,7 @@ def _explain_list(error: SettingsError) -> str:
     return f"{flag}: cannot be read ({error.__cause__}); put a path with brackets, braces or quotes in double quotes"
 
 
-def _holds(values: Any, names: list[str]) -> bool:
+def _holds(values: Any, names: Sequence[str]) -> bool:
     for name in names:
         if not isinstance(values, dict) or name not in values:
             return False

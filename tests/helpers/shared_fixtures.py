@@ -1,4 +1,4 @@
-"""What tests share: a Ray for each test process, small networks and bundles, and a few tiles.
+"""What tests share: a Ray for each test process, small networks and bundles, a few tiles, and a slide.
 
 `conftest.py` loads it where tests run; the process that only deals them out does without torch and Ray.
 """
@@ -15,9 +15,13 @@ import torch
 
 from helpers.clusters import make_cluster
 from helpers.inline_ray import call_inline
+from helpers.label_loop import make_job
 from helpers.small_network import BACKBONE, write_weights
 from histo.demo.bundle import random_bundle
+from histo.demo.fabricate import write_pyramid
+from histo.demo.textures import paint
 from histo.learn.conversion import convert
+from histo.pipelines.labelling.tasks import LabelJob
 
 HEAD = {"num_cpus": 2, "object_store_memory": 200 * 2**20}
 
@@ -96,3 +100,21 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tiles") / "tiles.npz"
     np.savez(path, images=images, labels=np.repeat([0, 1, 2], 12))
     return path
+
+
+@pytest.fixture(scope="session")
+def pyramid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one lossless slide of 9000 x 3000 px at 0.25 µm/px: two textures on glass, two regions of tiles."""
+    random = np.random.default_rng(0)
+    image = np.full((3000, 9000, 3), 244, np.uint8)
+    image[300:2700, 400:3000] = paint("TUM", 2400, 2600, random)
+    image[500:2500, 6500:8900] = paint("MUS", 2000, 2400, random)
+    folder = tmp_path_factory.mktemp("pyramid")
+    write_pyramid(folder / "two textures.tif", image, mpp=0.25, quality=None)
+    return folder
+
+
+@pytest.fixture
+def label_job(tiny_bundle: Path, tmp_path: Path) -> LabelJob:
+    """A label run with a network that takes no time."""
+    return make_job(tiny_bundle, tmp_path / "out")

@@ -161,6 +161,37 @@ def test_steps_have_the_step_size_of_the_schedule(tiles: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("phase", ["head", "tune"])
+def test_validation_within_an_epoch_changes_no_training_and_is_that_of_the_weights_then(
+    tiles: Path, phase: str
+) -> None:
+    spec = SPEC.model_copy(update={"validation_steps": 2})
+
+    (plain, expected), (watched, found) = run(tiles, phase=phase), run(tiles, spec, phase)
+
+    assert changed(plain, watched) == set()
+    assert losses(found) == losses(expected)
+    steps = [step for epoch in found for step in epoch.steps]
+    assert [step.step for step in steps if step.val_loss is not None] == [2, 6, 10, 14], "not at the end of an epoch"
+    assert all(step.val_loss is None for epoch in expected for step in epoch.steps)
+    model, part = network(), Phase("head" if phase == "head" else "tune", spec)
+    train, val = streams(read_sources([tiles], None))
+    events = fit(model, make_optimizer(model, part), part, train, val)
+    next(events), next(events)
+    assert validate(model, val).loss == steps[1].val_loss
+    assert validate(model, val).accuracy == steps[1].val_accuracy
+
+
+def test_without_validation_cases_nothing_is_validated_within_an_epoch(tiles: Path) -> None:
+    model, part = network(), Phase("head", SPEC.model_copy(update={"validation_steps": 1}))
+    train, val = streams(read_sources([tiles], None))
+    val.order = BatchOrder((), 8, shuffle=False)
+
+    (first, *_) = ends(fit(model, make_optimizer(model, part), part, train, val))
+
+    assert {step.val_loss for step in first.steps} == {None}
+
+
 @torch.no_grad()
 def test_the_validation_loss_is_a_mean_over_cases_not_over_batches(tiles: Path) -> None:
     model = network()

@@ -1,34 +1,11 @@
-"""Fabricated slides, and a small training run."""
+"""A small training run."""
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from helpers.inline_ray import inline
-from helpers.label_loop import make_job
 
 from histo.cli import main
-from histo.demo.fabricate import write_pyramid
-from histo.demo.textures import paint
-from histo.pipelines.labelling.tasks import LabelJob
-
-
-@pytest.fixture(scope="session")
-def pyramid(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one lossless slide of 9000 x 3000 px at 0.25 µm/px: two textures on glass, two regions of tiles."""
-    random = np.random.default_rng(0)
-    image = np.full((3000, 9000, 3), 244, np.uint8)
-    image[300:2700, 400:3000] = paint("TUM", 2400, 2600, random)
-    image[500:2500, 6500:8900] = paint("MUS", 2000, 2400, random)
-    folder = tmp_path_factory.mktemp("pyramid")
-    write_pyramid(folder / "two textures.tif", image, mpp=0.25, quality=None)
-    return folder
-
-
-@pytest.fixture
-def label_job(tiny_bundle: Path, tmp_path: Path) -> LabelJob:
-    """A label run with a network that takes no time."""
-    return make_job(tiny_bundle, tmp_path / "out")
 
 
 @pytest.fixture(scope="session")

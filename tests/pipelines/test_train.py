@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from helpers.event_files import read_events
 from helpers.inline_ray import inline
 from PIL import Image
 from safetensors.torch import load_file
-from tensorboardX.proto.event_pb2 import Event
 
 from histo import store
 from histo.cli import main
@@ -50,16 +50,6 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def measured(run: Path) -> list[tuple[float, ...]]:
     return [tuple(line[name] for name in MEASURED) for line in lines(run / "metrics.jsonl")]
-
-
-def read_events(path: Path) -> list[Event]:
-    """Read an event file: records of a length (8 bytes), its checksum (4), an event, and its checksum (4)."""
-    data, events = path.read_bytes(), []
-    while data:
-        length = int.from_bytes(data[:8], "little")
-        events.append(Event.FromString(data[12 : 12 + length]))
-        data = data[16 + length :]
-    return events
 
 
 def names(folder: Path) -> list[str]:

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from histo.learn.score.curves import RocCurve, reliability_bins, roc_curves
 from histo.report.confusion import draw_confusion
 from histo.report.curves import draw_curves
 from histo.report.mistakes import Mistake, draw_mistakes
-from histo.report.reliability import draw_reliability
+from histo.report.reliability import AFTER, BEFORE, draw_reliability
 from histo.report.roc import draw_roc
 from histo.report.text import format_confusion
 
@@ -27,6 +28,12 @@ def size(path: Path) -> tuple[int, int]:
 def rows(path: Path) -> list[dict[str, str]]:
     with path.with_suffix(".csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def pixels_of(path: Path, colour: str) -> np.ndarray:
+    """Row and column of every pixel of a colour."""
+    with Image.open(path) as image:
+        return np.argwhere((np.asarray(image.convert("RGB")) == [round(255 * part) for part in to_rgb(colour)]).all(-1))
 
 
 def draw(n: int = 90) -> tuple[np.ndarray, np.ndarray]:
@@ -77,9 +84,12 @@ def test_curves_show_both_parts_and_both_phases(tmp_path: Path) -> None:
     unvalidated = [line | {"val_loss": None, "val_accuracy": None} for line in epochs]
     draw_curves(unvalidated, steps, 2, tmp_path / "e.png")
 
-    pictures = {(tmp_path / f"{name}.png").read_bytes() for name in "abcde"}
+    within = [step | {"val_loss": 0.7, "val_accuracy": 0.6} if step["step"] == 4 else step for step in steps]
+    draw_curves(epochs, within, 2, tmp_path / "f.png")
 
-    assert len(pictures) == 5
+    pictures = {(tmp_path / f"{name}.png").read_bytes() for name in "abcdef"}
+
+    assert len(pictures) == 6
 
 
 def test_every_point_of_a_roc_curve_stands_beside_it(tmp_path: Path) -> None:
@@ -191,8 +201,12 @@ def test_the_bins_of_a_reliability_diagram_stand_beside_it(tmp_path: Path) -> No
     assert [int(row["n"]) for row in table] == [b.n for b in (*before, *after)]
     filled = [(row["accuracy"], b.accuracy) for row, b in zip(table, (*before, *after), strict=True)]
     assert [float(text) if text else None for text, _ in filled] == [value for _, value in filled]
-    assert size(tmp_path / "two.png") == size(tmp_path / "one.png")
-    assert (tmp_path / "two.png").read_bytes() != (tmp_path / "one.png").read_bytes()
+    assert size(tmp_path / "two.png")[0] > 1.5 * size(tmp_path / "one.png")[0], (
+        "side by side, so that neither is hidden"
+    )
+    for colour in (BEFORE, AFTER):
+        assert len(pixels_of(tmp_path / "two.png", colour)) > 1000, colour
+    assert pixels_of(tmp_path / "two.png", BEFORE)[:, 1].max() < pixels_of(tmp_path / "two.png", AFTER)[:, 1].min()
 
 
 def test_a_reliability_diagram_of_a_single_case_is_drawn(tmp_path: Path) -> None:
@@ -220,7 +234,9 @@ def test_mistakes_are_shown_and_listed_in_their_order(tmp_path: Path) -> None:
 def test_no_mistakes_are_said_to_be_none(tmp_path: Path) -> None:
     draw_mistakes([], [], wrong=0, total=9, target=tmp_path / "none.png")
 
-    assert size(tmp_path / "none.png")[0] > 500
+    width, height = size(tmp_path / "none.png")
+    assert width > 500
+    assert height < 150, "a line, and no empty canvas"
     assert rows(tmp_path / "none.png") == []
 
 

@@ -1,12 +1,16 @@
-"""Names in pictures: a formula is text, and what steers a terminal is shown as an escape."""
+"""Names in pictures: a formula is text, what steers a terminal an escape, and letters without glyphs are said."""
 
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from histo.report.contact_sheet import draw_contact_sheet
+from histo.report.letters import SAID
 from histo.report.picture import write_picture
 
 
@@ -36,3 +40,37 @@ def test_any_name_can_stand_anywhere_in_a_picture(name: str, tmp_path: Path) -> 
 
 def _shown(text: object) -> str:
     return text.get_text() if isinstance(text, Text) else ""
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("肿瘤", "ZhongLiu"), ("종양", "JongYang"), ("がん", "gan"), ("มะเร็ง", "maerng"), ("Żółć", "Żółć")],
+)
+@pytest.mark.parametrize("layout", ["constrained", None])
+def test_names_without_glyphs_are_transliterated_everywhere_and_the_picture_says_so(
+    name: str, shown: str, layout: str | None, tmp_path: Path
+) -> None:
+    figure = Figure(layout=layout)
+    axes = figure.subplots()
+    axes.plot([1, 2], [1, 2], label=name)
+    axes.set_title(f"{name} (TUM)")
+    axes.set_xticks([1, 2], [name, "other"])
+    figure.legend()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns of a glyph that is missing
+        write_picture(figure, tmp_path / "a.png", dpi=50)
+
+    texts = [_shown(text) for text in figure.findobj(Text)]
+    assert {shown, f"{shown} (TUM)"} <= set(texts)
+    assert texts.count(SAID) == (shown != name)
+
+
+def test_a_contact_sheet_transliterates_too(tmp_path: Path) -> None:
+    volume = np.zeros((1, 2, 32, 32), np.uint8)
+    for name, series, title in (("a", "ZhongLiu", "T"), ("b", "肿瘤", "T"), ("c", "ZhongLiu", "T\n")):
+        draw_contact_sheet(volume, [series], title, tmp_path / f"{name}.png")
+
+    plain, chinese = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in "ab")
+    np.testing.assert_array_equal(chinese[:32, : plain.shape[1]], plain[:32, : chinese.shape[1]])
+    assert chinese.shape[0] > plain.shape[0], "a line more says so"

@@ -196,6 +196,21 @@ def _check_jpeg(name: str, data: bytes) -> None:
         raise ImageError(f"{name}: damaged ({error}); replace or remove it") from None
 
 
+def from_pillow(image: Image.Image) -> Pixels:
+    """Convert an image of Pillow's to RGB `(H, W, 3)`; what is transparent becomes white.
+
+    Raises:
+        ImageError: If it has other than 8 bits per channel, or its file cannot be read.
+    """
+    name = getattr(image, "filename", "") or "image"
+    if image.mode not in _EIGHT_BITS:
+        raise ImageError(f"{name}: pixels of mode {image.mode}; expected 8 bits per channel, convert the image")
+    try:
+        return _as_rgb(image)
+    except _DAMAGE as error:
+        raise ImageError(f"{name}: not a readable image ({error}); replace or remove it") from None
+
+
 def _as_rgb(image: Image.Image) -> Pixels:
     if image.has_transparency_data:
         rgba = image.convert("RGBA")

@@ -26,10 +26,10 @@ Subset = Annotated[str, BeforeValidator(str), AfterValidator(_checked)]
 class SplitSpec(Spec):
     """How cases are held out, where the source does not say so itself."""
 
-    val_fraction: float = Field(0.2, ge=0, lt=1)
+    val_fraction: float = Field(default=0.2, ge=0, lt=1)
     """Share of the cases for validation (0 to 1), stratified by class; 0 trains on all of them, and keeps the last
     epoch."""
-    test_fraction: float = Field(0, ge=0, lt=1)
+    test_fraction: float = Field(default=0, ge=0, lt=1)
     """Share of the cases for testing (0 to 1), stratified by class."""
     allow_leaks: bool = False
     """Go on though the same image, or one group, is in more than one of training, validation and test."""

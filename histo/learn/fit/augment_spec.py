@@ -99,31 +99,31 @@ class AugmentSpec(Spec):
     """Mirror top and bottom, half of the time."""
     quarter_turns: bool | None = None
     """Turn by 0, 1, 2 or 3 quarters, each as often; for square images."""
-    rotation_turns: float | None = Field(None, ge=0, le=0.5)
+    rotation_turns: float | None = Field(default=None, ge=0, le=0.5)
     """Greatest rotation (turns; 0.2 is 72 degrees). What turns in from outside is mirrored."""
-    zoom: float | None = Field(None, ge=0, le=1)
+    zoom: float | None = Field(default=None, ge=0, le=1)
     """Greatest change of size (share; 0.1 is from 1/1.1 to 1.1, as often smaller as larger)."""
-    stain_scale: float | None = Field(None, ge=0, lt=1)
+    stain_scale: float | None = Field(default=None, ge=0, lt=1)
     """Greatest change of the concentration of each stain (share of it)."""
-    stain_shift: float | None = Field(None, ge=0, le=1)
+    stain_shift: float | None = Field(default=None, ge=0, le=1)
     """Greatest amount of each stain that is added to or taken from the whole tile (absorbance, nats)."""
-    brightness: float | None = Field(None, ge=0, lt=1)
+    brightness: float | None = Field(default=None, ge=0, lt=1)
     """Greatest change of brightness (share of the grey level)."""
-    contrast: float | None = Field(None, ge=0, lt=1)
+    contrast: float | None = Field(default=None, ge=0, lt=1)
     """Greatest change of the distance from the tile's mean grey level (share of it)."""
-    saturation: float | None = Field(None, ge=0, le=1)
+    saturation: float | None = Field(default=None, ge=0, le=1)
     """Greatest change of colourfulness (share of it)."""
-    hue_turns: float | None = Field(None, ge=0, le=0.5)
+    hue_turns: float | None = Field(default=None, ge=0, le=0.5)
     """Greatest rotation of the hue (turns of the colour circle)."""
-    blur_probability: float | None = Field(None, ge=0, le=1)
+    blur_probability: float | None = Field(default=None, ge=0, le=1)
     """Share of samples that are blurred."""
-    blur_sigma_px: float | None = Field(None, gt=0, le=10)
+    blur_sigma_px: float | None = Field(default=None, gt=0, le=10)
     """Greatest standard deviation of the Gaussian blur (px)."""
-    jpeg_probability: float | None = Field(None, ge=0, le=1)
+    jpeg_probability: float | None = Field(default=None, ge=0, le=1)
     """Share of samples that are compressed as JPEG."""
-    jpeg_quality: int | None = Field(None, ge=1, le=BEST_JPEG_QUALITY)
+    jpeg_quality: int | None = Field(default=None, ge=1, le=BEST_JPEG_QUALITY)
     """Lowest JPEG quality (1 to 95); it is drawn from there to 95."""
-    noise: float | None = Field(None, ge=0, le=1)
+    noise: float | None = Field(default=None, ge=0, le=1)
     """Greatest standard deviation of normal noise (share of the range from black to white)."""
 
     def settings(self) -> Settings:

@@ -9,7 +9,7 @@ divided by its count, and gradients are summed over workers, so the number of wo
 import math
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -47,13 +47,18 @@ class Tick:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step: its loss and accuracy are means over the global batch, before the weights change."""
+    """One optimiser step: its loss and accuracy are means over the global batch, before the weights change.
+
+    `val_loss` and `val_accuracy` are those of the validation cases after it, where they are looked at within an epoch.
+    """
 
     epoch: int
     step: int
     loss: float
     accuracy: float
     learning_rate: float
+    val_loss: float | None = None
+    val_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -144,10 +149,11 @@ def fit(
         start = time.perf_counter()
         torch.manual_seed(int(np.random.default_rng((train.order.seed, epoch)).integers(2**62)))  # dropout, all alike
         tally = _Tally(network.device)
-        steps = yield from _train_epoch(network, optimizer, phase, train, class_weights_K, epoch, tally)
+        training = _train_epoch(network, optimizer, phase, train, class_weights_K, epoch, tally)
+        steps, validating = yield from _with_validations(training, network, phase, val)
         if phase.name == "tune" and phase.spec.tune.exact_statistics:
             settle_statistics(network, train, epoch, phase.spec.precision)
-        trained = time.perf_counter() - start
+        trained = time.perf_counter() - start - validating
         train_loss, train_accuracy = tally.means()
         held_out = validate(network, val, phase.spec.precision)
         yield Epoch(
@@ -166,6 +172,36 @@ def fit(
         )
 
 
+def _with_validations(
+    training: Generator[Tick, None, tuple[Step, ...]], network: Network, phase: Phase, val: Stream
+) -> Generator[Tick, None, tuple[tuple[Step, ...], float]]:
+    """Validate within an epoch that is long; returns its steps, and the seconds that validation took."""
+    found: dict[int, Validation] = {}
+    seconds = 0.0
+    while True:
+        try:
+            tick = next(training)
+        except StopIteration as end:
+            steps: tuple[Step, ...] = end.value
+            break
+        yield tick
+        if tick.step < tick.steps and tick.step % phase.validation_steps(tick.steps) == 0 and val.order.members:
+            start = time.perf_counter()
+            found[tick.step] = validate(network, val, phase.spec.precision)
+            _set_learning(network)
+            seconds += time.perf_counter() - start
+    return tuple(
+        replace(step, val_loss=found[number].loss, val_accuracy=found[number].accuracy) if number in found else step
+        for number, step in enumerate(steps, start=1)
+    ), seconds
+
+
+def _set_learning(network: Network) -> None:
+    """Have the network learn; its backbone's batch normalisation keeps the statistics of its pretraining."""
+    network.train()
+    network.backbone.eval()
+
+
 def _train_epoch(
     network: Network,
     optimizer: torch.optim.Optimizer,
@@ -177,8 +213,7 @@ def _train_epoch(
 ) -> Generator[Tick, None, tuple[Step, ...]]:
     """Take one step per global batch; yields after each, and returns all."""
     parameters = [p for p in network.parameters() if p.requires_grad]
-    network.train()
-    network.backbone.eval()  # its batch normalisation keeps the statistics of its pretraining, also where it learns
+    _set_learning(network)
     per_epoch = stream.order.steps()
     before = (epoch - phase.begin) * per_epoch
     rates = [phase.learning_rate(before + number, per_epoch) for number in range(per_epoch)]

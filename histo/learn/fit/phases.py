@@ -12,15 +12,17 @@ from histo.spec.base import Spec
 
 EpochRule = Literal["best", "last"]
 PhaseName = Literal["head", "tune"]
+_LONG_EPOCH = 1000
+"""Steps from which an epoch is validated in its middle, too."""
 
 
 class HeadSpec(Spec):
     """The first phase: the head learns, the backbone is frozen."""
 
-    epochs: int = Field(3, ge=0)
+    epochs: int = Field(default=3, ge=0)
     """Most passes over the training images."""
-    learning_rate: float = Field(1e-3, gt=0)
-    """Step size after the warm-up."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Learning rate after the warm-up."""
     augment: bool = True
     """Change the images; without it (or with the preset `none`) the backbone's features are computed once."""
 
@@ -28,13 +30,13 @@ class HeadSpec(Spec):
 class TuneSpec(Spec):
     """The second phase: the backbone learns, too."""
 
-    epochs: int = Field(10, ge=0)
+    epochs: int = Field(default=10, ge=0)
     """Most passes over the training images."""
-    learning_rate: float = Field(3e-4, gt=0)
-    """Step size of the head after the warm-up."""
-    layer_decay: float = Field(0.8, gt=0, le=1)
+    learning_rate: float = Field(default=3e-4, gt=0)
+    """Learning rate of the head after the warm-up."""
+    layer_decay: float = Field(default=0.8, gt=0, le=1)
     """The learning rate of each layer is that of the layer above times this."""
-    layers: int | None = Field(None, ge=1)
+    layers: int | None = Field(default=None, ge=1)
     """Number of the backbone's last layers (timm's groups) that learn; default: all."""
     exact_statistics: bool = False
     """At the end of an epoch, compute the statistics of the head's normalisation anew, over all training images: where
@@ -44,35 +46,40 @@ class TuneSpec(Spec):
 class FitSpec(Spec):
     """How the network is trained."""
 
-    batch_size: int = Field(32, ge=2)
+    batch_size: int = Field(default=32, ge=2)
     """Images per step, over all workers."""
     head: HeadSpec = HeadSpec()
     tune: TuneSpec = TuneSpec()
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), or SGD with Nesterov momentum."""
-    momentum: float = Field(0.9, ge=0, lt=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of SGD."""
-    weight_decay: float = Field(1e-2, ge=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
     """Weight decay of matrices and kernels; biases and normalisations have none."""
-    warmup_epochs: float = Field(0.5, ge=0)
+    warmup_epochs: float = Field(default=0.5, ge=0)
     """Epochs of each phase over which the learning rate rises from near 0."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """Step size after the warm-up: falls to 0 along half a cosine (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Learning rate after the warm-up: falls to 0 along half a cosine (Loshchilov and Hutter 2017, arXiv
+    1608.03983)."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target that is spread over all classes (Szegedy et al. 2016, doi 10.1109/CVPR.2016.308)."""
     balance: Literal["none", "weights", "sampling"] = "none"
     """Unequal classes: weight the losses, or draw all classes equally often."""
     precision: Precision = "float32"
     """bf16: the backbone's layers run under autocast. float64: slow, and rounding does not tell worker counts apart."""
-    clip_norm: float | None = Field(None, gt=0)
+    clip_norm: float | None = Field(default=None, gt=0)
     """Greatest norm of the gradient; default: unlimited."""
     checkpointing: bool = False
     """Compute values within the backbone again in the backward pass: less memory, and a third more time."""
     bundle_epoch: EpochRule = "best"
     """Epoch that becomes the bundle: that of the least validation loss; or the last one, where validation images are so
     few that the least loss is a matter of luck."""
-    patience: int | None = Field(None, ge=1)
+    patience: int | None = Field(default=None, ge=1)
     """End a phase after so many epochs without a smaller validation loss; default: never."""
+
+    validation_steps: int | None = Field(default=None, ge=1)
+    """Steps after which the validation images are scored within an epoch, too, for its curves; default: half of an
+    epoch of 1,000 steps or more."""
 
     @model_validator(mode="after")
     def _something_is_trained(self) -> "FitSpec":
@@ -125,6 +132,16 @@ class Phase:
             return rate
         total = self.settings.epochs * steps_per_epoch
         return rate * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup))) / 2
+
+    def validation_steps(self, steps_per_epoch: int) -> int:
+        """Return after how many steps the validation cases are scored within an epoch; all its steps for never.
+
+        Examples:
+            >>> [Phase("tune", FitSpec()).validation_steps(steps) for steps in (999, 1001)]
+            [999, 501]
+        """
+        default = math.ceil(steps_per_epoch / 2) if steps_per_epoch >= _LONG_EPOCH else steps_per_epoch
+        return self.spec.validation_steps or default
 
 
 def is_stalled(val_losses: Sequence[float | None], patience: int | None) -> bool:

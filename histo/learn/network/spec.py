@@ -21,7 +21,7 @@ class NetworkSpec(Spec):
     """File (safetensors, or torch's) with the backbone's weights; default: the installed package, or a hub's cache."""
     initial: Initial = "pretrained"
     """Weights that the backbone starts with; `random` is for networks without batch normalisation, which learn all."""
-    dropout: float = Field(0.2, ge=0, lt=1)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
     """Share of features that is dropped before the last layer in training (0 to 1)."""
 
 

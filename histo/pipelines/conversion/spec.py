@@ -10,12 +10,12 @@ class ConvertSpec(Spec):
 
     model: AbsolutePath
     """Model bundle (a folder), or a training run, of which the best bundle is taken."""
-    epoch: int | None = Field(None, ge=1)
+    epoch: int | None = Field(default=None, ge=1)
     """Epoch of the training run in --model; default: its best."""
-    data: AbsolutePaths = Field([])
+    data: AbsolutePaths = Field(default=[])
     """Tiles like those that will be labelled: any source that training takes; their labels are not used.
     Default: the validation images of the training run, if it is still there."""
-    tiles: int = Field(1000, ge=1)
+    tiles: int = Field(default=1000, ge=1)
     """At most so many tiles are measured, evenly taken."""
-    workers: int | None = Field(None, ge=1)
+    workers: int | None = Field(default=None, ge=1)
     """Threads; default: one for each CPU."""

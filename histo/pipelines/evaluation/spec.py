@@ -21,9 +21,9 @@ class EvaluateSpec(Spec):
 
     model: AbsolutePath
     """Model bundle (a folder), or a training run, of which the best bundle is taken."""
-    epoch: int | None = Field(None, ge=1)
+    epoch: int | None = Field(default=None, ge=1)
     """Epoch of the training run in --model; default: its best."""
-    data: AbsolutePaths = Field([])
+    data: AbsolutePaths = Field(default=[])
     """Labelled tiles: folders of class folders, .npz files, .csv or .parquet manifests, tile tables; one or several.
     Of a source with several parts, the test part. Default: what the training run held out, see --part."""
     mpp: Resolutions | None = None
@@ -35,19 +35,19 @@ class EvaluateSpec(Spec):
     """Without --data: part of the training run's own images to measure on."""
     out: AbsolutePath
     """Folder of the results; must not hold a run yet."""
-    workers: int | None = Field(None, ge=1)
+    workers: int | None = Field(default=None, ge=1)
     """Workers that share the images; default: one for each GPU, or 1 without GPUs."""
     device: Device = "auto"
     """Device to compute on; auto takes a GPU where there is one."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(default=32, ge=1)
     """Images per forward pass."""
     precision: InferencePrecision = "float32"
     """`bf16` is faster, and refused where its agreement with float32 is too low or unmeasured (`histo convert`)."""
-    max_broken: float = Field(0.01, ge=0, le=1)
+    max_broken: float = Field(default=0.01, ge=0, le=1)
     """Share of images (0 to 1) that may be unusable; they are left out and listed."""
-    resamples: int = Field(RESAMPLES, ge=0)
+    resamples: int = Field(default=RESAMPLES, ge=0)
     """Draws of the bootstrap behind the 95 % intervals; 0 for none. Images that chose the epoch get none."""
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Fixes these draws, and the subset."""
     colour_baseline: bool = False
     """Fit logistic regressions on the mean colour and on a colour histogram of the run's training images, and score

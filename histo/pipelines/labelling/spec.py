@@ -36,26 +36,26 @@ class LabelSpec(Spec):
     """Model bundle (a folder), or a training run, of which the best bundle is taken."""
     out: AbsolutePath
     """Folder of the results; what is finished there is not done again."""
-    workers: int | None = Field(None, ge=1)
+    workers: int | None = Field(default=None, ge=1)
     """Workers that read and classify; default: up to four for each GPU, or one for each CPU without GPUs."""
-    readers: int | None = Field(None, ge=0)
+    readers: int | None = Field(default=None, ge=0)
     """Processes that only read, of one CPU each, on any node, while the workers classify; 0: the workers read, too;
     default: chosen by what the cluster has."""
     device: Device = "auto"
     """Device to compute on; auto takes GPUs where there are some."""
-    mpp_if_missing: float | None = Field(None, ge=0.05, le=20)
+    mpp_if_missing: float | None = Field(default=None, ge=0.05, le=20)
     """Resolution of level 0 (µm/px) for slides that name none."""
-    mpp_override: float | None = Field(None, ge=0.05, le=20)
+    mpp_override: float | None = Field(default=None, ge=0.05, le=20)
     """Resolution of level 0 (µm/px) of every slide, whatever it names."""
-    max_failed_fraction: float = Field(0.1, ge=0, le=1)
+    max_failed_fraction: float = Field(default=0.1, ge=0, le=1)
     """Share of unreadable tiles (0 to 1) above which a slide is failed, not partial."""
     reader: ReaderChoice = "auto"
     """Decoder of the slides: OpenSlide, the direct reader of tiled TIFF, or (auto) the latter where both agree."""
     precision: InferencePrecision = "float32"
     """Arithmetic of the network; bf16 is faster, and needs a bundle for which `histo convert` found it good enough."""
-    batch_size: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
     """Tiles per forward pass; default: 8 on a CPU, what is fastest on a GPU."""
-    read_timeout_s: float = Field(300.0, gt=0, le=86_400)
+    read_timeout_s: float = Field(default=300.0, gt=0, le=86_400)
     """Seconds in which nothing is read (not one block of up to 64 tiles), after which a worker is ended, and what it
     read is tried alone."""
     retry_failed: bool = False

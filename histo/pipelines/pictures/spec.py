@@ -20,7 +20,7 @@ class ReportSpec(Spec):
     """Classes of which a map of probabilities is drawn, too."""
     colours: dict[str, str] | None = None
     """Colours of classes, as TUM=#AA0000; default: a scheme for colour-blind readers, and grey for background."""
-    workers: int | None = Field(None, ge=1)
+    workers: int | None = Field(default=None, ge=1)
     """Slides that are drawn at the same time; default: one for each CPU."""
-    read_timeout_s: float = Field(300.0, gt=0, le=86_400)
+    read_timeout_s: float = Field(default=300.0, gt=0, le=86_400)
     """Seconds that reading one slide may take, after which it is tried alone."""

@@ -23,7 +23,7 @@ class PrepareVolumesSpec(Spec):
     """Folder of studies, searched in depth, or a manifest (.csv or .parquet)."""
     out: AbsolutePath
     """Folder of the results; what is finished there is not done again."""
-    workers: int | None = Field(None, ge=1)
+    workers: int | None = Field(default=None, ge=1)
     """Studies that are prepared at the same time; default: one for each CPU."""
     study_is: Literal["folder", "file"] = "folder"
     """Unit that is a study: a folder that holds images, or every NIfTI file."""
@@ -33,6 +33,6 @@ class PrepareVolumesSpec(Spec):
     """Class names: the folders that are classes; default: the first folder of each path, if there is one."""
     retry_failed: bool = False
     """Prepare failed studies again, also where that was the study's own fault."""
-    read_timeout_s: float = Field(300.0, gt=0, le=86_400)
+    read_timeout_s: float = Field(default=300.0, gt=0, le=86_400)
     """Seconds that preparing one study may take, after which its worker is ended, and the study is tried alone."""
     preparation: PreparationSpec = PreparationSpec()

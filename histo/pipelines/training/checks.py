@@ -92,7 +92,7 @@ def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str) -> li
     """Name the settings that differ and that change the result."""
     found = []
     for name, value in now.items():
-        if prefix == "" and name in FREE_TO_CHANGE:
+        if f"{prefix}{name}" in FREE_TO_CHANGE:
             continue
         if isinstance(value, dict):
             found += _differences(before.get(name) or {}, value, f"{prefix}{name}.")

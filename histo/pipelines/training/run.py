@@ -32,7 +32,7 @@ from histo.pipelines.training.spec import TrainSpec
 from histo.pipelines.training.split_table import write_cases
 from histo.report.curves import draw_curves
 from histo.report.evaluation import write_evaluation
-from histo.report.samples import draw_samples
+from histo.report.samples import draw_samples, draw_unchanged
 from histo.run.cluster import describe, root_cause
 from histo.run.placement import Placement, usable_cpus
 from histo.run.run_folder import RunFolder
@@ -110,20 +110,24 @@ def _draw_samples(spec: TrainSpec, data: TrainingData) -> None:
     members = [first[label] for label in sorted(first)]
     layout = data.source.images.layout
     arrays = [layout.fit(data.source.images.load(i), spec.size_px) for i in members]
+    originals = np.stack([layout.picture(array) for array in arrays])
+    titles = [data.source.classes[data.source.cases[i].label] for i in members]
+    target = spec.out / "figures" / "samples.png"
+    if spec.augment.settings().changes_nothing:
+        draw_unchanged(originals, titles, target, f"Training {layout.noun}; nothing changes them (no augmentation)")
+        return
     batch = torch.from_numpy(np.stack(arrays)).permute(batch_axes(layout))
     back = np.argsort(batch_axes(layout)).tolist()
     changed = [
         augment(batch, spec.augment, [(spec.seed, epoch, i, 0) for i in members]).permute(back).numpy()
         for epoch in range(1, CHANGED_PER_SAMPLE + 1)
     ]
-    titles = [data.source.classes[data.source.cases[i].label] for i in members]
     preset = spec.augment.preset
     caption = (
         f"Training {layout.noun} as they are, and as augment.preset {preset} changes them, drawn {len(changed)} times"
     )
-    originals = np.stack([layout.picture(array) for array in arrays])
     pictures = np.stack([np.stack([layout.picture(array) for array in batch]) for batch in changed], axis=1)
-    draw_samples(originals, pictures, titles, spec.out / "figures" / "samples.png", caption)
+    draw_samples(originals, pictures, titles, target, caption)
 
 
 def _run_workers(spec: TrainSpec, placement: Placement, bundle: Bundle, history: History) -> None:

@@ -50,7 +50,7 @@ class TrainingSpec(Spec):
     """Folder of the run."""
     subset: Subset = "full"
     """Part of the data that is used: full, tiny (100 a class), small (800), a share such as 0.1, or a count."""
-    workers: int | None = Field(None, ge=1)
+    workers: int | None = Field(default=None, ge=1)
     """Training workers; default: one for each GPU, or 1 without GPUs."""
     device: Device = "auto"
     """Device to compute on; auto takes GPUs where there are some."""
@@ -59,23 +59,23 @@ class TrainingSpec(Spec):
     mpp: Resolutions | None = None
     """Resolution of the images (µm/px), one for all sources or one for each; a bundle without it labels slides only
     with --tiling.mpp."""
-    size_px: int = Field(224, ge=16, le=2**14)
+    size_px: int = Field(default=224, ge=16, le=2**14)
     """Edge of the images that the network sees (px); others are resampled."""
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Fixes subset, split, order, augmentation and initial weights."""
-    max_broken: float = Field(0.01, ge=0, le=1)
+    max_broken: float = Field(default=0.01, ge=0, le=1)
     """Share of images that cannot be used above which the run ends (0 to 1)."""
-    loaders: int | None = Field(None, ge=0)
+    loaders: int | None = Field(default=None, ge=0)
     """Processes that decode images, per worker; default: all its CPUs but one beside a GPU, else 0, in the worker."""
     resume: bool = False
     """Continue the run in OUT after its last finished epoch; begin it if there is none."""
     start_from: AbsolutePath | None = None
     """Run or bundle whose weights are the start instead of ImageNet's."""
-    epoch: int | None = Field(None, ge=1)
+    epoch: int | None = Field(default=None, ge=1)
     """Epoch of the run in --start-from; default: its best."""
-    keep_checkpoints: int | None = Field(None, ge=1)
+    keep_checkpoints: int | None = Field(default=None, ge=1)
     """Number of last checkpoints to keep beside the best one; default: all, so that any epoch can be chosen."""
-    max_failures: int = Field(3, ge=0)
+    max_failures: int = Field(default=3, ge=0)
     """Most times that the run goes on from its last epoch after a worker was lost."""
     network: NetworkSpec = NetworkSpec()
     split: SplitSpec = SplitSpec()
@@ -153,11 +153,11 @@ class CrossvalSpec(TrainingSpec):
 
     COMMON: ClassVar[frozenset[str]] = TrainingSpec.COMMON | {"folds"}
 
-    workers: int | None = Field(None, ge=1)
+    workers: int | None = Field(default=None, ge=1)
     """Training workers of each fold; default: 1."""
-    folds: int = Field(5, ge=2)
+    folds: int = Field(default=5, ge=2)
     """Parts into which the cases are dealt, by class; a group (a patient), or equal images, into the same."""
-    side_by_side: int | None = Field(None, ge=1)
+    side_by_side: int | None = Field(default=None, ge=1)
     """Folds that are trained at a time; default: as many as there is room for."""
 
     @model_validator(mode="after")
@@ -173,6 +173,9 @@ class CrossvalSpec(TrainingSpec):
 
 
 FREE_TO_CHANGE = frozenset(
-    ("out", "resume", "workers", "device", "loaders", "keep_checkpoints", "max_failures", "side_by_side")
+    (
+        *("out", "resume", "workers", "device", "loaders", "keep_checkpoints", "max_failures", "side_by_side"),
+        "fit.validation_steps",
+    )
 )
 """Fields that do not change the result, so that a run may be resumed with others."""

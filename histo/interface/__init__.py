@@ -1,0 +1,1 @@
+"""Python interface: the names that `import histo` has."""

@@ -1,0 +1,186 @@
+"""Jobs from Python: train, label, evaluate and draw, as the commands do.
+
+A setting has the name of its flag with underscores; one of a section stands in a dictionary, or in a settings object
+(`--tissue.min-fraction 0.5` is `tissue={"min_fraction": 0.5}`). `docs/reference/cli.md` lists all of them. A job joins
+the Ray that this process has, or the one that RAY_ADDRESS names, or starts one of this machine and stops it again.
+"""
+
+import json
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, overload
+
+from histo.interface.labels import Labels
+from histo.interface.model import Model, load_model
+from histo.interface.paths import StrPath, full_path
+from histo.job_environment import job_environment
+from histo.learn.bundle import find_bundle, read_bundle
+from histo.pipelines.evaluation.spec import EvaluateSpec
+from histo.pipelines.labelling.spec import LabelSpec
+from histo.pipelines.pictures.spec import ReportSpec
+from histo.pipelines.training.spec import TrainSpec
+from histo.spec.base import SpecType
+from histo.spec.keywords import from_keywords
+
+
+@overload
+def train(data: TrainSpec) -> Model: ...
+@overload
+def train(data: StrPath | Sequence[StrPath], out: StrPath, **settings: Any) -> Model: ...
+def train(data: StrPath | Sequence[StrPath] | TrainSpec, out: StrPath | None = None, **settings: Any) -> Model:
+    """Fine-tune a pretrained network on labelled tiles, as `histo train` does.
+
+    Args:
+        data: Labelled tiles, one or several sources: a folder of class folders, .npz, .csv, .parquet, a tile table. Or
+            all settings as one object.
+        out: Folder of the run.
+        settings: Those of `histo train`, such as `mpp=0.5` or `fit={"head": {"epochs": 5}}`; with `resume=True` a run
+            that stopped goes on, and one that is complete is not done again.
+
+    Returns:
+        The trained model.
+
+    Raises:
+        HistoError: If the data or the settings are bad, or training failed.
+
+    Examples:
+        model = histo.train("TILES", "RUN", mpp=0.5)
+    """
+    spec = _settings(TrainSpec, data, {"data": data, "out": out}, settings)
+    with job_environment():
+        from histo.pipelines.train import train as run  # noqa: PLC0415 -- as all of these: it loads what the job needs
+
+        run(spec)
+    return load_model(spec.out)
+
+
+@overload
+def label(slides: LabelSpec) -> Labels: ...
+@overload
+def label(slides: StrPath, model: StrPath | Model, out: StrPath | None = None, **settings: Any) -> Labels: ...
+def label(
+    slides: StrPath | LabelSpec, model: StrPath | Model | None = None, out: StrPath | None = None, **settings: Any
+) -> Labels:
+    """Label every slide of a folder, or one slide, as `histo label` does; what is finished in `out` is not done again.
+
+    A slide that fails is a row of `slides` with the reason, and stops no other.
+
+    Args:
+        slides: A folder of slides, searched in depth, or one slide; for a model of studies, a folder of studies or a
+            manifest. Or all settings as one object.
+        model: A model, a model bundle, or a training run, of which the best bundle is taken.
+        out: Folder of the results; default: a temporary one, removed together with what is returned.
+        settings: Those of `histo label`, such as `mpp_if_missing=0.25` or `tissue={"min_fraction": 0.5}`.
+
+    Raises:
+        HistoError: If the settings are bad, or the run cannot go on.
+
+    Examples:
+        labels = histo.label("SLIDES", "RUN", "OUT")
+        labels.tiles.to_table().to_pandas()
+    """
+    path = model.path if isinstance(model, Model) else model
+    with ExitStack() as stack:
+        if not isinstance(slides, LabelSpec) and out is None:
+            out = tempfile.mkdtemp(prefix="histo-labels-")
+            stack.callback(shutil.rmtree, out, ignore_errors=True)
+        spec = _settings(LabelSpec, slides, {_input(path): slides, "model": path, "out": out}, settings)
+        with job_environment():
+            from histo.pipelines.label import label as run  # noqa: PLC0415
+
+            run(spec)
+        labels = Labels(spec.out)
+        weakref.finalize(labels, stack.pop_all().close)
+    return labels
+
+
+def _input(model: StrPath | None) -> str:
+    """Return the setting that names what a model classifies."""
+    if model is None:
+        return "slides"
+    bundle = read_bundle(find_bundle(full_path(model), flag="model"), flag="model")
+    return "studies" if bundle.task == "volumes" else "slides"
+
+
+@overload
+def evaluate(model: EvaluateSpec) -> dict[str, Any]: ...
+@overload
+def evaluate(
+    model: StrPath | Model, data: StrPath | Sequence[StrPath] | None, out: StrPath, **settings: Any
+) -> dict[str, Any]: ...
+def evaluate(
+    model: StrPath | Model | EvaluateSpec,
+    data: StrPath | Sequence[StrPath] | None = None,
+    out: StrPath | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Measure a model on labelled tiles, with pictures and intervals, as `histo evaluate` does.
+
+    Args:
+        model: A model, a model bundle, or a training run. Or all settings as one object.
+        data: Labelled tiles; None: what the training run held out.
+        out: Folder of the results; it must not hold a run yet.
+        settings: Those of `histo evaluate`, such as `mpp=0.5`.
+
+    Returns:
+        The content of `OUT/metrics.json`: `accuracy`, `macro_f1`, `intervals`, ...
+
+    Raises:
+        HistoError: If the data or the settings are bad.
+
+    Examples:
+        histo.evaluate("RUN", "TEST_TILES", "EVALUATION")["accuracy"]
+        0.97
+    """
+    path = model.path if isinstance(model, Model) else model
+    spec = _settings(EvaluateSpec, model, {"model": path, "data": data, "out": out}, settings)
+    with job_environment():
+        from histo.pipelines.evaluate import evaluate as run  # noqa: PLC0415
+
+        run(spec)
+    metrics: dict[str, Any] = json.loads((spec.out / "metrics.json").read_text(encoding="utf-8"))
+    return metrics
+
+
+@overload
+def draw(labels: ReportSpec) -> dict[str, Path]: ...
+@overload
+def draw(labels: StrPath | Labels, **settings: Any) -> dict[str, Path]: ...
+def draw(labels: StrPath | Labels | ReportSpec, **settings: Any) -> dict[str, Path]:
+    """Draw every labelled slide beside its class map, as `histo report` does; what is drawn is not drawn again.
+
+    Args:
+        labels: What `label` returned, or the folder of a label run. Or all settings as one object.
+        settings: Those of `histo report`, such as `probabilities=["TUM"]` or `colours={"TUM": "#AA0000"}`.
+
+    Returns:
+        The picture of each slide that could be drawn, by `slide_id`: a PNG.
+
+    Raises:
+        HistoError: If no label run of slides is there, or the run cannot go on.
+
+    Examples:
+        histo.draw("OUT", probabilities=["TUM"])
+        {'a/s1.svs': PosixPath('OUT/pictures/a/s1.svs.png')}
+    """
+    path = labels.out if isinstance(labels, Labels) else labels
+    spec = _settings(ReportSpec, labels, {"out": path}, settings)
+    with job_environment():
+        from histo.pipelines.report import pictures_of  # noqa: PLC0415
+        from histo.pipelines.report import report as run  # noqa: PLC0415
+
+        run(spec)
+    return pictures_of(spec)
+
+
+def _settings(kind: type[SpecType], first: object, given: Mapping[str, Any], settings: Mapping[str, Any]) -> SpecType:
+    """Return the settings of a job: the object that was given first, or those that were given one by one."""
+    if not isinstance(first, kind):
+        return from_keywords(kind, {**given, **settings})
+    if settings:
+        raise TypeError(f"give {kind.__name__} alone, or each setting by its name")
+    return first
