@@ -1,6 +1,8 @@
 """Prepare this process for a job: its Ray, and the folders that it imports from."""
 
+import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,8 +18,13 @@ _SETTINGS = {
 
 @contextmanager
 def job_environment() -> Iterator[None]:
-    """Set what Ray reads from the environment, where it is not set, and import from installed packages alone."""
+    """Set what Ray reads from the environment, where it is not set, and import from installed packages alone.
+
+    In a notebook Ray and tqdm ask for widgets, which histo has no use for.
+    """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    with own_path():
+    logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
+    with own_path(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
         yield

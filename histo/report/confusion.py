@@ -8,6 +8,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from histo.report.letters import legible, shorten
 from histo.report.picture import write_picture
 from histo.store import put_csv
 
@@ -34,7 +35,7 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], targ
     """
     counts = np.array(matrix)
     named = len(classes) <= _MOST_NAMED
-    names = [_short(name) for name in classes]
+    names = [shorten(legible(name), _MOST_LETTERS) for name in classes]
     edge = 0.72 * len(classes) if named else _UNNAMED_INCH
     name_inch = 0.09 * max(map(len, names)) if named else 0.0
     figure = Figure(figsize=(max(edge + 2.6 + name_inch, _LEAST_INCH), edge + 1.6 + name_inch), layout="compressed")
@@ -50,15 +51,9 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], targ
         axes.set_ylabel("true class, likewise")
         axes.set_title(right, fontsize=10)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    write_picture(figure, target)
+    write_picture(figure, target, names=classes)
     rows = [(name, *row) for name, row in zip(classes, counts.tolist(), strict=True)]
     put_csv(target.with_suffix(".csv"), ("truth", *classes), rows)
-
-
-def _short(name: str) -> str:
-    """Leave out the middle of a long name: its end may be what tells it from others."""
-    kept = _MOST_LETTERS // 2
-    return name if len(name) <= _MOST_LETTERS else f"{name[:kept]}…{name[-kept:]}"
 
 
 def _name_cells(

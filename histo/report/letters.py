@@ -1,4 +1,4 @@
-"""Letters that the font of pictures has; others are transliterated."""
+"""Names as pictures can show them: transliterated if need be, and shortened."""
 
 from functools import cache
 from pathlib import Path
@@ -35,6 +35,17 @@ def legible(text: str) -> str:
     """
     known = _glyphs()
     return "".join(letter if letter in known else anyascii(letter) for letter in printable_lines(text))
+
+
+def shorten(name: str, longest: int = 26) -> str:
+    """Take the middle out of a long name.
+
+    Examples:
+        >>> shorten("TUM/TUM-TCGA-CVATFAAT.tif"), shorten("crc-val-he-7k/TUM/TUM-TCGA-CVATFAAT.tif")
+        ('TUM/TUM-TCGA-CVATFAAT.tif', 'crc-val-he-7…CVATFAAT.tif')
+    """
+    half = (longest - 1) // 2
+    return name if len(name) <= longest else f"{name[:half]}…{name[-half:]}"
 
 
 @cache

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from histo.report.letters import legible, shorten
 from histo.report.picture import write_picture
 from histo.store import put_csv
 
@@ -65,7 +66,7 @@ def draw_mistakes(
         _say_none(total, target, noun)
         return
     rows = math.ceil(len(mistakes) / _COLUMNS)
-    titles = [_title(mistake) for mistake in mistakes]
+    titles = [_title(legible(each.truth), legible(each.label), each.confidence) for each in mistakes]
     lines = max(title.count("\n") for title in titles)
     height = _TILE_INCH + 0.55 + 0.14 * lines
     figure = Figure(figsize=(_TILE_INCH * _COLUMNS, height * rows + 0.5), layout="constrained")
@@ -75,12 +76,15 @@ def draw_mistakes(
     for axes, tile, title, mistake in zip(panels, tiles, titles, mistakes, strict=False):
         axes.imshow(tile, interpolation="nearest")
         axes.set_title(title, fontsize=7 if "\n" in title else 9)
-        place = axes.text(0.5, -0.03, shorten(mistake.case_id), transform=axes.transAxes, ha="center", va="top")
+        place = axes.text(
+            0.5, -0.03, shorten(legible(mistake.case_id)), transform=axes.transAxes, ha="center", va="top"
+        )
         place.set(fontsize=7)
     shown = f"the {len(mistakes)} most confident of {wrong}" if len(mistakes) < wrong else f"all {wrong}"
     headline = f"{shown} mistakes among {total} {noun}: truth \N{RIGHTWARDS ARROW} prediction, and its probability"
     figure.suptitle(headline, fontsize=11)
-    write_picture(figure, target, dpi=_DPI)
+    names = [name for each in mistakes for name in (each.truth, each.label, each.case_id)]
+    write_picture(figure, target, dpi=_DPI, names=names)
     put_csv(target.with_suffix(".csv"), _COLUMNS_OF_CSV, map(astuple, mistakes))
 
 
@@ -92,21 +96,10 @@ def _say_none(total: int, target: Path, noun: str) -> None:
     put_csv(target.with_suffix(".csv"), _COLUMNS_OF_CSV, [])
 
 
-def _title(mistake: Mistake) -> str:
+def _title(truth: str, label: str, confidence: float) -> str:
     """Say what became of what and how surely: in one line if that fits above a tile, or else in three."""
-    short = f"{mistake.truth} \N{RIGHTWARDS ARROW} {mistake.label}  {mistake.confidence:.2f}"
+    short = f"{truth} \N{RIGHTWARDS ARROW} {label}  {confidence:.2f}"
     if len(short) <= _TITLE_LONGEST:
         return short
-    truth, label = shorten(mistake.truth, _NAME_LONGEST), shorten(mistake.label, _NAME_LONGEST)
-    return f"{truth}\n\N{RIGHTWARDS ARROW} {label}\n{mistake.confidence:.2f}"
-
-
-def shorten(name: str, longest: int = _LONGEST) -> str:
-    """Take the middle out of a long name.
-
-    Examples:
-        >>> shorten("TUM/TUM-TCGA-CVATFAAT.tif"), shorten("crc-val-he-7k/TUM/TUM-TCGA-CVATFAAT.tif")
-        ('TUM/TUM-TCGA-CVATFAAT.tif', 'crc-val-he-7…CVATFAAT.tif')
-    """
-    half = (longest - 1) // 2
-    return name if len(name) <= longest else f"{name[:half]}…{name[-half:]}"
+    truth, label = shorten(truth, _NAME_LONGEST), shorten(label, _NAME_LONGEST)
+    return f"{truth}\n\N{RIGHTWARDS ARROW} {label}\n{confidence:.2f}"

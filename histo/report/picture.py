@@ -1,6 +1,6 @@
 """Write a figure to a PNG file: text is text, never a formula, and legible."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from matplotlib.axis import Axis
@@ -16,13 +16,22 @@ _LINE_PX = 18
 """Height of the line below a figure."""
 
 
-def write_picture(figure: Figure, target: Path, dpi: int = 110, said: Mapping[str, str] | None = None) -> None:
+def write_picture(
+    figure: Figure, target: Path, dpi: int = 110, said: Mapping[str, str] | None = None, names: Iterable[str] = ()
+) -> None:
     """Write a figure atomically, and in the file's own text what else is to be said of it.
 
     A class called `$x^{$` would be read as a formula, and control characters are no part of a picture. Names in letters
     that the font has not are transliterated, and a line at the bottom says so.
+
+    Args:
+        figure: The figure.
+        target: The file.
+        dpi: Pixels per inch.
+        said: Text of the file, by key.
+        names: Those in the figure that may have been transliterated before, so that their length was known.
     """
-    transliterated = False
+    transliterated = not all(map(has_glyphs, names))
     numbers = {label for axis in _axes(figure) if not _is_named(axis) for label in _labels(axis)}
     for text in figure.findobj(Text):
         assert isinstance(text, Text)

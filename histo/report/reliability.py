@@ -47,8 +47,7 @@ def draw_reliability(
     panels[1, 0].set_ylabel("cases")
     title = f"temperature {format_temperature(temperature)}" if calibrated else "not calibrated (temperature 1)"
     figure.suptitle(f"{sum(b.n for b in after)} cases, {title}", fontsize=12)
-    figure.supxlabel("confidence: probability of the predicted class, in 15 bins", fontsize=10)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", frameon=False, fontsize=9)
+    panels[0, 0].legend(loc="upper left", frameon=False, fontsize=9)
     write_picture(figure, target)
     put_csv(
         target.with_suffix(".csv"),
@@ -71,4 +70,5 @@ def _draw_series(diagram: Axes, counts: Axes, bins: Sequence[Bin], colour: str) 
     diagram.grid(alpha=0.25)
     width = bins[0].high - bins[0].low
     counts.bar([(b.low + b.high) / 2 for b in bins], [b.n for b in bins], 0.8 * width, color=colour)
+    counts.set_xlabel("confidence: probability of the predicted class,\nin 15 bins")
     counts.grid(alpha=0.25, axis="y")

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from histo.report.mistakes import shorten
+from histo.report.letters import legible, shorten
 from histo.report.picture import write_picture
 
 TILE_INCH = 1.5
@@ -69,9 +69,9 @@ def draw_unchanged(originals: np.ndarray, titles: Sequence[str], target: Path, c
         axes.set_axis_off()
     for axes, tile, title in zip(panels[: len(originals)], originals, titles, strict=True):
         _show(axes, tile)
-        axes.set_title(shorten(title, _LONGEST), fontsize=11)
+        axes.set_title(shorten(legible(title), _LONGEST), fontsize=11)
     figure.supxlabel(caption, fontsize=10, wrap=True)
-    write_picture(figure, target, dpi=150)
+    write_picture(figure, target, dpi=150, names=titles)
 
 
 def _show(axes: Axes, tile: np.ndarray) -> None:

@@ -1,12 +1,15 @@
 """Pictures of labelled slides: what is drawn lies where the tables say."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import openslide
 import pyarrow as pa
 import pytest
+from helpers.fake_slides import damage_block, write_tiff
+from helpers.vendor_slides import write_scn
 from matplotlib.colors import to_rgb
 from PIL import Image
 
@@ -15,7 +18,8 @@ from histo.demo.fabricate import write_pyramid
 from histo.errors import HistoError, SlideError, UsageError
 from histo.report.slide.colours import GLASS, MUTED, class_colours
 from histo.report.slide.labels import NO_TILE, UNREADABLE, Axis, SlideLabels, read_labels
-from histo.report.slide.picture import KEY, PLACE, Place, class_map, draw, probability_map, read_panel
+from histo.report.slide.panel import read_panel
+from histo.report.slide.picture import KEY, PLACE, Place, class_map, draw, probability_map
 from histo.report.slide.tiff import write_class_map
 
 CLASSES = ("BACK", "STR", "TUM")
@@ -73,8 +77,8 @@ def place_in(picture: Path) -> Place:
 def middle(labels: SlideLabels, place: Place, x: int, y: int) -> tuple[int, int]:
     """Pixel of a picture in the middle of a tile: row, column."""
     return (
-        place.top + int((y * labels.y.stride_um + labels.y.size_um / 2) / place.um_per_px),
-        place.left + int((x * labels.x.stride_um + labels.x.size_um / 2) / place.um_per_px),
+        place.top + int((y * labels.y.stride_um + labels.y.size_um / 2 - place.top_um) / place.um_per_px),
+        place.left + int((x * labels.x.stride_um + labels.x.size_um / 2 - place.left_um) / place.um_per_px),
     )
 
 
@@ -203,8 +207,66 @@ def test_a_slide_that_is_not_magnified_and_one_without_tiles_have_pictures(tmp_p
     panel = read_panel(tmp_path / "small.tif", labels)
     draw(labels, panel, class_map(labels, class_colours(CLASSES)), "2026-11-30", tmp_path / "p.png")
 
-    assert panel.shape == (300, 200, 3)
+    assert panel.pixels.shape == (300, 200, 3)
     assert pixels_of(tmp_path / "p.png").shape[1] > 1000
+
+
+def test_of_a_slide_with_bounds_the_scanned_part_is_shown(tmp_path: Path) -> None:
+    image = np.full((768, 1280, 3), (200, 90, 160), np.uint8)
+    path = write_scn(tmp_path, image, MPP)
+    with openslide.OpenSlide(path) as opened:
+        size, bounds = opened.dimensions, [int(opened.properties[f"openslide.bounds-{name}"]) for name in ("x", "y")]
+    assert min(bounds) > 100
+    on_tissue = bounds[0] // 448 + 1, bounds[1] // 448
+    labels = read_labels(write_tiles(tmp_path / "t.parquet", {on_tissue: (2, 1.0)}, size=size), "s.scn")
+    colours = class_colours(CLASSES)
+
+    panel = read_panel(path, labels)
+    place = draw(labels, panel, class_map(labels, colours), "", tmp_path / "p.png")
+
+    assert (panel.left_um, panel.top_um) == (bounds[0] * MPP, bounds[1] * MPP)
+    assert panel.width_um < 0.6 * size[0] * MPP
+    row, column = middle(labels, place, *on_tissue)
+    seen = pixels_of(tmp_path / "p.png").astype(float)
+    grey = 255 - 0.45 * (255 - np.mean((200, 90, 160)))
+    expected = 0.75 * 255 * np.array(to_rgb(colours["TUM"])) + 0.25 * grey
+    assert np.abs(seen[row, column] - expected).max() < 5
+    shown = seen[row, 24 + column - place.left]
+    assert np.abs(shown - (200, 90, 160)).max() < 12, "the tile lies on the same tissue in the thumbnail"
+
+
+def test_where_the_file_has_no_pixels_the_slide_is_hatched(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "s.tif", [np.full((256, 512, 3), 244, np.uint8)], mpp=MPP)
+    damage_block(path, 0, 2)
+    labels = read_labels(write_tiles(tmp_path / "t.parquet", {}, size=(512, 256)), "s.tif")
+
+    pixels = read_panel(Path(path), labels).pixels
+
+    damaged = pixels[:128, 128:256]  # what is tried at a time
+    assert {tuple(colour) for colour in np.unique(damaged.reshape(-1, 3), axis=0)} == {(170,) * 3, (255,) * 3}
+    assert (pixels[:, 256:] == 244).all()
+    assert (pixels[128:] == 244).all()
+
+
+@pytest.mark.parametrize("names", [["Tumour epithelium, moderately differentiated", "b"], ["肿瘤" * 20, "b"]])
+def test_long_names_and_many_classes_fit_beside_a_small_slide(tmp_path: Path, names: list[str]) -> None:
+    write_pyramid(tmp_path / "small.tif", np.full((120, 200, 3), 244, np.uint8), mpp=MPP, downsamples=(1,))
+    labels = read_labels(write_tiles(tmp_path / "t.parquet", {}, size=(200, 120)), "small.tif")
+    classes = (*names, *(f"{names[0]} {number}" for number in range(20)))
+    pred = np.arange(24, dtype=np.int16).reshape(4, 6) % len(classes)
+    many = replace(labels, classes=classes, pred=pred, confidence=np.ones(pred.shape, np.float32))
+
+    draw(
+        many, read_panel(tmp_path / "small.tif", many), class_map(many, class_colours(classes)), "", tmp_path / "p.png"
+    )
+
+    seen = pixels_of(tmp_path / "p.png")
+    assert seen[:, -8:].min() == 255, "nothing is cut off at the right"
+    assert seen[-22:-18].min() == 255, "nor at the bottom, above the line on transliteration"
+    legend = seen[72:, -360:]
+    scheme = {tuple(round(255 * part) for part in to_rgb(colour)) for colour in class_colours(classes).values()}
+    found = {tuple(colour) for colour in np.unique(legend.reshape(-1, 3), axis=0).tolist()}
+    assert len(scheme & found) == 16
 
 
 def test_another_slide_than_the_labelled_one_is_refused(tmp_path: Path) -> None:

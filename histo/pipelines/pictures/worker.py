@@ -15,13 +15,14 @@ from PIL import Image
 from histo.input_files import safe_path
 from histo.report.slide.colours import class_colours
 from histo.report.slide.labels import read_labels
-from histo.report.slide.picture import KEY, class_map, draw, probability_map, read_panel
+from histo.report.slide.panel import read_panel
+from histo.report.slide.picture import KEY, class_map, draw, probability_map
 from histo.report.slide.tiff import write_class_map
 from histo.run.failure import describe_failure
 from histo.run.isolation import Watchdog, guarded
 
 PICTURES, PROBABILITIES, CLASS_MAPS = FOLDERS = ("pictures", "probabilities", "class_maps")
-ALGORITHM = 1
+ALGORITHM = 2
 """Version of what is drawn; a higher one draws all slides anew."""
 _WORK = "picture"
 

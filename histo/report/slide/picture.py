@@ -14,16 +14,12 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
-from PIL import Image
 
-from histo.errors import Cause, SlideError
+from histo.report.letters import legible, shorten
 from histo.report.picture import write_picture
 from histo.report.slide.labels import NO_TILE, UNREADABLE, Indices, SlideLabels
-from histo.slides.slide import Slide, open_slide
-from histo.slides.tissue import read_thumbnail
+from histo.report.slide.panel import Panel, Pixels, hatching
 
-LONGEST_PX = 1200
-"""Of a panel."""
 _DPI = 100
 _MARGIN_PX, _TITLE_PX, _LEGEND_PX, _LEAST_PX = 24, 72, 360, 360
 _EDGES_FROM_PX = 8
@@ -33,6 +29,10 @@ _FAINTEST, _STRONGEST = 0.15, 0.75
 _PALE = 0.45
 """How dark the slide is under a map, of its darkness."""
 _BAR_PX, _BAR_FROM_PX, _COLOUR_BAR_PX = 6, 100, 90
+_LINE_PX, _TITLE_LETTER_PX = 26, 13
+"""Height of a line of the legend, and width of a letter of the title."""
+_SHORT_NAME, _LONGEST_NAME = 12, 26
+"""Letters of a class's name that stand in a line of the legend beside its share, and in one of their own."""
 _MOST_NAMED = 16
 """Classes in a legend; the others of a larger model are counted."""
 SEQUENTIAL = "viridis"
@@ -40,7 +40,6 @@ SEQUENTIAL = "viridis"
 PLACE, KEY = "histo.place", "histo.key"
 """Keys of a picture's text: where the map lies in it, and what it was made of."""
 
-Pixels = npt.NDArray[np.uint8]
 Colours = npt.NDArray[np.float64]
 
 
@@ -54,6 +53,8 @@ class Place:
         width: Likewise.
         height: Likewise.
         um_per_px: µm per pixel.
+        left_um: Its left edge on the slide, µm.
+        top_um: Its top edge, likewise.
     """
 
     left: int
@@ -61,6 +62,8 @@ class Place:
     width: int
     height: int
     um_per_px: float
+    left_um: float
+    top_um: float
 
 
 @dataclass(frozen=True)
@@ -82,47 +85,6 @@ class Map:
     has_bar: bool = False
 
 
-def read_panel(path: Path, labels: SlideLabels) -> Pixels:
-    """Read the thumbnail of a slide as a panel shows it, `(H, W, 3)`: at most `LONGEST_PX` pixels along an edge.
-
-    Where the file has lost its pixels it is hatched.
-
-    Raises:
-        SlideError: If the slide cannot be opened, or is not the one that was labelled.
-        ReadError: If nothing of it can be decoded.
-    """
-    slide, reader = open_slide(str(path), mpp_override=None if labels.mpp_source == "metadata" else labels.mpp[0])
-    try:
-        _check_same(slide, labels)
-        um_per_px = _scale(slide)
-        thumbnail = read_thumbnail(reader, slide, um_per_px)
-    finally:
-        reader.close()
-    size = (max(1, round(slide.width * slide.mpp_x / um_per_px)), max(1, round(slide.height * slide.mpp_y / um_per_px)))
-    box = (0.0, 0.0, slide.width / thumbnail.cell_width, slide.height / thumbnail.cell_height)
-    box = (*box[:2], min(box[2], thumbnail.pixels.shape[1]), min(box[3], thumbnail.pixels.shape[0]))
-    panel = np.array(Image.fromarray(thumbnail.pixels).resize(size, Image.Resampling.BOX, box))
-    unknown = np.asarray(Image.fromarray(thumbnail.unknown).resize(size, Image.Resampling.NEAREST, box))
-    panel[unknown & _hatching(*unknown.shape)] = 170
-    return panel
-
-
-def _check_same(slide: Slide, labels: SlideLabels) -> None:
-    size = round(labels.x.slide_um / labels.mpp[0]), round(labels.y.slide_um / labels.mpp[1])
-    if (slide.width, slide.height) != size:
-        raise SlideError(
-            Cause.CHANGED,
-            f"{slide.path}: has {slide.width} x {slide.height} px, and {labels.slide_id} had {size[0]} x {size[1]} px "
-            "when it was labelled; label it again, or give its own file",
-        )
-
-
-def _scale(slide: Slide) -> float:
-    """Return µm per pixel of a panel: nothing is magnified."""
-    longest_um = max(slide.width * slide.mpp_x, slide.height * slide.mpp_y)
-    return max(longest_um / LONGEST_PX, slide.mpp_x, slide.mpp_y)
-
-
 def class_map(labels: SlideLabels, colours: Mapping[str, str]) -> Map:
     """Make the map of classes: the surer a tile, the less is seen through it."""
     scheme = np.array([to_rgb(colours[name]) for name in labels.classes])
@@ -132,7 +94,7 @@ def class_map(labels: SlideLabels, colours: Mapping[str, str]) -> Map:
     total = sum(count for _, count in counts)
     found = sorted((pair for pair in counts if pair[1]), key=lambda pair: -pair[1])
     entries = [
-        Patch(facecolor=colours[name], label=f"{name}  {count / total:.1%}  {count * labels.tile_mm2:.4g} mm²")
+        Patch(facecolor=colours[name], label=_entry(name, f"{count / total:.1%}  {count * labels.tile_mm2:.4g} mm²"))
         for name, count in found[:_MOST_NAMED]
     ]
     if len(found) > _MOST_NAMED:
@@ -161,22 +123,28 @@ def _unreadable(labels: SlideLabels) -> tuple[Patch, ...]:
     )
 
 
+def _entry(name: str, said: str) -> str:
+    """Return a line of the legend, or two of a long name."""
+    name = shorten(legible(name), _LONGEST_NAME)
+    return f"{name}{'  ' if len(name) <= _SHORT_NAME else chr(10)}{said}"
+
+
 def _wrapped(names: list[str]) -> str:
     lines, line = [], ""
-    for name in names:
-        if line and len(line) + len(name) > 24:
+    for name in (shorten(legible(name), _LONGEST_NAME) for name in names):
+        if line and len(line) + len(name) > _LONGEST_NAME:
             lines.append(line)
             line = ""
         line += f", {name}" if line else name
     return ",\n".join([*lines, line])
 
 
-def draw(labels: SlideLabels, panel: Pixels, shown: Map, date: str, target: Path, key: str = "") -> Place:
+def draw(labels: SlideLabels, panel: Panel, shown: Map, date: str, target: Path, key: str = "") -> Place:
     """Draw a slide's thumbnail beside a map of its tiles, and write a PNG.
 
     Args:
         labels: What was found.
-        panel: The slide, see `read_panel`.
+        panel: The slide, see `panel.read_panel`.
         shown: The map, see `class_map` and `probability_map`.
         date: When the slide was labelled.
         target: The picture. Its text says where the map lies (`PLACE`, JSON of a `Place`).
@@ -185,14 +153,17 @@ def draw(labels: SlideLabels, panel: Pixels, shown: Map, date: str, target: Path
     Returns:
         Where the map lies in the picture.
     """
-    height, width = panel.shape[:2]
+    height, width = panel.pixels.shape[:2]
     room = max(width, _LEAST_PX)
-    um_per_px = labels.x.slide_um / width
-    place = Place(2 * _MARGIN_PX + room, _TITLE_PX, width, height, um_per_px)
-    sheet = _Sheet(3 * _MARGIN_PX + 2 * room + _LEGEND_PX, _TITLE_PX + max(height, _LEAST_PX) + _MARGIN_PX)
-    sheet.write(_MARGIN_PX, 20, labels.slide_id, fontsize=13, fontweight="bold")
+    left = 2 * _MARGIN_PX + room
+    place = Place(left, _TITLE_PX, width, height, panel.width_um / width, panel.left_um, panel.top_um)
+    lines = 3 + sum(1 + str(patch.get_label()).count("\n") for patch in shown.legend)
+    sheet_width = 3 * _MARGIN_PX + 2 * room + _LEGEND_PX
+    sheet = _Sheet(sheet_width, _TITLE_PX + max(height, _LEAST_PX, lines * _LINE_PX) + _MARGIN_PX)
+    name = shorten(legible(labels.slide_id), sheet_width // _TITLE_LETTER_PX)
+    sheet.write(_MARGIN_PX, 20, name, fontsize=13, fontweight="bold")
     sheet.write(_MARGIN_PX, 46, _describe(labels, date), fontsize=9, color="#444444")
-    for left, image in ((_MARGIN_PX, panel), (place.left, _composed(labels, panel, shown, um_per_px))):
+    for left, image in ((_MARGIN_PX, panel.pixels), (place.left, _composed(labels, panel, shown))):
         sheet.put(image, left, place.top)
         if min(width, height) >= _BAR_FROM_PX:
             sheet.add_scale_bar(place, left)
@@ -200,7 +171,8 @@ def draw(labels: SlideLabels, panel: Pixels, shown: Map, date: str, target: Path
     if shown.has_bar:
         sheet.add_colour_bar(right, place, shown.title)
     sheet.add_legend(right + _COLOUR_BAR_PX * shown.has_bar, place.top, shown)
-    write_picture(sheet.figure, target, _DPI, {PLACE: json.dumps(asdict(place)), KEY: key})
+    names = (labels.slide_id, *labels.classes)
+    write_picture(sheet.figure, target, _DPI, {PLACE: json.dumps(asdict(place)), KEY: key}, names)
     return place
 
 
@@ -266,20 +238,22 @@ class _Sheet:
         )
 
 
-def _composed(labels: SlideLabels, panel: Pixels, shown: Map, um_per_px: float) -> Pixels:
+def _composed(labels: SlideLabels, panel: Panel, shown: Map) -> Pixels:
     """Lay a map over a slide in pale grey."""
-    height, width = panel.shape[:2]
-    rows, columns = labels.y.pixels(height, labels.y.slide_um / height), labels.x.pixels(width, um_per_px)
+    height, width = panel.pixels.shape[:2]
+    um_per_px = panel.width_um / width
+    rows = labels.y.at(panel.top_um + (np.arange(height) + 0.5) * panel.height_um / height)
+    columns = labels.x.at(panel.left_um + (np.arange(width) + 0.5) * um_per_px)
     cells = np.ix_(rows, columns)
     inside = (rows[:, None] != NO_TILE) & (columns != NO_TILE)
     pred = np.where(inside, labels.pred[cells], NO_TILE)
-    grey = 255 - _PALE * (255 - panel.astype(np.float64).mean(axis=2, keepdims=True))
+    grey = 255 - _PALE * (255 - panel.pixels.astype(np.float64).mean(axis=2, keepdims=True))
     opacity = np.where(pred >= 0, shown.opacity[cells], 0)[..., None]
     image = opacity * 255 * shown.colours[cells] + (1 - opacity) * grey
     if labels.x.stride_um >= _EDGES_FROM_PX * um_per_px:
         edges = _edges(rows, columns) & (pred >= 0)
         image[edges] = (image[edges] + 255) / 2
-    hatched = np.where(_hatching(height, width), 0, 255)[..., None]
+    hatched = np.where(hatching(height, width), 0, 255)[..., None]
     image = np.where((pred == UNREADABLE)[..., None], hatched, image)
     return np.round(image).astype(np.uint8)
 
@@ -288,12 +262,6 @@ def _edges(rows: Indices, columns: Indices) -> npt.NDArray[np.bool_]:
     """Return the first pixel of every tile along either axis."""
     starts: list[npt.NDArray[np.bool_]] = [np.diff(tiles, prepend=NO_TILE) != 0 for tiles in (rows, columns)]
     return starts[0][:, None] | starts[1]
-
-
-def _hatching(height: int, width: int) -> npt.NDArray[np.bool_]:
-    """Return diagonal lines."""
-    diagonal: npt.NDArray[np.int64] = np.arange(height)[:, None] + np.arange(width)
-    return diagonal % 6 < 2
 
 
 def _round_below(um: float) -> float:
@@ -309,7 +277,8 @@ def _round_below(um: float) -> float:
 
 def _describe(labels: SlideLabels, date: str) -> str:
     given = "" if labels.mpp_source == "metadata" else " (given)"
+    count = int((labels.pred != NO_TILE).sum())
     return (
-        f"{labels.mpp[0]:.4g} µm/px{given}; {(labels.pred != NO_TILE).sum()} tiles of {labels.size_px} px at "
+        f"{labels.mpp[0]:.4g} µm/px{given}; {count} tile{'s' * (count != 1)} of {labels.size_px} px at "
         f"{labels.effective_mpp[0]:.4g} µm/px; model {labels.model_sha256[:12]}; labelled {date}"
     )
