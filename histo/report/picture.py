@@ -12,6 +12,8 @@ from matplotlib.ticker import FixedLocator
 from histo.report.letters import SAID, has_glyphs, legible
 from histo.store import put_atomic
 
+_COMPRESSION = 3
+"""Of PNG, 0 to 9: half the time of matplotlib's 6, and files a tenth larger."""
 _LINE_PX = 18
 """Height of the line below a figure."""
 
@@ -47,7 +49,8 @@ def write_picture(
     if transliterated:
         _say_transliterated(figure)
     with put_atomic(target) as file:
-        figure.savefig(file, dpi=dpi, format="png", metadata=dict(said or {}))
+        how = {"compress_level": _COMPRESSION}
+        figure.savefig(file, dpi=dpi, format="png", metadata=dict(said or {}), pil_kwargs=how)
 
 
 def _axes(figure: Figure) -> list[Axis]:

@@ -1,12 +1,9 @@
 """Drive a run over studies: studies to workers, rows to the ledger."""
 
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
-import ray.data
-
-from histo.errors import Cause, HistoError, UsageError
+from histo.errors import UsageError
 from histo.folders import UNREADABLE_FOLDER, beside
 from histo.pipelines.studies.ledger import StudyLedger
 from histo.pipelines.studies.worker import StudyAnswer, StudyJob, StudyTask
@@ -14,8 +11,8 @@ from histo.run.placement import Placement
 from histo.run.progress import CountProgress
 from histo.run.record import RunRecord
 from histo.run.run_folder import remove_traces
-from histo.run.stream.drive import Work, drive
-from histo.run.stream.graph import tasks_in_blocks, work
+from histo.run.stream.drive import drive
+from histo.run.stream.units import UnitWork
 from histo.run.stream.worker import Crew
 from histo.run.todo import Todo
 from histo.volumes.finding.studies import Studies
@@ -58,49 +55,27 @@ def settle_studies(
         ledger.write(force=True)
 
 
-class _StudyWork(Work[StudyAnswer]):
+class _StudyWork(UnitWork[StudyAnswer]):
     def __init__(self, crew: Crew, todo: Todo[StudyTask], ledger: StudyLedger, placement: Placement) -> None:
-        self._crew, self._ledger, self._placement = crew, ledger, placement
-        self._open = {task.study.study_id: task for task in todo.tasks}
-        self._progress = CountProgress("studies", sum(ledger.counts().values()), ledger.settled)
+        progress = CountProgress("studies", sum(ledger.counts().values()), ledger.settled)
+        super().__init__(crew, {task.study.study_id: task for task in todo.tasks}, placement, progress)
+        self._ledger = ledger
         ledger.write(force=True)
 
     @property
-    def out(self) -> Path:
-        """See `Work.out`."""
-        return self._crew.out
+    def done(self) -> int:
+        """See `UnitWork.done`."""
+        return self._ledger.settled
 
-    def is_open(self, unit: str) -> bool:
-        """See `Work.is_open`."""
-        return unit in self._open
-
-    def graph(self, left_out: tuple[str, ...]) -> ray.data.Dataset | None:
-        """See `Work.graph`: studies -> prepare, and classify -> columns of the ledger."""
-        if not self._open:
-            return None
-        studies = tasks_in_blocks(list(self._open.items()))
-        return work(studies, replace(self._crew, left_out=left_out), self._placement)
-
-    def enter(self, answer: StudyAnswer) -> None:
-        """See `Work.enter`."""
-        if answer.error_code == Cause.STORAGE:
-            raise HistoError(f"--out {self.out}: {answer.columns['error']}; what is finished stays")
-        del self._open[answer.study_id]
+    def settle(self, answer: StudyAnswer) -> None:
+        """See `UnitWork.settle`."""
         self._ledger.begin(answer.study_id)
         self._ledger.settle(answer.study_id, answer.columns)
 
     def between(self) -> None:
         """See `Work.between`."""
         self._ledger.write()
-        self._progress.show(self._ledger.settled)
-
-    def say(self, text: str) -> None:
-        """See `Work.say`."""
-        self._progress.say(text)
-
-    def end(self) -> None:
-        """Say what was done."""
-        self._progress.end(self._ledger.settled)
+        super().between()
 
 
 def finish(run: RunRecord, found: Studies, ledger: StudyLedger, out: Path) -> int:

@@ -60,6 +60,11 @@ class StudyAnswer(NamedTuple):
         """See `run.stream.worker.Answer`."""
         return self.columns.get("error_code")
 
+    @property
+    def error(self) -> str | None:
+        """See `run.stream.units.UnitAnswer`."""
+        return self.columns.get("error")
+
 
 @dataclass(frozen=True)
 class StudyJob(ABC):

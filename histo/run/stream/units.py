@@ -1,0 +1,84 @@
+"""Drive a run of one task for each slide or study: a graph of one stage."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import ray.data
+
+from histo.errors import Cause, HistoError
+from histo.run.placement import Placement
+from histo.run.progress import CountProgress
+from histo.run.stream.drive import Work
+from histo.run.stream.graph import tasks_in_blocks, work
+from histo.run.stream.worker import Answer, Crew
+
+
+class UnitAnswer(Answer, Protocol):
+    """What a worker makes of a slide or a study."""
+
+    @property
+    def error(self) -> str | None:
+        """What is wrong, and what to do, if it failed."""
+
+
+AnswerT = TypeVar("AnswerT", bound=UnitAnswer)
+
+
+class UnitWork(Work[AnswerT]):
+    """A run whose tasks are slides or studies.
+
+    Args:
+        crew: What the workers are made of.
+        tasks: What is to be done, by `slide_id` or `study_id`.
+        placement: Where the workers are.
+        progress: Of the run.
+    """
+
+    def __init__(self, crew: Crew, tasks: Mapping[str, object], placement: Placement, progress: CountProgress) -> None:
+        self._crew, self._open, self._placement, self._progress = crew, dict(tasks), placement, progress
+
+    @property
+    def out(self) -> Path:
+        """See `Work.out`."""
+        return self._crew.out
+
+    def is_open(self, unit: str) -> bool:
+        """See `Work.is_open`."""
+        return unit in self._open
+
+    def graph(self, left_out: tuple[str, ...]) -> ray.data.Dataset | None:
+        """See `Work.graph`: tasks -> answers."""
+        if not self._open:
+            return None
+        return work(tasks_in_blocks([*self._open.items()]), replace(self._crew, left_out=left_out), self._placement)
+
+    def enter(self, answer: AnswerT) -> None:
+        """See `Work.enter`."""
+        if answer.error_code == Cause.STORAGE:
+            raise HistoError(f"--out {self.out}: {answer.error}; what is finished stays")
+        del self._open[answer.unit]
+        self.settle(answer)
+
+    def between(self) -> None:
+        """See `Work.between`."""
+        self._progress.show(self.done)
+
+    def say(self, text: str) -> None:
+        """See `Work.say`."""
+        self._progress.say(text)
+
+    def end(self) -> None:
+        """Say what was done."""
+        self._progress.end(self.done)
+
+    @abstractmethod
+    def settle(self, answer: AnswerT) -> None:
+        """Enter what became of a slide or a study."""
+
+    @property
+    @abstractmethod
+    def done(self) -> int:
+        """Number of those that are done."""
