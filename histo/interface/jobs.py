@@ -5,18 +5,19 @@ A setting has the name of its flag with underscores; one of a section stands in 
 the Ray that this process has, or the one that RAY_ADDRESS names, or starts one of this machine and stops it again.
 """
 
+import atexit
 import json
 import shutil
 import tempfile
-import weakref
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, overload
 
 from histo.interface.labels import Labels
 from histo.interface.model import Model, load_model
 from histo.interface.paths import StrPath, full_path
+from histo.interface.words import in_python
 from histo.job_environment import job_environment
 from histo.learn.bundle import find_bundle, read_bundle
 from histo.pipelines.evaluation.spec import EvaluateSpec
@@ -50,8 +51,8 @@ def train(data: StrPath | Sequence[StrPath] | TrainSpec, out: StrPath | None = N
     Examples:
         model = histo.train("TILES", "RUN", mpp=0.5)
     """
-    spec = _settings(TrainSpec, data, {"data": data, "out": out}, settings)
-    with job_environment():
+    with _job():
+        spec = _settings(TrainSpec, data, {"data": data, "out": out}, settings)
         from histo.pipelines.train import train as run  # noqa: PLC0415 -- as all of these: it loads what the job needs
 
         run(spec)
@@ -73,7 +74,7 @@ def label(
         slides: A folder of slides, searched in depth, or one slide; for a model of studies, a folder of studies or a
             manifest. Or all settings as one object.
         model: A model, a model bundle, or a training run, of which the best bundle is taken.
-        out: Folder of the results; default: a temporary one, removed together with what is returned.
+        out: Folder of the results; default: a temporary one, removed when Python ends.
         settings: Those of `histo label`, such as `mpp_if_missing=0.25` or `tissue={"min_fraction": 0.5}`.
 
     Raises:
@@ -84,18 +85,21 @@ def label(
         labels.tiles.to_table().to_pandas()
     """
     path = model.path if isinstance(model, Model) else model
-    with ExitStack() as stack:
-        if not isinstance(slides, LabelSpec) and out is None:
-            out = tempfile.mkdtemp(prefix="histo-labels-")
-            stack.callback(shutil.rmtree, out, ignore_errors=True)
+    if not isinstance(slides, LabelSpec) and out is None:
+        out = _temporary_folder()
+    with _job():
         spec = _settings(LabelSpec, slides, {_input(path): slides, "model": path, "out": out}, settings)
-        with job_environment():
-            from histo.pipelines.label import label as run  # noqa: PLC0415
+        from histo.pipelines.label import label as run  # noqa: PLC0415
 
-            run(spec)
-        labels = Labels(spec.out)
-        weakref.finalize(labels, stack.pop_all().close)
-    return labels
+        run(spec)
+    return Labels(spec.out)
+
+
+def _temporary_folder() -> str:
+    """Make a folder that is removed when Python ends."""
+    folder = tempfile.mkdtemp(prefix="histo-labels-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _input(model: StrPath | None) -> str:
@@ -137,8 +141,8 @@ def evaluate(
         0.97
     """
     path = model.path if isinstance(model, Model) else model
-    spec = _settings(EvaluateSpec, model, {"model": path, "data": data, "out": out}, settings)
-    with job_environment():
+    with _job():
+        spec = _settings(EvaluateSpec, model, {"model": path, "data": data, "out": out}, settings)
         from histo.pipelines.evaluate import evaluate as run  # noqa: PLC0415
 
         run(spec)
@@ -168,13 +172,19 @@ def draw(labels: StrPath | Labels | ReportSpec, **settings: Any) -> dict[str, Pa
         {'a/s1.svs': PosixPath('OUT/pictures/a/s1.svs.png')}
     """
     path = labels.out if isinstance(labels, Labels) else labels
-    spec = _settings(ReportSpec, labels, {"out": path}, settings)
-    with job_environment():
+    with _job():
+        spec = _settings(ReportSpec, labels, {"out": path}, settings)
         from histo.pipelines.report import pictures_of  # noqa: PLC0415
         from histo.pipelines.report import report as run  # noqa: PLC0415
 
         run(spec)
     return pictures_of(spec)
+
+
+@contextmanager
+def _job() -> Iterator[None]:
+    with job_environment(), in_python():
+        yield
 
 
 def _settings(kind: type[SpecType], first: object, given: Mapping[str, Any], settings: Mapping[str, Any]) -> SpecType:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ from PIL.Image import Image as PillowImage
 
 from histo.errors import UsageError
 from histo.interface.paths import StrPath, full_path
+from histo.interface.words import in_python
 from histo.learn.bundle import Bundle, TileInput, find_bundle, read_bundle
 from histo.learn.data.images import FileImages, from_pillow
 from histo.learn.network.spec import InferencePrecision
@@ -70,6 +71,7 @@ class Model:
 
         Raises:
             ValueError: If an image has another size or type.
+        TypeError: If something else than an image is given.
             ImageError: If an image file cannot be read.
             FloatingPointError: If the network gives no finite probabilities.
         """
@@ -95,13 +97,22 @@ class Model:
             image = FileImages((Path(image),)).load(0)
         elif isinstance(image, PillowImage):
             image = from_pillow(image)
-        array, shape = np.asarray(image), self.bundle.array_shape
-        if array.shape != shape or array.dtype != np.uint8:
-            at = f" at {self.mpp:g} µm/px" if self.mpp else ""
-            raise ValueError(
-                f"the image is {array.dtype} {array.shape}, and the model sees uint8 {shape}{at}; resample it to that"
-            )
-        return array
+        if not isinstance(image, np.ndarray):
+            raise TypeError(f"{type(image).__name__} is no image; give a uint8 array, an image of Pillow's, or a path")
+        if image.shape != self.bundle.array_shape or image.dtype != np.uint8:
+            raise ValueError(self._explain(image))
+        return image
+
+    def _explain(self, array: npt.NDArray[Any]) -> str:
+        """Say why an array is none that the network sees."""
+        shape, at = self.bundle.array_shape, f" at {self.mpp:g} µm/px" if self.mpp else ""
+        wanted = f"the image is {array.dtype} {array.shape}, and the model sees uint8 {shape}{at}"
+        if array.ndim != len(shape) or array.shape[-1] != shape[-1]:
+            axes = "(height, width, RGB)" if self.bundle.task == "tiles" else "(series, slices, height, width)"
+            return f"{wanted}; its axes are {axes}"
+        if array.dtype != np.uint8:
+            return f"{wanted}; give values from 0 to 255"
+        return f"{wanted}; nothing is resized: cut or resample it to that"
 
     def __repr__(self) -> str:
         """Say which model it is."""
@@ -138,11 +149,14 @@ def load_model(
         model("tile.png")
         array([0.01, 0.97, 0.02], dtype=float32)
     """
+    if device not in ("auto", "cpu", "gpu"):
+        raise ValueError(f"device: {device!r}: it is 'auto', 'cpu' or 'gpu'")
     folder = find_bundle(full_path(path), flag="model")
     bundle = read_bundle(folder, flag="model")
     from histo.learn.predict.load import load_predictor  # noqa: PLC0415 -- a path that is wrong is said first
 
-    predictor = load_predictor(folder, _device(device), usable_cpus(), batch_size, precision)
+    with in_python():
+        predictor = load_predictor(folder, _device(device), usable_cpus(), batch_size, precision)
     return Model(folder, bundle, predictor)
 
 

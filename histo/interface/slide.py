@@ -9,8 +9,9 @@ from typing import Any, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from histo.errors import ReadError
+from histo.errors import ReadError, UsageError
 from histo.interface.paths import StrPath, full_path
+from histo.interface.words import in_python
 from histo.resample import Pixels
 from histo.slides.plan import SlidePlan, plan_slide
 from histo.slides.readers.base import Level, Reader
@@ -70,7 +71,9 @@ class WholeSlide:
             SlideError: If the mask would be too large, or the slide is not brightfield.
             ReadError: If the slide cannot be decoded.
         """
-        return find_tissue(self.reader, self.description, mpp, exclude_ink, any_image)
+        chosen = from_keywords(TissueSpec, {"mpp": mpp, "exclude_ink": exclude_ink, "any_image": any_image})
+        with in_python():
+            return find_tissue(self.reader, self.description, chosen.mpp, chosen.exclude_ink, chosen.any_image)
 
     def thumbnail(self, mpp: float) -> Pixels:
         """Read the whole slide at about `mpp` µm per pixel: uint8 RGB `(H, W, 3)`, white where it is not readable.
@@ -79,7 +82,10 @@ class WholeSlide:
             SlideError: If it would have more than 67 million pixels.
             ReadError: If the slide cannot be decoded.
         """
-        return read_thumbnail(self.reader, self.description, mpp).pixels
+        if not mpp > 0:
+            raise ValueError(f"mpp: {mpp}: a resolution is greater than 0 µm/px")
+        with in_python():
+            return read_thumbnail(self.reader, self.description, mpp).pixels
 
     def tiles(
         self,
@@ -104,14 +110,17 @@ class WholeSlide:
         Raises:
             SlideError: If the slide is too coarse, or its tissue cannot be found.
             UsageError: If a setting is wrong.
+            ValueError: If the edge is no whole number of pixels.
         """
         tiling = from_keywords(
             TilingSpec,
             {"mpp": mpp, "stride_px": stride_px, "tolerance": tolerance, "allow_upsample": allow_upsample},
         )
         chosen = tissue if isinstance(tissue, TissueSpec) else from_keywords(TissueSpec, tissue or {})
-        plan = plan_slide(self.description, self.reader, size_px, mpp, tiling, chosen)
-        return Tiles(self, plan)
+        if not isinstance(size_px, int) or size_px < 1:
+            raise ValueError(f"size_px: {size_px}: a whole number of pixels, the edge of a square tile")
+        with in_python():
+            return Tiles(self, plan_slide(self.description, self.reader, size_px, mpp, tiling, chosen))
 
     @property
     def reader(self) -> Reader:
@@ -202,6 +211,11 @@ class Tiles(Sequence[Tile]):
         self.tissue_fraction: npt.NDArray[np.float32] = plan.tissue_fraction[order]
         self.mpp = plan.sampling.effective_mpp_x, plan.sampling.effective_mpp_y
 
+    def __repr__(self) -> str:
+        """Say how many they are, and at which resolution."""
+        size, (x, y) = self._plan.grid.size_px, self.mpp
+        return f"<histo.Tiles: {len(self)} of {size} px at {x:.4g} x {y:.4g} µm/px>"
+
     def __len__(self) -> int:
         """Return their number."""
         return len(self.tile_index)
@@ -259,6 +273,7 @@ def open_slide(
         reader: Decoder: OpenSlide, the direct reader of tiled TIFF, or (`auto`) the latter where both agree.
 
     Raises:
+        UsageError: If there is no such file.
         SlideError: If it is not a slide, its resolution is unknown or not plausible, or it contradicts itself.
 
     Examples:
@@ -266,4 +281,8 @@ def open_slide(
             tiles = slide.tiles(mpp=0.5, size_px=224)
             probabilities = model(tile.pixels for tile in tiles)
     """
-    return WholeSlide(*open_with_reader(str(full_path(path)), mpp_if_missing, reader, mpp_override))
+    file = full_path(path)
+    if not file.is_file():
+        raise UsageError(f"{file}: {'a folder; give the file of a slide' if file.is_dir() else 'no such file'}")
+    with in_python():
+        return WholeSlide(*open_with_reader(str(file), mpp_if_missing, reader, mpp_override))

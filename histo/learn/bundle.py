@@ -231,7 +231,8 @@ def read_bundle(folder: Path, flag: str = "--model") -> Bundle:
         UsageError: If something is missing, damaged, or does not fit together; the message names it.
     """
     if not folder.is_dir():
-        raise UsageError(f"{flag} {folder}: no such folder")
+        what = "is a file; give its folder, or that of the run" if folder.exists() else "no such folder"
+        raise UsageError(f"{flag} {folder}: {what}")
     for name in (MODEL_JSON, WEIGHTS):
         if not (folder / name).is_file():
             raise UsageError(f"{flag} {folder}: not a model bundle, {name} is missing")

@@ -11,7 +11,6 @@ from histo.errors import UsageError
 from histo.pipelines.labelling.slide_ledger import ledger_file
 from histo.pipelines.pictures.spec import ReportSpec
 from histo.pipelines.pictures.worker import (
-    CLASS_MAPS,
     FOLDERS,
     PICTURES,
     PROBABILITIES,
@@ -24,7 +23,7 @@ from histo.run.placement import one_each
 from histo.run.record import past_record
 from histo.run.run_folder import RunFolder
 from histo.run.say import say
-from histo.slides.collection import find_slides
+from histo.slides.collection import CLASS_MAPS, find_slides
 from histo.spec.names import nearest
 from histo.tables import Row
 
@@ -47,7 +46,9 @@ def report(spec: ReportSpec) -> int:
         _remove_others(job, [row["slide_id"] for row in table.to_pylist() if row["tiles_path"]])
         tasks, failed = _find_tasks(job, slides, rows)
         done = len(rows) - len(tasks) - len(failed)
-        say(f"{len(rows)} labelled slides: {len(tasks)} to draw{f', {done} done before' if done else ''}")
+        others = table.num_rows - len(rows)
+        without = f"; {others} without a table (slides.parquet says why)" if others else ""
+        say(f"labelled slides: {len(rows)}; {len(tasks)} to draw{f', {done} done before' if done else ''}{without}")
         from histo.run.cluster import placed  # noqa: PLC0415 -- Ray takes long to load
 
         with placed(bool(tasks), spec.workers, partial(one_each, spec.workers, "cpu"), spec.out, slides) as placement:

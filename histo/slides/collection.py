@@ -2,7 +2,8 @@
 
 Rule: a file is a candidate if its extension is one of `SLIDE_EXTENSIONS`, or if it is DICOM by its magic number.
 `.mrxs` and `.vms` stand for their companion files. DICOM files of one series in one folder are one slide. Every other
-file is counted by extension. What is passed over, and how links are followed, is the rule of `histo.folders`.
+file is counted by extension, and so are the class maps of a label run. What else is passed over, and how links are
+followed, is the rule of `histo.folders`.
 """
 
 import hashlib
@@ -22,6 +23,8 @@ from histo.slides.readers.foreign import ways_out
 SLIDE_EXTENSIONS = frozenset(
     ".svs .tif .tiff .ndpi .mrxs .vms .vmu .scn .bif .svslide .czi .dcm".split()  # noqa: SIM905 -- reads as a list
 )
+CLASS_MAPS = "class_maps"
+"""Folder of a label run's pictures for QuPath, below its output folder."""
 _LONGEST_INDEX = 2**20
 
 
@@ -61,16 +64,27 @@ def find_slides(root: Path) -> Collection:
     walked = Walk((Folder(base, (root,), leaf=True),), 0, Counter(), ()) if root.is_file() else walk(root)
     slides: list[FoundSlide] = []
     rest: list[Path] = []
+    made = 0
     for folder in walked.folders:
+        if _is_class_map(folder.path, base):
+            made += len(folder.files)
+            continue
         found, other = _group(base, folder.files)
         slides += found
         rest += other
     companions = {file for slide in slides for file in slide.files}
     others = walked.others + count_kinds(path for path in rest if str(path) not in companions)
+    others += Counter({CLASS_MAPS: made} if made else {})
     if not slides:
         raise UsageError(f"--slides {root}: no slides in it; it holds {counted(others) or 'nothing'}{ways_out(others)}")
     by_name = sorted(slides, key=lambda slide: slide.slide_id)
     return Collection(tuple(by_name), dict(sorted(others.items())), walked.linked)
+
+
+def _is_class_map(folder: Path, base: Path) -> bool:
+    """Whether a folder holds class maps that histo made, which are no slides: results may lie among the slides."""
+    between = [folder, *folder.parents][: len(folder.parts) - len(base.parts)]
+    return any(path.name == CLASS_MAPS and (path.parent / "slides.parquet").exists() for path in between)
 
 
 def _group(base: Path, files: Iterable[Path]) -> tuple[list[FoundSlide], list[Path]]:

@@ -107,6 +107,7 @@ _METAVARS = {
     "Path": "PATH",
     "list[Path]": "PATH,...",
     "list[str]": "NAME,...",
+    "dict[str,str]": "NAME=VALUE,...",
     "list[float]": "X,...",
 }
 """Values of fields, as help writes them."""
@@ -158,7 +159,7 @@ def read_spec(
     except ValidationError as error:
         if file and (owner := _owner(file, spec, others)):
             raise UsageError(f"{parsed.config}: has settings of {owner}; give a file for {prog}") from None
-        raise UsageError("\n".join(explain(error, spec, _wording(flags, parsed.config)))) from None
+        raise UsageError("\n".join(explain(error, spec, _wording(spec, prog, flags, parsed.config)))) from None
 
 
 def _check_text(argv: Sequence[str]) -> None:
@@ -194,16 +195,21 @@ def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _wording(flags: dict[str, Any], file: Path | None) -> Wording:
+def _wording(spec: type[Spec], prog: str, flags: dict[str, Any], file: Path | None) -> Wording:
     """Name the place of a setting: its flag, or the line of the file."""
 
     def place(names: Sequence[str]) -> str:
         name = ".".join(names)
         return f"{file}: {name}" if file and not _holds(flags, names) else flag_name(name)
 
+    def missing(name: str) -> str:
+        if name == spec.POSITIONAL:
+            return f"{name.upper()} is missing: {prog} {name.upper()}"
+        return f"{flag_name(name)} is missing; give the flag, or `{name}` in a --config file"
+
     return Wording(
         place,
-        missing=lambda name: f"{flag_name(name)} is missing; give the flag, or `{name}` in a --config file",
+        missing,
         cannot_read="cannot be read; give the list in a --config file",
     )
 

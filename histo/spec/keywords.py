@@ -29,7 +29,14 @@ def from_keywords(spec: type[SpecType], values: Mapping[str, Any]) -> SpecType:
         >>> from_keywords(TilingSpec, {"stride": 112})
         Traceback (most recent call last):
         histo.errors.UsageError: stride: unknown field; did you mean stride_px?
+        >>> from_keywords(TilingSpec, {"tissue.mpp": 8})
+        Traceback (most recent call last):
+        histo.errors.UsageError: tissue.mpp: a section is a dictionary: tissue={'mpp': ...}
     """
+    for name in values:
+        section, _, field = name.partition(".")
+        if field:
+            raise UsageError(f"{name}: a section is a dictionary: {section}={{{field!r}: ...}}")
     try:
         return spec.model_validate({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:

@@ -85,15 +85,26 @@ def test_grey_and_transparent_images_are_seen_as_training_sees_them(model: histo
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((95, 96, 3), np.uint8), r"uint8 \(95, 96, 3\), and the model sees uint8 \(96, 96, 3\) at 0.5 µm/px"),
-        (np.zeros((96, 96, 3), np.float32), "float32"),
-        (np.zeros((96, 96), np.uint8), r"\(96,\)"),
+        (
+            np.zeros((95, 96, 3), np.uint8),
+            r"uint8 \(95, 96, 3\), and the model sees uint8 \(96, 96, 3\) at 0.5 µm/px; nothing is",
+        ),
+        (np.zeros((96, 96, 3), np.float32), "float32 .*; give values from 0 to 255"),
+        (np.zeros((96, 96, 4), np.uint8), r"its axes are \(height, width, RGB\)"),
+        (np.zeros((3, 96, 96), np.uint8), r"its axes are \(height, width, RGB\)"),
         (Image.new("RGB", (64, 96)), r"\(96, 64, 3\)"),
     ],
 )
 def test_an_image_that_the_model_does_not_see_is_refused(model: histo.Model, image: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         model(image)  # type: ignore[arg-type]
+
+
+def test_what_is_no_image_is_refused(model: histo.Model) -> None:
+    with pytest.raises(TypeError, match="float is no image"):
+        model([0.5])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="device: 'gpus'"):
+        histo.load_model(model.path, device="gpus")  # type: ignore[arg-type]
 
 
 def test_images_that_cannot_be_read_are_said(model: histo.Model, tmp_path: Path) -> None:
@@ -119,6 +130,8 @@ def _png() -> bytes:
 def test_what_is_no_bundle_is_refused_by_name(tmp_path: Path, tiny_bundle: Path) -> None:
     with pytest.raises(UsageError, match=r"model .*nothing: no such folder"):
         histo.load_model(tmp_path / "nothing")
+    with pytest.raises(UsageError, match=r"model\.json: is a file; give its folder, or that of the run"):
+        histo.load_model(tiny_bundle / "model.json")
     copy = shutil.copytree(tiny_bundle, tmp_path / "copy")
     (copy / "model.safetensors").write_bytes(b"other weights")
     with pytest.raises(UsageError, match="the bundle is damaged"):

@@ -56,6 +56,7 @@ def test_pixels_are_those_of_a_plain_loop_in_the_order_of_the_places(pyramid: Pa
         assert tiles[-1].tile_index == tiles.tile_index[-1]
         assert [tile.x for tile in tiles[3:6]] == tiles.x[3:6].tolist()
         assert len(tiles) == len(tiles.tissue_fraction) > 80
+        assert repr(tiles) == f"<histo.Tiles: {len(tiles)} of 96 px at 0.5 x 0.5 µm/px>"
         assert tiles.tissue_fraction.min() >= 0.9
         assert tiles.mpp == (0.5, 0.5)
         with pytest.raises(IndexError):
@@ -87,8 +88,12 @@ def test_overlapping_tiles_and_the_share_of_tissue_are_settings(tmp_path: Path) 
             slide.tiles(0.5, 128, tissue={"min_fractoin": 0.5})
         with pytest.raises(UsageError, match="mpp: -1"):
             slide.tiles(-1, 128)
-        with pytest.raises(SlideError, match=r"coarser than the 0\.25"):
+        with pytest.raises(SlideError, match=r"coarser than the 0\.25 .* with tiling\.allow_upsample"):
             slide.tiles(0.25, 128)
+        with pytest.raises(ValueError, match=r"size_px: 0\.5: a whole number of pixels"):
+            slide.tiles(224, 0.5)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="mpp: -1: a resolution is greater than 0"):
+            slide.thumbnail(-1)
         assert len(slide.tiles(0.25, 128, allow_upsample=True, tissue=NO_MINIMUM)) == 32
 
 
@@ -123,12 +128,19 @@ def test_a_tile_that_cannot_be_read_has_no_pixels(tmp_path: Path) -> None:
 def test_a_slide_without_resolution_needs_one(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "s.tif", [noise(256, 256)], mpp=None)
 
-    with pytest.raises(SlideError, match="no resolution"):
+    with pytest.raises(SlideError, match="no resolution in the metadata; give one with mpp_if_missing"):
         histo.open_slide(path)
     with histo.open_slide(path, mpp_if_missing=0.5) as slide:
         assert slide.mpp == (0.5, 0.5)
     with pytest.raises(ValueError, match="the slide is closed; open it again"):
         slide.tissue()
+
+
+def test_what_is_no_file_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nope\.svs: no such file"):
+        histo.open_slide(tmp_path / "nope.svs")
+    with pytest.raises(UsageError, match="a folder; give the file of a slide"):
+        histo.open_slide(tmp_path)
 
 
 def test_a_slide_on_which_nothing_is_tissue_has_no_tiles(tmp_path: Path) -> None:

@@ -65,6 +65,16 @@ def test_other_files_are_counted_by_extension(tmp_path: Path) -> None:
     assert collection.others == {".jpg": 1, ".txt": 2, "hidden": 1, "no extension": 1}
 
 
+def test_class_maps_among_the_slides_are_no_slides(tmp_path: Path) -> None:
+    touch(tmp_path, "a.svs", "out/slides.parquet", "out/class_maps/a.svs.tif", "out/class_maps/b/c.svs.tif")
+    touch(tmp_path, "class_maps/d.tif")
+
+    found = find_slides(tmp_path)
+
+    assert [slide.slide_id for slide in found.slides] == ["a.svs", "class_maps/d.tif"], "the latter are no run's"
+    assert found.others == {".parquet": 1, "class_maps": 2}
+
+
 def test_slides_are_named_by_their_path_and_sorted_by_name(tmp_path: Path) -> None:
     touch(tmp_path, "z.svs", "a/y.svs", "a/b/x.ndpi", "a-b.svs", "B.svs")
 

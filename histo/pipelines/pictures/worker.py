@@ -20,8 +20,10 @@ from histo.report.slide.picture import KEY, class_map, draw, probability_map
 from histo.report.slide.tiff import write_class_map
 from histo.run.failure import describe_failure
 from histo.run.isolation import Watchdog, guarded
+from histo.slides.collection import CLASS_MAPS
 
-PICTURES, PROBABILITIES, CLASS_MAPS = FOLDERS = ("pictures", "probabilities", "class_maps")
+PICTURES, PROBABILITIES = "pictures", "probabilities"
+FOLDERS = (PICTURES, PROBABILITIES, CLASS_MAPS)
 ALGORITHM = 2
 """Version of what is drawn; a higher one draws all slides anew."""
 _WORK = "picture"

@@ -33,6 +33,8 @@ _LINE_PX, _TITLE_LETTER_PX = 26, 13
 """Height of a line of the legend, and width of a letter of the title."""
 _SHORT_NAME, _LONGEST_NAME = 12, 26
 """Letters of a class's name that stand in a line of the legend beside its share, and in one of their own."""
+_NO_TILE = "#D0D0D0"
+"""Of the slide below a map, in the legend."""
 _MOST_NAMED = 16
 """Classes in a legend; the others of a larger model are counted."""
 SEQUENTIAL = "viridis"
@@ -94,7 +96,7 @@ def class_map(labels: SlideLabels, colours: Mapping[str, str]) -> Map:
     total = sum(count for _, count in counts)
     found = sorted((pair for pair in counts if pair[1]), key=lambda pair: -pair[1])
     entries = [
-        Patch(facecolor=colours[name], label=_entry(name, f"{count / total:.1%}  {count * labels.tile_mm2:.4g} mm²"))
+        Patch(facecolor=colours[name], label=_entry(name, f"{count / total:.1%}  {count * labels.tile_mm2:.3g} mm²"))
         for name, count in found[:_MOST_NAMED]
     ]
     if len(found) > _MOST_NAMED:
@@ -104,8 +106,8 @@ def class_map(labels: SlideLabels, colours: Mapping[str, str]) -> Map:
     return Map(
         scheme[np.maximum(labels.pred, 0)],
         _FAINTEST + (_STRONGEST - _FAINTEST) * surety,
-        (*entries, *_unreadable(labels)),
-        "most probable class\n(fainter: less sure)",
+        (*entries, *_unreadable(labels), Patch(facecolor=_NO_TILE, label="no tile: glass, ink, little tissue")),
+        "most probable class (fainter: less sure),\nshare and area of its tiles",
     )
 
 
