@@ -15,7 +15,7 @@ collect_ignore = ["faulty"]
 settings.register_profile("any machine", deadline=None)  # a busy one takes its time
 settings.load_profile("any machine")
 LONGEST = (
-    *("pipelines/test_recipe", "chaos/test_chaos", "pipelines/test_label_stops", "finished"),
+    *("test_notebook", "pipelines/test_recipe", "chaos/test_chaos", "pipelines/test_label_stops", "finished"),
     *("pipelines/test_job_submit", "pipelines/test_mutations", "pipelines/test_crossval", "pipelines/test_train"),
     *("graph", "pipelines/test_train_recovery", "pipelines/test_label_faults"),
 )

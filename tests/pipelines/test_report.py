@@ -111,7 +111,7 @@ def test_a_run_is_drawn_once_and_goes_on_and_follows_its_slides(
     write_slide(slides / "b" / "b.tif", 1152, 576, seed=1)
     assert main(["label", "--slides", str(slides), "--model", str(tiny_bundle), "--out", str(out), "--pictures"]) == 0
     pictures = [out / "pictures" / "a.tif.png", out / "pictures" / "b" / "b.tif.png"]
-    assert "2 labelled slides: 2 to draw" in capsys.readouterr().out
+    assert "labelled slides: 2; 2 to draw" in capsys.readouterr().out
     for path in pictures:
         with Image.open(path) as image:
             assert image.width > 1000
@@ -125,7 +125,7 @@ def test_a_run_is_drawn_once_and_goes_on_and_follows_its_slides(
     assert f"--slides is missing: {slides}, where they were labelled, is not there" in capsys.readouterr().err
     (tmp_path / "moved" / "a.tif").unlink()
     assert main(["report", str(out), "--slides", str(tmp_path / "moved")]) == 0, "a.tif is drawn, and need not be there"
-    assert "2 labelled slides: 1 to draw, 1 done before" in capsys.readouterr().out
+    assert "labelled slides: 2; 1 to draw, 1 done before" in capsys.readouterr().out
     assert pictures[1].exists()
 
     assert main(["report", str(out), "--slides", str(tmp_path / "moved"), "--colours", "STR=red"]) == 3
