@@ -65,6 +65,11 @@ _JOBS = {
         "histo.pipelines.pictures.spec:ReportSpec",
         "draw every slide of a label run, and its class map for QuPath",
     ),
+    "export geojson": _Job(
+        "histo.pipelines.export_geojson:export_geojson",
+        "histo.pipelines.exports.spec:ExportGeojsonSpec",
+        "write tiles or regions of a label run for QuPath",
+    ),
     "convert": _Job(
         "histo.pipelines.convert:convert",
         "histo.pipelines.conversion.spec:ConvertSpec",

@@ -72,6 +72,10 @@ SLIDES = (
     Column("reader", _STR, "", "what decoded the pixels"),
     Column("width", _I32, "level-0 px", "width of the slide"),
     Column("height", _I32, "level-0 px", "height of the slide"),
+    Column("bounds_x", _I32, "level-0 px", "left edge of the scanned part; null where the slide names none"),
+    Column("bounds_y", _I32, "level-0 px", "its top edge"),
+    Column("bounds_width", _I32, "level-0 px", "its width"),
+    Column("bounds_height", _I32, "level-0 px", "its height"),
     Column("level", _I16, "", "pyramid level that was read"),
     Column("blocks_left_out", _I32, "", "its empty file blocks where a coarser level shows no tissue: white"),
     Column("blocks_lost", _I32, "", "its other empty file blocks: tiles that need them are `read_error`"),
@@ -95,6 +99,20 @@ SLIDES = (
     Column("attempts", _I32, "", "how often the slide was begun"),
     Column("fraction_<CLASS>", _F64, "", "share of the ok tiles whose `pred` is the class"),
     Column("area_mm2_<CLASS>", _F64, "mm²", "tiles of the class x stride² x effective_mpp²"),
+)
+
+REGIONS = (
+    Column("slide_id", _STR, "", "path of the slide below the collection's folder"),
+    Column("region_id", _STR, "", "UUID, the same as in the GeoJSON"),
+    Column("label", _STR, "", "name of its class"),
+    Column("n_tiles", _I32, "", "tiles that were merged"),
+    Column("area_mm2", _F64, "mm²", "tiles x stride² x effective_mpp²"),
+    Column("mean_confidence", _F64, "", "mean of its tiles' probability of their most probable class"),
+    Column("n_holes", _I32, "", "holes of the polygon"),
+    Column("x_min", _I32, "level-0 px", "left edge of its bounding box"),
+    Column("y_min", _I32, "level-0 px", "top edge"),
+    Column("x_max", _I32, "level-0 px", "right edge"),
+    Column("y_max", _I32, "level-0 px", "bottom edge"),
 )
 
 CASES = (

@@ -10,7 +10,7 @@ from histo.spec.names import field_names
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
-EXAMPLES = [path for path in CONFIGS if path.stem in ("tiles", "slides", "studies", "volumes")]
+EXAMPLES = [path for path in CONFIGS if path.stem in ("tiles", "slides", "studies", "volumes", "geojson")]
 """The files that show the defaults; the others are recipes."""
 REQUIRED = {
     "train": ["--data", "/d", "--out", "/o"],
@@ -19,6 +19,7 @@ REQUIRED = {
     "label studies": ["--studies", "/s", "--model", "/m", "--out", "/o"],
     "evaluate": ["--model", "/m", "--data", "/d", "--out", "/o"],
     "report": ["/o"],
+    "export geojson": ["/o"],
     "convert": ["--model", "/m"],
     "prepare tiles": ["--data", "/d", "--out", "/o"],
     "prepare volumes": ["--studies", "/s", "--out", "/o"],

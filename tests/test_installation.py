@@ -42,7 +42,9 @@ def test_versions_are_exact_and_in_alphabetical_order() -> None:
     pinned = [line for line in LINES if not line.startswith("#")]
 
     assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+", line) for line in pinned)
-    assert [line.lower() for line in pinned] == sorted(line.lower() for line in pinned)
+    assert [line.upper() for line in pinned] == sorted(line.upper() for line in pinned), (
+        "as `sort --ignore-case` has them"
+    )
 
 
 def test_tests_that_run_side_by_side_are_in_groups(request: pytest.FixtureRequest) -> None:

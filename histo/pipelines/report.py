@@ -1,19 +1,27 @@
 """Command `report`: draw the slides of a label run."""
 
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
-from histo import store
 from histo.errors import UsageError
-from histo.pipelines.labelling.slide_ledger import ledger_file
+from histo.pipelines.derived.slide_files import (
+    classes_of,
+    end,
+    labelled_rows,
+    read_ledger,
+    remove_others,
+    say_found,
+)
 from histo.pipelines.pictures.spec import ReportSpec
 from histo.pipelines.pictures.worker import (
     FOLDERS,
     PICTURES,
     PROBABILITIES,
+    Drawer,
+    Drawn,
     PictureJob,
     PictureTask,
     key_of,
@@ -22,15 +30,11 @@ from histo.report.slide.colours import class_colours
 from histo.run.placement import one_each
 from histo.run.record import past_record
 from histo.run.run_folder import RunFolder
-from histo.run.say import say
 from histo.slides.collection import CLASS_MAPS, find_slides
 from histo.spec.names import nearest
 from histo.tables import Row
 
 __all__ = ["ReportSpec", "report"]
-
-_CLASS = "fraction_"
-_DRAWN = ("ok", "partial", "empty")
 
 
 def report(spec: ReportSpec) -> int:
@@ -40,51 +44,36 @@ def report(spec: ReportSpec) -> int:
         HistoError: If the folder holds no label run, or the run cannot go on.
     """
     with RunFolder(spec.out, "label", written=FOLDERS) if spec.out.is_dir() else nullcontext():
-        table = _ledger(spec)
-        job, slides = _job(spec, table), _slides(spec)
-        rows: list[Row] = [row for row in table.to_pylist() if row["status"] in _DRAWN]
+        table = read_ledger(spec.out)
+        job, slides, rows = _job(spec, table), _slides(spec), labelled_rows(table)
         _remove_others(job, [row["slide_id"] for row in table.to_pylist() if row["tiles_path"]])
         tasks, failed = _find_tasks(job, slides, rows)
-        done = len(rows) - len(tasks) - len(failed)
-        others = table.num_rows - len(rows)
-        without = f"; {others} without a table (slides.parquet says why)" if others else ""
-        say(f"labelled slides: {len(rows)}; {len(tasks)} to draw{f', {done} done before' if done else ''}{without}")
+        say_found(table, rows, len(tasks), len(rows) - len(tasks) - len(failed), "draw")
         from histo.run.cluster import placed  # noqa: PLC0415 -- Ray takes long to load
 
         with placed(bool(tasks), spec.workers, partial(one_each, spec.workers, "cpu"), spec.out, slides) as placement:
             if placement is not None:
-                from histo.pipelines.pictures.driver import draw_all  # noqa: PLC0415 -- likewise
+                from histo.run.stream.units import gather  # noqa: PLC0415 -- likewise
+                from histo.run.stream.worker import Crew  # noqa: PLC0415 -- likewise
 
-                failed += [str(drawn.error) for drawn in draw_all(job, tasks, placement)]
-    with suppress(OSError):  # parts of slides may wait there
-        (spec.out / "staging").rmdir()
-    for reason in failed:
-        say(f"failed: {reason}")
-    code = 3 if failed else 0
-    said = f"{len(rows) - len(failed)} drawn" + (f", {len(failed)} failed (exit code {code})" if failed else "")
-    say(f"{said}; pictures: {spec.out / PICTURES}; class maps for QuPath: {spec.out / CLASS_MAPS}")
-    return code
-
-
-def _ledger(spec: ReportSpec) -> pa.Table:
-    table = ledger_file(spec.out).read()
-    if table is None:
-        raise UsageError(f"--out {spec.out}: no label run of slides is there; give the folder of `histo label`")
-    return table
+                by_name = {task.slide_id: (task,) for task in tasks}
+                drawn: list[Drawn] = gather(Crew(Drawer, (job,), job.out), by_name, placement, "slides")
+                failed += [answer.error for answer in drawn if answer.error is not None]
+    where = f"pictures: {spec.out / PICTURES}; class maps for QuPath: {spec.out / CLASS_MAPS}"
+    return end(spec.out, len(rows), failed, "drawn", where)
 
 
 def pictures_of(spec: ReportSpec) -> dict[str, Path]:
     """Return the picture of each slide that is drawn, by `slide_id`, made of its table and of these settings."""
-    table = _ledger(spec)
+    table = read_ledger(spec.out)
     job = _job(spec, table)
-    rows = [row for row in table.to_pylist() if row["status"] in _DRAWN]
+    rows = labelled_rows(table)
     return {row["slide_id"]: job.picture(row["slide_id"]) for row in rows if job.is_done(_task(job, row))}
 
 
 def _job(spec: ReportSpec, table: pa.Table) -> PictureJob:
     """Check the settings against the classes of the ledger."""
-    classes = [name.removeprefix(_CLASS) for name in table.column_names if name.startswith(_CLASS)]
-    probabilities = tuple(spec.probabilities or ())
+    classes, probabilities = classes_of(table), tuple(spec.probabilities or ())
     class_colours(classes, spec.colours)
     for name in probabilities:
         if name not in classes:
@@ -130,7 +119,4 @@ def _remove_others(job: PictureJob, ids: list[str]) -> None:
     classes = [path.name for path in (job.out / PROBABILITIES).glob("*")]
     kept = {job.class_map(slide_id) for slide_id in ids}
     kept |= {job.picture(slide_id, of) for slide_id in ids for of in (None, *classes)}
-    for folder in FOLDERS:
-        for path in (job.out / folder).rglob("*.*"):
-            if path not in kept and path.suffix in (".png", ".tif") and key_of(path) is not None:
-                store.remove(path)
+    remove_others(job.out, FOLDERS, kept, (".png", ".tif"), key_of)

@@ -16,7 +16,7 @@ from histo.run.isolation import Watchdog, guarded
 from histo.slides.grid import Region
 from histo.slides.plan import SlidePlan, plan_slide
 from histo.slides.readers.base import Level, Place, Reader
-from histo.slides.slide import open_slide
+from histo.slides.slide import Slide, open_slide
 from histo.slides.spec import TilingSpec, TissueSpec
 from histo.tables import Row
 
@@ -67,6 +67,7 @@ def _look(job: LabelJob, found: SlideTask, columns: Row) -> tuple[SlideWork, tup
     with watchdog.guard():
         slide, reader = open_slide(files[0], job.mpp_if_missing, job.reader, job.mpp_override)
     try:
+        columns |= _bounds(slide)
         columns["fingerprint"] = job.fingerprint(columns["content_id"], slide.mpp_x, slide.mpp_y)
         table = None if found.again else tile_tables.finished_table(job, slide_id, columns["fingerprint"])
         if table is not None:
@@ -99,6 +100,12 @@ def _identify(job: LabelJob, found: SlideTask, files: Sequence[str], watchdog: W
     known = found.sha256
     trusted = known in ("", whole) and not (known and known == found.content_id)
     return {"content_id": content if trusted else whole, "sha256": whole}
+
+
+def _bounds(slide: Slide) -> Row:
+    """The columns of the ledger for the scanned part, if the slide names it."""
+    names = ("bounds_x", "bounds_y", "bounds_width", "bounds_height")
+    return dict(zip(names, slide.bounds or (None,) * 4, strict=True))
 
 
 def _plan_columns(plan: SlidePlan) -> Row:

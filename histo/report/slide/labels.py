@@ -48,6 +48,16 @@ class Axis:
         inside = (tile >= 0) & (tile < self.tiles) & ((along - tile) * self.stride_um < shown_um) & (um < self.slide_um)
         return np.where(inside, tile, NO_TILE)
 
+    def edges_px(self, mpp: float) -> Indices:
+        """Return the edges of the tiles' cells, level-0 pixels, `(tiles + 1,)`: one stride apart, a tile amid each two.
+
+        Args:
+            mpp: µm per level-0 pixel.
+        """
+        starts_um = np.arange(self.tiles + 1) * self.stride_um + (self.size_um - self.stride_um) / 2
+        edges: Indices = np.floor(starts_um / mpp + 0.5).astype(np.int64)
+        return edges
+
     def pixels(self, count: int, um_per_px: float, first: int = 0) -> Indices:
         """Return the tile at the middle of each of `count` pixels, from the `first` one of the slide on."""
         return self.at((np.arange(first, first + count) + 0.5) * um_per_px)

@@ -11,7 +11,7 @@ import ray.data
 from histo.errors import Cause, HistoError
 from histo.run.placement import Placement
 from histo.run.progress import CountProgress
-from histo.run.stream.drive import Work
+from histo.run.stream.drive import Work, drive
 from histo.run.stream.graph import tasks_in_blocks, work
 from histo.run.stream.worker import Answer, Crew
 
@@ -82,3 +82,36 @@ class UnitWork(Work[AnswerT]):
     @abstractmethod
     def done(self) -> int:
         """Number of those that are done."""
+
+
+def gather(crew: Crew, tasks: Mapping[str, object], placement: Placement, noun: str) -> list[AnswerT]:
+    """Have workers do a task for each slide or study; returns what became of each.
+
+    Args:
+        crew: What the workers are made of.
+        tasks: What is to be done, by `slide_id` or `study_id`.
+        placement: Where the workers are.
+        noun: What several are called.
+
+    Raises:
+        HistoError: If the run cannot go on: the output cannot be written, or no worker can start.
+    """
+    work: _Gathering[AnswerT] = _Gathering(crew, tasks, placement, CountProgress(noun, len(tasks), 0))
+    drive(work, placement)
+    work.end()
+    return work.answers
+
+
+class _Gathering(UnitWork[AnswerT]):
+    def __init__(self, crew: Crew, tasks: Mapping[str, object], placement: Placement, progress: CountProgress) -> None:
+        super().__init__(crew, tasks, placement, progress)
+        self.answers: list[AnswerT] = []
+
+    @property
+    def done(self) -> int:
+        """See `UnitWork.done`."""
+        return len(self.answers)
+
+    def settle(self, answer: AnswerT) -> None:
+        """See `UnitWork.settle`."""
+        self.answers.append(answer)

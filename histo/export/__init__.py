@@ -1,0 +1,1 @@
+"""Files of a label run for other programs."""

@@ -1,0 +1,161 @@
+"""Write tiles and regions of a slide as GeoJSON (RFC 7946), as QuPath imports it.
+
+QuPath reads a feature's `id` (a UUID), and of its properties `objectType`, `classification` (`name`, and `color` as
+red, green and blue), `name` and `measurements`, numbers by name: `PathObjectTypeAdapter` in its
+`QuPathTypeAdapters.java`, from version 0.4 on. Coordinates are pixels of level 0, from the upper left corner of what
+QuPath shows, which of a slide with bounds is the part within them.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.colors import to_rgb
+
+from histo import store, tables
+from histo.export.regions import Region
+
+MEASURED = ("confidence", "entropy", "tissue_fraction")
+"""Columns that are measurements of a tile, beside the probabilities."""
+_NAMESPACE = uuid.UUID("b0d1f2c3-6c0e-5d53-9c1f-2f6d0a7c9e41")
+_ROWS = 20_000
+"""Rows of a table that are held at a time."""
+
+
+class TooLargeError(Exception):
+    """The file would be larger than it may be."""
+
+
+def tile_features(
+    table: Path,
+    classes: Sequence[str],
+    colours: Mapping[str, str],
+    origin: tuple[int, int],
+    key: str,
+    only: Sequence[str] | None = None,
+) -> Iterator[str]:
+    """Yield a tile object for each row of a tile table, as JSON.
+
+    A tile that could not be read has no class, and is called `read_error`.
+
+    Args:
+        table: The tile table.
+        classes: All classes.
+        colours: Of all classes, `#RRGGBB`.
+        origin: What is subtracted from places, level-0 pixels.
+        key: Of the slide; a tile's UUID is made of it and of its index.
+        only: Classes that are exported; None for all, and for tiles that could not be read.
+
+    Raises:
+        OSError: If the table cannot be read.
+        pyarrow.ArrowException: Likewise.
+    """
+    measured = [*MEASURED, *(f"prob_{name}" for name in classes)]
+    names = [json.dumps(name) for name in measured]
+    classification = {name: json.dumps(_classification(name, colours)) for name in classes}
+    columns = ["tile_index", "x", "y", "width", "height", "label", *measured]
+    with tables.open_table(table) as file:
+        for batch in file.iter_batches(_ROWS, columns=columns):
+            rows = pa.table({name: batch.column(name) for name in columns})
+            places = zip(*(rows[name].to_pylist() for name in columns[:6]), strict=True)
+            values = zip(*(_numbers(rows[name]) for name in measured), strict=True)
+            for (index, x, y, width, height, label), numbers in zip(places, values, strict=True):
+                if only is not None and label not in only:
+                    continue
+                left, top = x - origin[0], y - origin[1]
+                ring = _ring(left, top, left + width, top + height)
+                said = ",".join(f"{name}:{value}" for name, value in zip(names, numbers, strict=True) if value)
+                of = f'"classification":{classification[label]}' if label else '"name":"read_error"'
+                yield (
+                    f'{{"type":"Feature","id":"{_uuid(key, index)}",'
+                    f'"geometry":{{"type":"Polygon","coordinates":[{ring}]}},'
+                    f'"properties":{{"objectType":"tile",{of},"measurements":{{{said}}}}}}}'
+                )
+
+
+def region_features(
+    regions: Sequence[Region], colours: Mapping[str, str], origin: tuple[int, int], key: str
+) -> Iterator[str]:
+    """Yield an annotation for each region, as JSON; see `tile_features`."""
+    for number, region in enumerate(regions):
+        rings = [region.polygon.exterior, *region.polygon.interiors]
+        coordinates = [[[round(x) - origin[0], round(y) - origin[1]] for x, y in ring.coords] for ring in rings]
+        yield json.dumps(
+            {
+                "type": "Feature",
+                "id": region_id(key, number),
+                "geometry": {"type": "Polygon", "coordinates": coordinates},
+                "properties": {
+                    "objectType": "annotation",
+                    "classification": _classification(region.name, colours),
+                    "measurements": {
+                        "n_tiles": region.n_tiles,
+                        "area_mm2": region.area_mm2,
+                        "mean_confidence": region.mean_confidence,
+                    },
+                },
+            },
+            separators=(",", ":"),
+        )
+
+
+def region_id(key: str, number: int) -> str:
+    """Return the UUID of a region, the same for the same slide, table and settings."""
+    return _uuid(key, f"region {number}")
+
+
+def write_features(target: Path, said: Mapping[str, Any], features: Iterator[str], most_bytes: int) -> None:
+    """Write a feature collection, a feature at a time, atomically.
+
+    Args:
+        target: The file.
+        said: What else it says of itself, as its member `histo`, which comes first.
+        features: As JSON.
+        most_bytes: Of the file.
+
+    Raises:
+        TooLargeError: If it would be larger.
+    """
+    with store.put_atomic(target) as file:
+        size = file.write(f'{{"type":"FeatureCollection","histo":{json.dumps(said)},"features":['.encode())
+        for number, feature in enumerate(features):
+            size += file.write(f"{',' if number else ''}\n{feature}".encode())
+            if size > most_bytes:
+                raise TooLargeError
+        file.write(b"\n]}\n")
+
+
+def read_said(path: Path) -> dict[str, Any]:
+    """Return what a file of histo's says of itself.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is none.
+    """
+    with path.open("rb") as file:
+        head = file.readline(2**20)
+    found: dict[str, Any] = json.loads(head.rstrip().removesuffix(b"[") + b"[]}")["histo"]
+    return found
+
+
+def _classification(name: str, colours: Mapping[str, str]) -> dict[str, Any]:
+    return {"name": name, "color": [round(255 * part) for part in to_rgb(colours[name])]}
+
+
+def _numbers(column: pa.ChunkedArray) -> list[str | None]:
+    """Write numbers as the shortest text that reads back as the same float32; what is no number is left out."""
+    finite = pc.if_else(pc.is_finite(column), column, None)
+    texts: list[str | None] = pc.cast(finite, pa.string()).to_pylist()
+    return texts
+
+
+def _ring(left: int, top: int, right: int, bottom: int) -> str:
+    return f"[[{left},{top}],[{right},{top}],[{right},{bottom}],[{left},{bottom}],[{left},{top}]]"
+
+
+def _uuid(key: str, name: object) -> str:
+    return str(uuid.uuid5(_NAMESPACE, f"{key}/{name}"))

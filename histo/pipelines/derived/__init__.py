@@ -1,0 +1,1 @@
+"""Files made of the tables of a label run: pictures, and exports."""

@@ -1,0 +1,1 @@
+"""Export the results of a label run for other programs."""

@@ -1,0 +1,31 @@
+"""The settings of a job that exports to QuPath, as a person writes them."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from histo.spec.base import AbsolutePath, Spec
+
+
+class ExportGeojsonSpec(Spec):
+    """Write the tiles of every labelled slide, or regions of one class, to GeoJSON that QuPath imports."""
+
+    POSITIONAL: ClassVar[str | None] = "out"
+
+    out: AbsolutePath
+    """Folder of a label run; files go to `geojson` in it, and tables of regions to `regions`."""
+    regions: bool = False
+    """Merge neighbouring tiles of one class into regions: annotations, in the place of a tile object for each tile."""
+    smooth: int = Field(default=0, ge=0, le=20)
+    """Times that each tile first gets the class that most of the nine tiles around and in it have; with --regions."""
+    classes: list[str] | None = None
+    """Classes that are exported; default: all."""
+    bounds: bool = True
+    """Count places from the scanned part of a slide that names it, as QuPath shows it; or from the corner of level
+    0."""
+    colours: dict[str, str] | None = None
+    """Colours of classes, as TUM=#AA0000; default: those of `histo report`."""
+    max_mb: float = Field(default=500.0, gt=0)
+    """Greatest size of a file (MB); a slide with a larger one is merged into regions."""
+    workers: int | None = Field(default=None, ge=1)
+    """Slides that are exported at the same time; default: one for each CPU."""
