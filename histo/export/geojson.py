@@ -35,7 +35,7 @@ def tile_features(
     classes: Sequence[str],
     colours: Mapping[str, str],
     origin: tuple[int, int],
-    key: str,
+    names_in: str,
     only: Sequence[str] | None = None,
 ) -> Iterator[str]:
     """Yield a tile object for each row of a tile table, as JSON.
@@ -47,7 +47,7 @@ def tile_features(
         classes: All classes.
         colours: Of all classes, `#RRGGBB`.
         origin: What is subtracted from places, level-0 pixels.
-        key: Of the slide; a tile's UUID is made of it and of its index.
+        names_in: Name of the slide and its table; a tile's UUID is made of it and of the tile's index.
         only: Classes that are exported; None for all, and for tiles that could not be read.
 
     Raises:
@@ -71,14 +71,14 @@ def tile_features(
                 said = ",".join(f"{name}:{value}" for name, value in zip(names, numbers, strict=True) if value)
                 of = f'"classification":{classification[label]}' if label else '"name":"read_error"'
                 yield (
-                    f'{{"type":"Feature","id":"{_uuid(key, index)}",'
+                    f'{{"type":"Feature","id":"{_uuid(names_in, index)}",'
                     f'"geometry":{{"type":"Polygon","coordinates":[{ring}]}},'
                     f'"properties":{{"objectType":"tile",{of},"measurements":{{{said}}}}}}}'
                 )
 
 
 def region_features(
-    regions: Sequence[Region], colours: Mapping[str, str], origin: tuple[int, int], key: str
+    regions: Sequence[Region], colours: Mapping[str, str], origin: tuple[int, int], names_in: str
 ) -> Iterator[str]:
     """Yield an annotation for each region, as JSON; see `tile_features`."""
     for number, region in enumerate(regions):
@@ -87,7 +87,7 @@ def region_features(
         yield json.dumps(
             {
                 "type": "Feature",
-                "id": region_id(key, number),
+                "id": region_id(names_in, number),
                 "geometry": {"type": "Polygon", "coordinates": coordinates},
                 "properties": {
                     "objectType": "annotation",
@@ -103,9 +103,9 @@ def region_features(
         )
 
 
-def region_id(key: str, number: int) -> str:
-    """Return the UUID of a region, the same for the same slide, table and settings."""
-    return _uuid(key, f"region {number}")
+def region_id(names_in: str, number: int) -> str:
+    """Return the UUID of a region, given what its slide, table and way of merging are called."""
+    return _uuid(names_in, f"region {number}")
 
 
 def write_features(target: Path, said: Mapping[str, Any], features: Iterator[str], most_bytes: int) -> None:
@@ -157,5 +157,5 @@ def _ring(left: int, top: int, right: int, bottom: int) -> str:
     return f"[[{left},{top}],[{right},{top}],[{right},{bottom}],[{left},{bottom}],[{left},{top}]]"
 
 
-def _uuid(key: str, name: object) -> str:
-    return str(uuid.uuid5(_NAMESPACE, f"{key}/{name}"))
+def _uuid(names_in: str, name: object) -> str:
+    return str(uuid.uuid5(_NAMESPACE, f"{names_in}/{name}"))

@@ -71,12 +71,14 @@ class Model:
 
         Raises:
             ValueError: If an image has another size or type.
-        TypeError: If something else than an image is given.
+            TypeError: If something else than an image is given.
             ImageError: If an image file cannot be read.
             FloatingPointError: If the network gives no finite probabilities.
         """
         if _is_one(images, len(self.bundle.array_shape)):
             return cast(npt.NDArray[np.float32], self._predictor(self._array(images)[None])[0])
+        if isinstance(images, np.ndarray) and images.ndim != 1 + len(self.bundle.array_shape):
+            raise ValueError(self._explain(images))
         several = cast(Iterable[Image], images)
         parts = [*self._predictor.over(self._batches(several))]
         return np.concatenate(parts) if parts else np.empty((0, len(self.classes)), np.float32)

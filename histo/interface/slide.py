@@ -13,6 +13,7 @@ from histo.errors import ReadError, UsageError
 from histo.interface.paths import StrPath, full_path
 from histo.interface.words import in_python
 from histo.resample import Pixels
+from histo.slides.empty_blocks import judge
 from histo.slides.plan import SlidePlan, plan_slide
 from histo.slides.readers.base import Level, Reader
 from histo.slides.slide import Slide
@@ -73,7 +74,8 @@ class WholeSlide:
         """
         chosen = from_keywords(TissueSpec, {"mpp": mpp, "exclude_ink": exclude_ink, "any_image": any_image})
         with in_python():
-            return find_tissue(self.reader, self.description, chosen.mpp, chosen.exclude_ink, chosen.any_image)
+            slide = judge(self.description, self.reader)
+            return find_tissue(self.reader, slide, chosen.mpp, chosen.exclude_ink, chosen.any_image)
 
     def thumbnail(self, mpp: float) -> Pixels:
         """Read the whole slide at about `mpp` µm per pixel: uint8 RGB `(H, W, 3)`, white where it is not readable.
@@ -85,7 +87,7 @@ class WholeSlide:
         if not mpp > 0:
             raise ValueError(f"mpp: {mpp}: a resolution is greater than 0 µm/px")
         with in_python():
-            return read_thumbnail(self.reader, self.description, mpp).pixels
+            return read_thumbnail(self.reader, judge(self.description, self.reader), mpp).pixels
 
     def tiles(
         self,

@@ -1,7 +1,6 @@
 """Command `export geojson`: write the tiles or regions of slides for QuPath."""
 
 from contextlib import nullcontext
-from functools import partial
 
 import pyarrow as pa
 
@@ -13,6 +12,7 @@ from histo.pipelines.derived.slide_files import (
     read_ledger,
     remove_others,
     say_found,
+    settle,
 )
 from histo.pipelines.exports.spec import ExportGeojsonSpec
 from histo.pipelines.exports.worker import (
@@ -26,7 +26,6 @@ from histo.pipelines.exports.worker import (
     key_of,
 )
 from histo.report.slide.colours import class_colours
-from histo.run.placement import one_each
 from histo.run.run_folder import RunFolder
 from histo.run.say import say
 from histo.spec.names import nearest
@@ -49,20 +48,11 @@ def export_geojson(spec: ExportGeojsonSpec) -> int:
         remove_others(job.out, FOLDERS, kept, (".geojson", ".parquet"), key_of)
         tasks = [task for task in (_task(spec, row) for row in rows) if not job.is_done(task)]
         say_found(table, rows, len(tasks), len(rows) - len(tasks), "export")
-        from histo.run.cluster import placed  # noqa: PLC0415 -- Ray takes long to load
-
-        failed: list[str] = []
-        with placed(bool(tasks), spec.workers, partial(one_each, spec.workers, "cpu"), spec.out) as placement:
-            if placement is not None:
-                from histo.run.stream.units import gather  # noqa: PLC0415 -- likewise
-                from histo.run.stream.worker import Crew  # noqa: PLC0415 -- likewise
-
-                by_name = {task.slide_id: (task,) for task in tasks}
-                done: list[Exported] = gather(Crew(Exporter, (job,), job.out), by_name, placement, "slides")
-                failed = [answer.error for answer in done if answer.error is not None]
-                for answer in done:
-                    if answer.merged:
-                        say(f"{answer.unit}: more than {spec.max_mb:g} MB of tiles, merged into regions (--max-mb)")
+        done: list[Exported] = settle(Exporter, job, {task.slide_id: task for task in tasks}, spec.workers)
+    for answer in done:
+        if answer.merged:
+            say(f"{answer.unit}: more than {spec.max_mb:g} MB of tiles, merged into regions (--max-mb)")
+    failed = [answer.error for answer in done if answer.error is not None]
     where = f"GeoJSON for QuPath: {spec.out / GEOJSON}; tables of regions: {spec.out / REGIONS}"
     return end(spec.out, len(rows), failed, "exported", where)
 
@@ -74,6 +64,10 @@ def _job(spec: ExportGeojsonSpec, table: pa.Table) -> ExportJob:
     for name in spec.classes or ():
         if name not in classes:
             raise UsageError(f"--classes {name}: no class of these tables{nearest(name, classes)}")
+    if spec.bounds and "bounds_x" not in table.column_names:
+        raise UsageError(
+            f"--out {spec.out}: its ledger is from before slides' bounds were in it; label again, or give --no-bounds"
+        )
     if spec.smooth and not spec.regions:
         raise UsageError("--smooth: changes the classes of tiles before they are merged; give --regions, too")
     chosen = tuple(spec.classes) if spec.classes is not None else None

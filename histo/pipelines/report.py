@@ -1,7 +1,6 @@
 """Command `report`: draw the slides of a label run."""
 
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +13,7 @@ from histo.pipelines.derived.slide_files import (
     read_ledger,
     remove_others,
     say_found,
+    settle,
 )
 from histo.pipelines.pictures.spec import ReportSpec
 from histo.pipelines.pictures.worker import (
@@ -27,7 +27,6 @@ from histo.pipelines.pictures.worker import (
     key_of,
 )
 from histo.report.slide.colours import class_colours
-from histo.run.placement import one_each
 from histo.run.record import past_record
 from histo.run.run_folder import RunFolder
 from histo.slides.collection import CLASS_MAPS, find_slides
@@ -49,16 +48,8 @@ def report(spec: ReportSpec) -> int:
         _remove_others(job, [row["slide_id"] for row in table.to_pylist() if row["tiles_path"]])
         tasks, failed = _find_tasks(job, slides, rows)
         say_found(table, rows, len(tasks), len(rows) - len(tasks) - len(failed), "draw")
-        from histo.run.cluster import placed  # noqa: PLC0415 -- Ray takes long to load
-
-        with placed(bool(tasks), spec.workers, partial(one_each, spec.workers, "cpu"), spec.out, slides) as placement:
-            if placement is not None:
-                from histo.run.stream.units import gather  # noqa: PLC0415 -- likewise
-                from histo.run.stream.worker import Crew  # noqa: PLC0415 -- likewise
-
-                by_name = {task.slide_id: (task,) for task in tasks}
-                drawn: list[Drawn] = gather(Crew(Drawer, (job,), job.out), by_name, placement, "slides")
-                failed += [answer.error for answer in drawn if answer.error is not None]
+        drawn: list[Drawn] = settle(Drawer, job, {task.slide_id: task for task in tasks}, spec.workers, slides)
+        failed += [answer.error for answer in drawn if answer.error is not None]
     where = f"pictures: {spec.out / PICTURES}; class maps for QuPath: {spec.out / CLASS_MAPS}"
     return end(spec.out, len(rows), failed, "drawn", where)
 

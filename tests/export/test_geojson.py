@@ -80,7 +80,10 @@ def test_tiles_are_read_back_equal_to_the_table(run: Path) -> None:
     assert job.is_done(task)
     again = job.file("_s.tif").read_bytes()
     export(run)
-    assert job.file("_s.tif").read_bytes() == again, "the same UUIDs"
+    assert job.file("_s.tif").read_bytes() == again
+    export(run, colours={"TUM": "red"}, bounds=False, max_mb=9, classes=["TUM"])
+    red = json.loads(job.file("_s.tif").read_text(encoding="utf-8"))["features"]
+    assert {feature["id"] for feature in red} <= set(map(str, ids)), "the same UUIDs in every export"
 
 
 def test_regions_are_annotations_and_rows_of_a_table(run: Path) -> None:
@@ -121,6 +124,23 @@ def test_lesions_are_counted_as_the_page_shows(run: Path, monkeypatch: pytest.Mo
     ]
 
 
+def test_a_slide_is_done_if_both_of_its_files_are_there(run: Path) -> None:
+    job, task = export(run, regions=True)
+    assert job.is_done(task)
+
+    job.table("_s.tif").unlink()
+
+    assert not job.is_done(task)
+
+
+def test_a_ledger_that_does_not_know_of_bounds_is_refused(run: Path) -> None:
+    old = read_ledger(run).drop_columns(["bounds_x", "bounds_y", "bounds_width", "bounds_height"])
+
+    with pytest.raises(UsageError, match="label again, or give --no-bounds"):
+        _job(ExportGeojsonSpec(out=run), old)
+    assert _job(ExportGeojsonSpec(out=run, bounds=False), old)
+
+
 def test_some_classes_are_exported_and_unreadable_tiles_are_of_none(run: Path) -> None:
     rows = rows_of(run / "tiles" / "%5Fs.tif.parquet")
     most = max(("MUS", "STR", "TUM"), key=[row["label"] for row in rows].count)
@@ -143,6 +163,8 @@ def test_a_file_that_would_be_too_large_is_merged_and_that_is_said(run: Path) ->
     assert job.table("_s.tif").exists()
     small = _job(ExportGeojsonSpec(out=run, max_mb=0.0005), read_ledger(run))
     assert "regions are more than 0.0005 MB; raise --max-mb" in str(Exporter(small)(task).error)
+    assert not job.table("_s.tif").exists(), "no table without its file"
+    assert not job.is_done(task)
 
 
 def test_a_file_is_never_larger_than_it_may_be(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def test_grey_and_transparent_images_are_seen_as_training_sees_them(model: histo
         ),
         (np.zeros((96, 96, 3), np.float32), "float32 .*; give values from 0 to 255"),
         (np.zeros((96, 96, 4), np.uint8), r"its axes are \(height, width, RGB\)"),
+        (np.zeros((96, 96), np.uint8), r"the image is uint8 \(96, 96\), .*; its axes are"),
         (np.zeros((3, 96, 96), np.uint8), r"its axes are \(height, width, RGB\)"),
         (Image.new("RGB", (64, 96)), r"\(96, 64, 3\)"),
     ],

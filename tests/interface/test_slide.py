@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import openslide
 import pytest
-from helpers.fake_slides import damage_block, noise, write_tiff
+from helpers.fake_slides import damage_block, noise, omit_block, write_tiff
 from helpers.label_loop import found, label
 from helpers.plain_loop import PlainLoop, rows_of
 
@@ -109,6 +109,24 @@ def test_the_tissue_mask_is_that_of_a_label_run(pyramid: Path, label_job: LabelJ
     assert area == pytest.approx(row["tissue_mm2"])
     assert mask.mask.shape == (94, 281)
     assert coarse.mask.shape == (24, 71)
+
+
+def test_blocks_that_were_left_out_on_purpose_are_glass(tmp_path: Path, label_job: LabelJob) -> None:
+    image = np.full((1024, 2048, 3), 244, np.uint8)
+    image[:512, :512] = (200, 90, 160)
+    path = Path(write_tiff(tmp_path / "s.tif", [image, image[::8, ::8]], mpp=0.5))
+    for block in (20, 21, 52, 53):
+        omit_block(str(path), 0, block)
+    row = label(label_job, found(path))
+
+    with histo.open_slide(path) as slide:
+        mask, fine, thumbnail = slide.tissue(), slide.tissue(1.0).mask, slide.thumbnail(0.5)
+
+    assert not fine[:, 512:].any()
+    assert fine.any()
+    assert mask.area_um2(*slide.mpp) / 1e6 == pytest.approx(row["tissue_mm2"])
+    assert row["blocks_left_out"] == 4
+    assert thumbnail[:, 1024:].min() >= 244
 
 
 def test_a_tile_that_cannot_be_read_has_no_pixels(tmp_path: Path) -> None:

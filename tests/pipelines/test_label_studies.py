@@ -16,9 +16,10 @@ from helpers import fake_dicom as fake
 from helpers.made_studies import settle, write_study
 from helpers.plain_loop import rows_of
 
+import histo
 from histo.cli import main
 from histo.demo.bundle import STUDY_CLASSES, random_volume_bundle
-from histo.errors import HistoError
+from histo.errors import HistoError, UsageError
 from histo.learn.array_layout import VolumeLayout
 from histo.learn.bundle import bundle_hash, read_bundle
 from histo.learn.predict.torch_predictor import TorchPredictor
@@ -186,6 +187,11 @@ def test_the_command_labels_a_folder_and_then_has_nothing_to_do(
     assert "p3/broken" in log
     assert "3 done before, 1 failed before" in again
     assert rows_of(out / "studies.parquet") == first
+    labels = histo.label(str(studies), own, out, workers=2)  # Python knows by the bundle that these are studies
+    assert labels.studies.to_pylist() == first
+    assert labels.classes == list(STUDY_CLASSES)
+    with pytest.raises(UsageError, match="a run of studies"):
+        _ = labels.tiles
     loop, _ = label(job_for(own, tmp_path / "loop"), studies)
     for row in first:
         if row["status"] == "ok":

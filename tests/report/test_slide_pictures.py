@@ -8,7 +8,7 @@ import numpy as np
 import openslide
 import pyarrow as pa
 import pytest
-from helpers.fake_slides import damage_block, write_tiff
+from helpers.fake_slides import damage_block, omit_block, write_tiff
 from helpers.vendor_slides import write_scn
 from matplotlib.colors import to_rgb
 from PIL import Image
@@ -246,6 +246,17 @@ def test_where_the_file_has_no_pixels_the_slide_is_hatched(tmp_path: Path) -> No
     assert {tuple(colour) for colour in np.unique(damaged.reshape(-1, 3), axis=0)} == {(170,) * 3, (255,) * 3}
     assert (pixels[:, 256:] == 244).all()
     assert (pixels[128:] == 244).all()
+
+
+def test_blocks_that_were_left_out_on_purpose_are_glass_and_not_hatched(tmp_path: Path) -> None:
+    image = np.full((512, 1024, 3), 244, np.uint8)
+    path = write_tiff(tmp_path / "s.tif", [image, image[::8, ::8]], mpp=MPP)
+    omit_block(path, 0, 2)
+    labels = read_labels(write_tiles(tmp_path / "t.parquet", {}, size=(1024, 512)), "s.tif")
+
+    pixels = read_panel(Path(path), labels).pixels
+
+    assert pixels.min() == 244
 
 
 @pytest.mark.parametrize("names", [["Tumour epithelium, moderately differentiated", "b"], ["肿瘤" * 20, "b"]])

@@ -1,19 +1,24 @@
 """Files made of tables of slides: find, remove and count them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from histo import store
 from histo.errors import UsageError
 from histo.pipelines.labelling.slide_ledger import ledger_file
+from histo.run.placement import one_each
 from histo.run.say import say
 from histo.tables import Row
 
 _CLASS = "fraction_"
 _LABELLED = ("ok", "partial", "empty")
+
+AnswerT = TypeVar("AnswerT")
 
 
 def read_ledger(out: Path) -> pa.Table:
@@ -62,6 +67,32 @@ def remove_others(
         for path in (out / folder).rglob("*.*"):
             if path not in kept and path.suffix in suffixes and key_of(path) is not None:
                 store.remove(path)
+
+
+def settle(worker: type, job: Any, tasks: Mapping[str, object], workers: int | None, *inputs: Path) -> list[AnswerT]:
+    """Have workers do a task for each slide, on all CPUs; returns what became of each.
+
+    Args:
+        worker: A class of workers, made of the job.
+        job: The run; its `out` is the folder of the label run.
+        tasks: What is to be done, by `slide_id`.
+        workers: Slides at a time; None for one on each CPU.
+        inputs: What every node must see beside that folder.
+
+    Raises:
+        HistoError: If the run cannot go on.
+    """
+    if not tasks:
+        return []
+    from histo.run.cluster import placed  # noqa: PLC0415 -- Ray takes long to load
+
+    with placed(True, workers, partial(one_each, workers, "cpu"), job.out, *inputs) as placement:
+        from histo.run.stream.units import gather  # noqa: PLC0415 -- likewise
+        from histo.run.stream.worker import Crew  # noqa: PLC0415 -- likewise
+
+        assert placement is not None, "it is needed"
+        by_name = {slide_id: (task,) for slide_id, task in tasks.items()}
+        return gather(Crew(worker, (job,), job.out), by_name, placement, "slides")
 
 
 def end(out: Path, total: int, failed: Sequence[str], done: str, where: str) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -79,19 +80,30 @@ class ExportJob:
         return self.out / REGIONS / table_path(slide_id)
 
     def is_done(self, task: ExportTask) -> bool:
-        """Whether a slide's file is there, made of what it would be made of now."""
-        return key_of(self.file(task.slide_id)) == self.key(task)
+        """Whether a slide's files are there, made of what they would be made of now."""
+        key = self.key(task)
+        said = _said(self.file(task.slide_id))
+        return said.get("key") == key and (not said.get("merged") or key_of(self.table(task.slide_id)) == key)
 
 
 def key_of(path: Path) -> str | None:
-    """Return what a file says that it was made of; nothing if it is none of histo's."""
+    """Return what a GeoJSON or a table of regions says that it was made of; nothing if it is none of histo's."""
+    if path.suffix != ".parquet":
+        return _said(path).get("key")
     try:
-        if path.suffix == ".parquet":
-            with tables.open_table(path) as file:
-                return str(file.schema_arrow.metadata[b"histo.key"].decode())
-        return str(read_said(path)["key"])
-    except (OSError, ValueError, KeyError, TypeError):  # of which pyarrow's errors are
+        with tables.open_table(path) as file:
+            return str(file.schema_arrow.metadata[b"histo.key"].decode())
+    except (OSError, KeyError, TypeError, pa.ArrowException):
         return None
+
+
+def _said(path: Path) -> dict[str, Any]:
+    """Return what a GeoJSON says of itself; nothing if it is none of histo's."""
+    try:
+        said = read_said(path)
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -138,11 +150,12 @@ def export_slide(job: ExportJob, task: ExportTask) -> bool:
     colours = class_colours(labels.classes, job.colours)
     key, target = job.key(task), job.file(task.slide_id)
     said = {"key": key, "model_sha256": labels.model_sha256}
+    names_in = f"{task.slide_id}/{task.fingerprint}"
     store.remove(job.table(task.slide_id))
     if not job.regions:
         try:
-            features = tile_features(task.table, labels.classes, colours, task.origin, key, job.classes)
-            write_features(target, said, features, job.most_bytes)
+            features = tile_features(task.table, labels.classes, colours, task.origin, names_in, job.classes)
+            write_features(target, said | {"merged": False}, features, job.most_bytes)
         except TooLargeError:
             pass
         except pa.ArrowException as error:
@@ -151,10 +164,13 @@ def export_slide(job: ExportJob, task: ExportTask) -> bool:
         else:
             return False
     regions = _regions(job, labels)
-    tables.write_table(job.table(task.slide_id), _table(task, key, regions))
+    names_in += f"/{job.smooth}/{job.classes}"
+    tables.write_table(job.table(task.slide_id), _table(task, key, names_in, regions))
     try:
-        write_features(target, said, region_features(regions, colours, task.origin, key), job.most_bytes)
+        features = region_features(regions, colours, task.origin, names_in)
+        write_features(target, said | {"merged": True}, features, job.most_bytes)
     except TooLargeError:
+        store.remove(job.table(task.slide_id))
         raise InputError(
             Cause.TOO_LARGE,
             f"{task.slide_id}: {len(regions)} regions are more than {job.most_bytes / 1e6:g} MB; raise --max-mb, or "
@@ -171,12 +187,12 @@ def _regions(job: ExportJob, labels: SlideLabels) -> list[Region]:
     return [*merge(labels, pred)]
 
 
-def _table(task: ExportTask, key: str, regions: Sequence[Region]) -> pa.Table:
+def _table(task: ExportTask, key: str, names_in: str, regions: Sequence[Region]) -> pa.Table:
     """A row per region, see `tables.REGIONS`."""
     rows = [
         {
             "slide_id": task.slide_id,
-            "region_id": region_id(key, number),
+            "region_id": region_id(names_in, number),
             "label": region.name,
             "n_tiles": region.n_tiles,
             "area_mm2": region.area_mm2,

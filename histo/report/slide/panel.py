@@ -9,6 +9,8 @@ from PIL import Image
 
 from histo.errors import Cause, SlideError
 from histo.report.slide.labels import SlideLabels
+from histo.resample import Pixels
+from histo.slides.empty_blocks import judge
 from histo.slides.slide import Slide, open_slide
 from histo.slides.tissue import read_thumbnail
 
@@ -18,8 +20,6 @@ _LONGEST_SLIDE_PX = 6000
 """Of the whole slide, of which a panel shows the scanned part."""
 _LINES = 170
 """Grey of lines where the file has lost its pixels."""
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def read_panel(path: Path, labels: SlideLabels) -> Panel:
         longest_um = max(width * slide.mpp_x, height * slide.mpp_y)
         whole_um = max(slide.width * slide.mpp_x, slide.height * slide.mpp_y)
         um_per_px = max(longest_um / LONGEST_PX, whole_um / _LONGEST_SLIDE_PX, slide.mpp_x, slide.mpp_y)
-        thumbnail = read_thumbnail(reader, slide, um_per_px)
+        thumbnail = read_thumbnail(reader, judge(slide, reader), um_per_px)
     finally:
         reader.close()
     size = max(1, round(width * slide.mpp_x / um_per_px)), max(1, round(height * slide.mpp_y / um_per_px))

@@ -18,7 +18,8 @@ from matplotlib.patheffects import withStroke
 from histo.report.letters import legible, shorten
 from histo.report.picture import write_picture
 from histo.report.slide.labels import NO_TILE, UNREADABLE, Indices, SlideLabels
-from histo.report.slide.panel import Panel, Pixels, hatching
+from histo.report.slide.panel import Panel, hatching
+from histo.resample import Pixels
 
 _DPI = 100
 _MARGIN_PX, _TITLE_PX, _LEGEND_PX, _LEAST_PX = 24, 72, 360, 360
