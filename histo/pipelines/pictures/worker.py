@@ -24,7 +24,7 @@ from histo.slides.collection import CLASS_MAPS
 
 PICTURES, PROBABILITIES = "pictures", "probabilities"
 FOLDERS = (PICTURES, PROBABILITIES, CLASS_MAPS)
-ALGORITHM = 2
+ALGORITHM = 3
 """Version of what is drawn; a higher one draws all slides anew."""
 _WORK = "picture"
 
