@@ -114,9 +114,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _nearest(arguments: Sequence[str]) -> str:
-    """Say which job may be meant."""
-    typed = (" ".join(arguments[:words]) for words in (2, 1))
-    near = [found[0] for name in typed if (found := difflib.get_close_matches(name, _JOBS, n=1))]
+    """Say which job may be meant: one like the words that were typed, or one that begins with the first of them."""
+    likely = difflib.get_close_matches(" ".join(arguments[:2]), _JOBS, n=1) if len(arguments) > 1 else []
+    begun = [job for job in _JOBS if job.split()[0] == arguments[0]]
+    near = [*likely, *begun, *difflib.get_close_matches(arguments[0], _JOBS, n=1)]
     return f"; did you mean histo {near[0]}?" if near else ""
 
 

@@ -151,7 +151,7 @@ def read_spec(
     try:
         flags = source(parsed_args=parsed)()
     except SettingsError as error:
-        raise UsageError(_explain_list(error)) from None
+        raise UsageError(_explain_list(error, spec)) from None
     flags.pop("config", None)
     file = read_yaml(parsed.config) if parsed.config else {}
     try:
@@ -214,10 +214,12 @@ def _wording(spec: type[Spec], prog: str, flags: dict[str, Any], file: Path | No
     )
 
 
-def _explain_list(error: SettingsError) -> str:
+def _explain_list(error: SettingsError, spec: type[Spec]) -> str:
     """Say which flag has a value that pydantic-settings takes for a list or a dict and cannot read."""
     named = re.search(r'(?:field "|encountered for )([\w.]+)', str(error))
     flag = flag_name(named[1]) if named else "a flag"
+    if named and "dict" in str(dict(settings(spec))[named[1]].annotation):
+        return f"{flag}: cannot be read; give NAME=VALUE, several with commas"
     return f"{flag}: cannot be read ({error.__cause__}); put a path with brackets, braces or quotes in double quotes"
 
 

@@ -198,6 +198,7 @@ def test_places_are_counted_from_the_scanned_part_as_qupath_does(tiny_bundle: Pa
         (["--classes", "TU"], "--classes TU: no class of these tables; did you mean TUM"),
         (["--smooth", "1"], "--smooth: changes the classes of tiles before they are merged; give --regions"),
         (["--colours", "TUM=redd"], "--colours TUM: 'redd' is no colour"),
+        (["--colours", "TUM"], "--colours: cannot be read; give NAME=VALUE, several with commas"),
     ],
 )
 def test_settings_are_checked_first(
