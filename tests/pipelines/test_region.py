@@ -221,6 +221,21 @@ def test_empty_blocks_of_glass_are_counted_and_those_of_tissue_cost_their_tiles(
 
 
 @pytest.mark.parametrize("reader", ["auto", "openslide"])
+def test_a_tile_of_tissue_that_touches_an_empty_block_of_glass_is_read(
+    job: LabelJob, tmp_path: Path, reader: ReaderChoice
+) -> None:
+    path, image = tmp_path / "edge.tif", np.full((1792, 1792, 3), 244, np.uint8)
+    image[:, :1020] = paint("TUM", 1792, 1020, np.random.default_rng(0))
+    write_pyramid(path, image, mpp=0.25)
+    omit_block(str(path), level=0, block=2 * 7 + 4)  # x 1024 to 1280, which the tile at x 896 to 1344 touches
+
+    row = label(replace(job, reader=reader), found(path))
+
+    assert (row["status"], row["blocks_left_out"], row["n_failed"]) == ("ok", 1, 0)
+    assert row["n_tiles"] == 12
+
+
+@pytest.mark.parametrize("reader", ["auto", "openslide"])
 def test_an_aperio_slide_is_judged_by_its_levels_as_they_are_stored(
     job: LabelJob, tmp_path: Path, reader: ReaderChoice
 ) -> None:

@@ -6,16 +6,14 @@ from functools import partial
 from typing import NamedTuple
 
 from histo import tables
-from histo.errors import ReadError
 from histo.input_files import all_blocks, digest, file_state, sampled_blocks
 from histo.pipelines.labelling import tile_tables
 from histo.pipelines.labelling.tasks import LabelJob, SlideTask, SlideWork
-from histo.resample import Pixels
 from histo.run.failure import describe_failure
 from histo.run.isolation import Watchdog, guarded
 from histo.slides.grid import Region
 from histo.slides.plan import SlidePlan, plan_slide
-from histo.slides.readers.base import Level, Place, Reader
+from histo.slides.readers.watched import WatchedReader
 from histo.slides.slide import Slide, open_slide
 from histo.slides.spec import TilingSpec, TissueSpec
 from histo.tables import Row
@@ -77,13 +75,21 @@ def _look(job: LabelJob, found: SlideTask, columns: Row) -> tuple[SlideWork, tup
             columns["mpp_source"] = slide.mpp_source  # other settings may lead to the same resolution
             return None
         tiling, tissue = TilingSpec.model_validate(job.tiling), TissueSpec.model_validate(job.tissue)
-        plan = plan_slide(slide, _Watched(reader, watchdog), job.size_px, job.mpp, tiling, tissue)
+        plan = plan_slide(slide, WatchedReader(reader, watchdog.guard), job.size_px, job.mpp, tiling, tissue)
     finally:
         reader.close()
     columns |= _plan_columns(plan)
     regions, state = tuple(plan.regions()), (columns["size_bytes"], columns["mtime_ns"])
     work = SlideWork(
-        slide_id, files, state, slide, plan.sampling, plan.grid, len(regions), columns["fingerprint"], dict(columns)
+        slide_id,
+        files,
+        state,
+        plan.slide,
+        plan.sampling,
+        plan.grid,
+        len(regions),
+        columns["fingerprint"],
+        dict(columns),
     )
     if not regions:
         tables.write_table(tile_tables.tiles_file(job.out, slide_id), tile_tables.tile_schema(job, work).empty_table())
@@ -129,33 +135,3 @@ def _plan_columns(plan: SlidePlan) -> Row:
         "n_tiles": len(plan.tile_index),
         "tissue_mm2": plan.tissue_mm2,
     }
-
-
-class _Watched(Reader):
-    """A reader whose every read is watched."""
-
-    def __init__(self, reader: Reader, watchdog: Watchdog) -> None:
-        self._reader, self._watchdog = reader, watchdog
-        self.name = reader.name
-
-    @property
-    def stored(self) -> Reader | None:
-        """See `Reader.stored`."""
-        stored = self._reader.stored
-        if stored is self._reader:
-            return self
-        return stored and _Watched(stored, self._watchdog)
-
-    def read(self, level: Level, x: int, y: int, width: int, height: int) -> Pixels:
-        """See `Reader.read`."""
-        with self._watchdog.guard():
-            return self._reader.read(level, x, y, width, height)
-
-    def read_windows(self, level: Level, places: Sequence[Place], targets: Sequence[Pixels]) -> list[ReadError | None]:
-        """See `Reader.read_windows`."""
-        with self._watchdog.guard():
-            return self._reader.read_windows(level, places, targets)
-
-    def close(self) -> None:
-        """See `Reader.close`."""
-        self._reader.close()

@@ -13,7 +13,7 @@ from histo.slides.slide import Slide
 from histo.slides.spec import ReaderChoice
 from histo.tables import SCHEMA_VERSION, Row
 
-ALGORITHM_VERSION = 3
+ALGORITHM_VERSION = 4
 """Raised whenever the same slide, settings and bundle would give other rows."""
 
 
