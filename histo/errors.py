@@ -31,6 +31,7 @@ class Cause(StrEnum):
     TOO_MANY_TILES = "too_many_tiles"
     MASK_TOO_LARGE = "mask_too_large"
     NOT_BRIGHTFIELD = "not_brightfield"
+    BAD_ANNOTATION = "bad_annotation"
     NO_IMAGES = "no_images"
     MISSING_SERIES = "missing_series"
     AMBIGUOUS_SERIES = "ambiguous_series"

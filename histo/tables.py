@@ -136,6 +136,24 @@ TILE_IMAGES = (
     Column("image", pa.binary(), "", "image file: the source's own bytes, or PNG of an array"),
 )
 
+_CUT = (
+    Column("slide_id", _STR, "", "path of the slide below the collection's folder"),
+    Column("x", _I32, "level-0 px", "left edge"),
+    Column("y", _I32, "level-0 px", "top edge"),
+    Column("width", _I32, "level-0 px", "width"),
+    Column("height", _I32, "level-0 px", "height"),
+    Column("tissue_fraction", _F32, "", "share of the tile under the tissue mask, 0 to 1"),
+    Column("share", _F32, "", "share of the tile that lies in its class, 0 to 1; null without annotations"),
+)
+
+CUT_TILES = (*TILE_IMAGES, *_CUT)
+
+CUT_FILES = (
+    Column("path", _STR, "", "image file, relative to the output folder"),
+    *(column for column in TILE_IMAGES if column.name not in ("case_id", "image")),
+    *_CUT,
+)
+
 PREDICTIONS = (
     Column("case_id", _STR, "", "path of the image below its source, or a file and a row in it"),
     Column("source", _STR, "", "name of the source that it is from"),

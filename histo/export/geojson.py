@@ -8,10 +8,11 @@ QuPath shows, which of a slide with bounds is the part within them.
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.colors import to_rgb
@@ -37,6 +38,7 @@ def tile_features(
     origin: tuple[int, int],
     names_in: str,
     only: Sequence[str] | None = None,
+    chosen: Set[int] | None = None,
 ) -> Iterator[str]:
     """Yield a tile object for each row of a tile table, as JSON.
 
@@ -49,6 +51,7 @@ def tile_features(
         origin: What is subtracted from places, level-0 pixels.
         names_in: Name of the slide and its table; a tile's UUID is made of it and of the tile's index.
         only: Classes that are exported; None for all, and for tiles that could not be read.
+        chosen: Indices of the tiles that are exported; None for all.
 
     Raises:
         OSError: If the table cannot be read.
@@ -64,7 +67,7 @@ def tile_features(
             places = zip(*(rows[name].to_pylist() for name in columns[:6]), strict=True)
             values = zip(*(_numbers(rows[name]) for name in measured), strict=True)
             for (index, x, y, width, height, label), numbers in zip(places, values, strict=True):
-                if only is not None and label not in only:
+                if (only is not None and label not in only) or (chosen is not None and index not in chosen):
                     continue
                 left, top = x - origin[0], y - origin[1]
                 ring = _ring(left, top, left + width, top + height)
@@ -75,6 +78,26 @@ def tile_features(
                     f'"geometry":{{"type":"Polygon","coordinates":[{ring}]}},'
                     f'"properties":{{"objectType":"tile",{of},"measurements":{{{said}}}}}}}'
                 )
+
+
+def least_certain(table: Path, count: int, only: Sequence[str] | None = None) -> frozenset[int]:
+    """Return the indices of the tiles of least confidence; of equals, those that come first.
+
+    Args:
+        table: The tile table.
+        count: Of tiles; there may be fewer.
+        only: Classes of which they are; None for all.
+
+    Raises:
+        OSError: If the table cannot be read.
+        pyarrow.ArrowException: Likewise.
+    """
+    with tables.open_table(table) as file:
+        rows = file.read(["tile_index", "label", "confidence"])
+    wanted = pc.is_valid(rows["label"]) if only is None else pc.is_in(rows["label"], pa.array(only, pa.string()))
+    rows = rows.filter(wanted)
+    order = np.argsort(rows["confidence"].to_numpy(), kind="stable")[:count]
+    return frozenset(rows["tile_index"].to_numpy()[order].tolist())
 
 
 def region_features(

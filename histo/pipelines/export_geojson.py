@@ -70,8 +70,10 @@ def _job(spec: ExportGeojsonSpec, table: pa.Table) -> ExportJob:
         )
     if spec.smooth and not spec.regions:
         raise UsageError("--smooth: changes the classes of tiles before they are merged; give --regions, too")
+    if spec.regions and spec.least_certain:
+        raise UsageError("--least-certain: chooses single tiles; leave --regions out")
     chosen = tuple(spec.classes) if spec.classes is not None else None
-    return ExportJob(spec.out, spec.regions, spec.smooth, chosen, spec.colours or {}, round(spec.max_mb * 1e6))
+    return ExportJob(spec.out, spec.regions, spec.smooth, chosen, spec.colours or {}, round(spec.max_mb * 1e6), spec.least_certain)
 
 
 def _task(spec: ExportGeojsonSpec, row: Row) -> ExportTask:

@@ -1,4 +1,4 @@
-"""Command `prepare tiles`: check the sources before Ray is loaded."""
+"""Command `prepare tiles`: gather labelled tiles, or cut them from slides."""
 
 from histo.errors import UsageError
 from histo.learn.data.source import read_sources
@@ -11,12 +11,19 @@ __all__ = ["PrepareTilesSpec", "prepare_tiles"]
 
 
 def prepare_tiles(spec: PrepareTilesSpec) -> int:
-    """Run a job that writes a tile table; returns the exit code. Bad sources are said before Ray loads.
+    """Run a job that writes tiles; returns the exit code. Bad sources and annotations are said before Ray loads.
 
     Raises:
         HistoError: If the sources or the settings are bad, or too many images are broken.
     """
+    if spec.slides is not None:
+        from histo.pipelines.tiles.cutter import FOLDERS  # noqa: PLC0415 -- labelled tiles do without its decoders
+        from histo.pipelines.tiles.slides import cut_slides  # noqa: PLC0415 -- likewise
+
+        with RunFolder(spec.out, "prepare tiles", FOLDERS) as folder:
+            return cut_slides(folder, spec, spec.slides)
     _check_place(spec)
+    assert spec.data is not None, "one of the two is given"
     source = read_sources(spec.data, spec.classes)
     if source.images.layout.task != "tiles":
         raise UsageError(

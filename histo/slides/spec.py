@@ -14,7 +14,7 @@ class TilingSpec(Spec):
     """Where tiles lie and at which resolution they are read."""
 
     mpp: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Requested resolution (µm/px); default: the bundle's."""
+    """Requested resolution (µm/px); default: the bundle's, and none where tiles are only cut."""
     stride_px: int | None = Field(default=None, gt=0)
     """Distance of neighbouring tile origins (px at the requested resolution); default: the tile's size, no overlap."""
     tolerance: float = Field(default=0.02, ge=0, lt=0.5)

@@ -116,6 +116,13 @@ def decode(name: str, data: bytes) -> Pixels:
         raise ImageError(f"{name}: not a readable image ({error}); replace or remove it") from None
 
 
+def encode_png(pixels: Pixels) -> bytes:
+    """Return an image as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
 def _limit() -> str:
     return f"{MOST_PIXELS:,} pixels, {math.isqrt(MOST_PIXELS)} x {math.isqrt(MOST_PIXELS)}"
 
@@ -265,9 +272,7 @@ class ArrayImages:
 
     def encoded(self, index: int) -> bytes:
         """Return one image as PNG."""
-        file = io.BytesIO()
-        Image.fromarray(self.load(index)).save(file, "PNG")
-        return file.getvalue()
+        return encode_png(self.load(index))
 
     def recorded_content(self, index: int) -> Content | None:  # noqa: ARG002 -- nothing is known of any array
         """Return None: an array has to be hashed."""

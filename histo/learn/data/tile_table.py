@@ -8,9 +8,9 @@ import json
 import os
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar
@@ -28,6 +28,8 @@ from histo.store import put_atomic
 ROWS_PER_GROUP = 4
 """Images in a row group, of which reading one reads all; see docs/decisions/0005-tile-tables.md."""
 _ROW_GROUPS_KEPT = 2
+_ROWS_AT_A_TIME = 16 * ROWS_PER_GROUP
+"""That are in memory while a part is written."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,12 @@ class TableFooter:
     Attributes:
         classes: Names of the classes in order.
         parts: Number of parts of the table.
+        made_by: sha256 of the settings that tiles were cut from slides by; empty for those of other sources.
     """
 
     classes: tuple[str, ...]
     parts: int
+    made_by: str = ""
 
 
 def read_footer(schema: pa.Schema) -> TableFooter | None:
@@ -53,30 +57,51 @@ def read_footer(schema: pa.Schema) -> TableFooter | None:
     if metadata.get(b"histo.table") != b"tiles":
         return None
     try:
-        return TableFooter(tuple(json.loads(metadata[b"histo.classes"])), int(metadata[b"histo.parts"]))
+        made_by = metadata.get(b"histo.made_by", b"").decode()
+        return TableFooter(tuple(json.loads(metadata[b"histo.classes"])), int(metadata[b"histo.parts"]), made_by)
     except (KeyError, ValueError, TypeError):
         raise pa.ArrowInvalid("its footer is damaged; prepare it again") from None
 
 
-def write_part(path: Path, rows: Sequence[Mapping[str, Any]], footer: TableFooter) -> None:
-    """Write one part of a tile table atomically; `rows` have the columns of `TILE_IMAGES`."""
+def write_part(
+    path: Path,
+    rows: Iterable[Mapping[str, Any]],
+    footer: TableFooter,
+    columns: Sequence[tables.Column] = tables.TILE_IMAGES,
+    said: Mapping[str, str] | None = None,
+) -> None:
+    """Write one part of a tile table atomically, a few rows at a time.
+
+    Args:
+        path: The file.
+        rows: With the columns of the table.
+        footer: What the part says of the whole.
+        columns: Of the table.
+        said: What else its footer says.
+    """
     metadata = {
         "table": "tiles",
         "schema_version": str(tables.SCHEMA_VERSION),
         "classes": json.dumps(footer.classes),
         "parts": str(footer.parts),
+        **({"made_by": footer.made_by} if footer.made_by else {}),
+        **(said or {}),
     }
-    table = tables.rows_table(rows, tables.schema(tables.TILE_IMAGES, metadata=metadata))
-    with put_atomic(path) as file:
-        pq.write_table(
-            table,
+    schema = tables.schema(columns, metadata=metadata)
+    with (
+        put_atomic(path) as file,
+        pq.ParquetWriter(
             file,
-            row_group_size=ROWS_PER_GROUP,
+            schema,
             compression="none",  # the images are compressed already
             use_dictionary=False,
             write_statistics=False,
             write_page_checksum=True,
-        )
+        ) as writer,
+    ):
+        following = iter(rows)
+        while some := [*islice(following, _ROWS_AT_A_TIME)]:
+            writer.write_table(tables.rows_table(some, schema), row_group_size=ROWS_PER_GROUP)
 
 
 @dataclass

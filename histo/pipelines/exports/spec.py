@@ -20,6 +20,8 @@ class ExportGeojsonSpec(Spec):
     """Times that each tile first gets the class that most of the nine tiles around and in it have; with --regions."""
     classes: list[str] | None = None
     """Classes that are exported; default: all."""
+    least_certain: int | None = Field(default=None, ge=1)
+    """Number of tiles of each slide that are exported: those of least confidence; default: all."""
     bounds: bool = True
     """Count places from the scanned part of a slide that names it, as QuPath shows it; or from the corner of level
     0."""

@@ -13,7 +13,15 @@ import pyarrow as pa
 
 from histo import store, tables
 from histo.errors import Cause, InputError
-from histo.export.geojson import TooLargeError, read_said, region_features, region_id, tile_features, write_features
+from histo.export.geojson import (
+    TooLargeError,
+    least_certain,
+    read_said,
+    region_features,
+    region_id,
+    tile_features,
+    write_features,
+)
 from histo.export.regions import Region, merge, smoothed
 from histo.input_files import safe_path, table_path
 from histo.report.slide.colours import class_colours
@@ -55,6 +63,7 @@ class ExportJob:
         classes: Those that are exported; None for all.
         colours: Chosen colours of classes.
         most_bytes: Of a file.
+        least_certain: Number of tiles of a slide; None for all.
     """
 
     out: Path
@@ -63,12 +72,13 @@ class ExportJob:
     classes: tuple[str, ...] | None
     colours: Mapping[str, str]
     most_bytes: int
+    least_certain: int | None = None
     read_timeout_s: float = 86_400.0
 
     def key(self, task: ExportTask) -> str:
         """Return the sha256 of all that the files of a slide depend on."""
         made_of = [ALGORITHM, task.fingerprint, task.origin, self.regions, self.smooth, self.classes]
-        made_of += [sorted(self.colours.items()), self.most_bytes]
+        made_of += [sorted(self.colours.items()), self.most_bytes, self.least_certain]
         return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
 
     def file(self, slide_id: str) -> Path:
@@ -154,7 +164,9 @@ def export_slide(job: ExportJob, task: ExportTask) -> bool:
     store.remove(job.table(task.slide_id))
     if not job.regions:
         try:
-            features = tile_features(task.table, labels.classes, colours, task.origin, names_in, job.classes)
+            chosen = None if job.least_certain is None else least_certain(task.table, job.least_certain, job.classes)
+            names = job.classes if chosen is None else None
+            features = tile_features(task.table, labels.classes, colours, task.origin, names_in, names, chosen)
             write_features(target, said | {"merged": False}, features, job.most_bytes)
         except TooLargeError:
             pass

@@ -1,1 +1,1 @@
-"""Write labelled tiles to tile tables, the fast form."""
+"""Write labelled tiles to tile tables, the fast form; cut tiles from slides."""

@@ -35,7 +35,7 @@ def write_table(folder: RunFolder, spec: PrepareTilesSpec, source: Source) -> in
     """
     with session(spec.workers) as resources:
         placement = one_each(spec.workers, "cpu", resources)
-        check_shared(spec.out, *spec.data)
+        check_shared(spec.out, *(spec.data or ()))
         with folder.record(spec, **describe(placement), **source.facts()) as record:
             try:
                 found = _write_parts(source, spec.out, placement.workers)

@@ -1,0 +1,298 @@
+"""Cut tiles from slides: annotations, a task for each slide, a table or images."""
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.csv
+
+from histo import store, tables
+from histo.class_names import check_groups, check_names
+from histo.csv_table import read_csv
+from histo.errors import InputError, UsageError
+from histo.folders import beside
+from histo.input_files import all_blocks, digest, file_state, readable, safe_path
+from histo.learn.data.tile_table import TableFooter, write_part
+from histo.pipelines.tiles.cutter import LISTS, SHEETS, Cut, CutJob, CutTask, Cutter, key_of
+from histo.pipelines.tiles.spec import PrepareTilesSpec
+from histo.run.ledger import fingerprint_of
+from histo.run.placement import one_each
+from histo.run.record import past_record
+from histo.run.run_folder import RunFolder
+from histo.run.say import say
+from histo.slides.annotations.files import find_annotation, read_drawing
+from histo.slides.annotations.naming import Naming
+from histo.slides.collection import FoundSlide, find_slides
+from histo.slides.readers.foreign import ways_out
+from histo.tables import open_table
+
+ALGORITHM = 1
+"""Version of the tiles that the same slides, annotations and settings give."""
+MANIFEST = "manifest.csv"
+_FREE = {"out", "workers", "sheets", "read_timeout_s", "slides", "annotations", "patients"}
+"""Settings that no tile depends on, or whose files are looked at."""
+_MOST_NAMED = 5
+_FAILED = "failed"
+"""In the place of the key of a slide's part."""
+_ANNOTATIONS = (".geojson", ".xml")
+"""Extensions of files that are nothing else."""
+
+
+def cut_slides(folder: RunFolder, spec: PrepareTilesSpec, root: Path) -> int:
+    """Cut the tiles of all slides, or go on where a run stopped; returns 0, or 3 if some slides failed.
+
+    Args:
+        folder: Of the output, held.
+        spec: The settings.
+        root: Folder of the slides, or one slide.
+
+    Raises:
+        HistoError: If the settings or annotations are bad, or the run cannot go on.
+    """
+    collection = find_slides(root)
+    say(f"{len(collection.slides)} slides{beside(collection.linked, collection.others)}{ways_out(collection.others)}")
+    annotated = _annotated(spec, collection.slides)
+    naming = Naming(spec.names or {}, frozenset(spec.drop or ()), tuple(spec.classes) if spec.classes else None)
+    classes = _classes(spec, naming, [path for _, path in annotated if path is not None])
+    groups = _groups(spec, [slide.slide_id for slide, _ in annotated])
+    made_by = fingerprint_of({"algorithm": ALGORITHM} | spec.model_dump(mode="json", exclude=_FREE))
+    job = _job(spec, root, naming, TableFooter(classes, len(annotated), made_by))
+    tasks = [_task(job.footer, groups, number, slide, path) for number, (slide, path) in enumerate(annotated)]
+    _remove_others(job, tasks)
+    todo = {task.slide_id: (task,) for task in tasks if not job.is_done(task)}
+    before = f", {len(tasks) - len(todo)} done before" if len(todo) < len(tasks) else ""
+    say(f"{len(todo)} to cut{before}")
+    answers = _cut(folder, spec, job, tasks, todo) if todo else []
+    return _end(job, tasks, answers)
+
+
+def _cut(
+    folder: RunFolder, spec: PrepareTilesSpec, job: CutJob, tasks: Sequence[CutTask], todo: Mapping[str, object]
+) -> list[Cut]:
+    """Have workers cut slides; one that fails has a part without rows, so that the table is whole without it."""
+    from histo.run.cluster import describe, placed  # noqa: PLC0415 -- Ray takes long to load, and that was to be said first
+
+    inputs = [path for path in (spec.slides, spec.annotations) if path is not None]
+    with placed(True, spec.workers, partial(one_each, spec.workers, "cpu"), spec.out, *inputs) as placement:
+        from histo.run.stream.units import gather  # noqa: PLC0415 -- likewise
+        from histo.run.stream.worker import Crew  # noqa: PLC0415 -- likewise
+
+        assert placement is not None, "it is needed"
+        with folder.record(spec, past_record(spec.out), **describe(placement)) as record:
+            answers: list[Cut] = gather(Crew(Cutter, (job,), spec.out), todo, placement, "slides")
+            failed = {answer.unit: answer.error for answer in answers if answer.error is not None}
+            for task in tasks:
+                if task.slide_id in failed:
+                    write_part(job.part(task.number), [], job.footer, job.columns, {"key": _FAILED})
+            record.finish(3 if failed else 0, failed=failed, tiles=_count(job, tasks)[0])
+    return answers
+
+
+def _annotated(spec: PrepareTilesSpec, slides: Sequence[FoundSlide]) -> list[tuple[FoundSlide, Path | None]]:
+    """Return the slides of which tiles are cut, with their annotations.
+
+    Raises:
+        UsageError: If none has one, or one has several.
+    """
+    if spec.annotations is None:
+        return [(slide, None) for slide in slides]
+    if not spec.annotations.is_dir():
+        raise UsageError(f"--annotations {spec.annotations}: no such folder")
+    found = [(slide, find_annotation(spec.annotations, slide.slide_id, slide.path)) for slide in slides]
+    with_one = [(slide, path) for slide, path in found if path is not None]
+    if not with_one:
+        raise UsageError(
+            f"--annotations {spec.annotations}: none is named as a slide; that of {slides[0].slide_id} would be "
+            f"{slides[0].slide_id}.geojson, or so with .xml, .png, .tif or .parquet, or without the slide's extension"
+        )
+    without = [slide.slide_id for slide, path in found if path is None]
+    if without:
+        say(f"{len(without)} without annotations, left out: {_listed(without)}")
+    used = {path for _, path in with_one}
+    idle = [path for path in sorted(spec.annotations.rglob("*")) if path.suffix in _ANNOTATIONS and path not in used]
+    if idle:
+        say(f"{len(idle)} annotations without a slide: {_listed([path.name for path in idle])}")
+    return [*with_one]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
+
+
+def _classes(spec: PrepareTilesSpec, naming: Naming, paths: Sequence[Path]) -> tuple[str, ...]:
+    """Return all classes: the given ones, or those that the annotations name, in alphabetical order.
+
+    Raises:
+        UsageError: If an annotation cannot be used, or none names a class.
+    """
+    if not paths:
+        return ()
+    names, all_read = _names(paths)
+    given = {*(spec.names or {}), *(spec.drop or ())}
+    if all_read and (unused := given - {*names}):
+        say(f"in no annotation: {_listed(sorted(unused))}; they have {_listed(sorted(names)) or 'no names'}")
+    if spec.classes:
+        if spec.rest and spec.rest not in spec.classes:
+            raise UsageError(f"--rest {spec.rest}: not one of --classes")
+        return tuple(spec.classes)
+    known = {of for name in names if (of := naming.class_of(name))} | {*(spec.names or {}).values()}
+    known |= {spec.rest} if spec.rest else set()
+    if not known:
+        raise UsageError(
+            f"--annotations {spec.annotations}: no shape has a class; set it in QuPath, or name the values of label "
+            "maps with --names 1=CLASS"
+        )
+    check_names(f"--annotations {spec.annotations}", known)
+    return tuple(sorted(known))
+
+
+def _names(paths: Sequence[Path]) -> tuple[set[str], bool]:
+    """Return the names in all files of shapes, each of which is checked, and whether there are no other files."""
+    names: set[str] = set()
+    all_read = True
+    for path in paths:
+        try:
+            drawing = read_drawing(path)
+        except InputError as error:
+            raise UsageError(f"--annotations {error}") from None
+        names |= {shape.name for shape in drawing.shapes if shape.name} if drawing else set()
+        all_read &= drawing is not None
+    return names, all_read
+
+
+def _groups(spec: PrepareTilesSpec, slides: Sequence[str]) -> dict[str, str]:
+    """Return the group of each slide: its patient, or itself.
+
+    Raises:
+        UsageError: If the table of patients cannot be read, or lacks a slide.
+    """
+    if spec.patients is None:
+        return {name: name for name in slides}
+    where = f"--patients {spec.patients}"
+    try:
+        table = read_csv(spec.patients, ("slide", "patient"))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UsageError(f"{where}: not a readable CSV file ({' '.join(str(error).split())})") from None
+    for name in ("slide", "patient"):
+        if table.column_names.count(name) != 1:
+            raise UsageError(f"{where}: no column {name}; it has {', '.join(table.column_names)}")
+    patients: dict[str, str] = {}
+    for row, (slide, patient) in enumerate(
+        zip(*(table[name].to_pylist() for name in ("slide", "patient")), strict=True), 1
+    ):
+        if not slide or not patient:
+            raise UsageError(f"{where}: row {row} has no {'patient' if slide else 'slide'}")
+        if patients.setdefault(slide, patient) != patient:
+            raise UsageError(f"{where}: {slide} has two patients, {patients[slide]} and {patient}")
+    found = {name: patients.get(name) or patients.get(PurePosixPath(name).name) for name in slides}
+    if lacking := [name for name, patient in found.items() if patient is None]:
+        raise UsageError(f"{where}: {len(lacking)} slides have no row, the first is {lacking[0]}")
+    check_groups(where, found.values())
+    return {name: str(patient) for name, patient in found.items()}
+
+
+def _job(spec: PrepareTilesSpec, root: Path, naming: Naming, footer: TableFooter) -> CutJob:
+    assert spec.tiling.mpp is not None, "it is checked"
+    return CutJob(
+        out=spec.out,
+        source=readable(root.name),
+        form=spec.form,
+        footer=footer,
+        size_px=spec.size_px,
+        mpp=spec.tiling.mpp,
+        tiling=spec.tiling,
+        tissue=spec.tissue,
+        naming=naming,
+        rest=spec.rest,
+        min_share=spec.min_share,
+        bounds=spec.bounds,
+        sheets=spec.sheets,
+        mpp_if_missing=spec.mpp_if_missing,
+        mpp_override=spec.mpp_override,
+        reader=spec.reader,
+        read_timeout_s=spec.read_timeout_s,
+    )
+
+
+def _task(
+    footer: TableFooter, groups: Mapping[str, str], number: int, slide: FoundSlide, annotation: Path | None
+) -> CutTask:
+    """Return the task of a slide; its key names the state of its files, and the content of its annotation."""
+    try:
+        state = file_state(slide.files)
+        drawn = digest(all_blocks([str(annotation)])) if annotation else None
+        key = fingerprint_of(asdict(footer) | {"state": state, "drawn": drawn, "group": groups[slide.slide_id]})
+    except InputError:  # the worker says what is wrong
+        key = ""
+    return CutTask(slide.slide_id, slide.path, annotation, groups[slide.slide_id], number, key)
+
+
+def _remove_others(job: CutJob, tasks: Sequence[CutTask]) -> None:
+    """Remove what an earlier run left that is not of this table: parts, images and sheets of other settings or slides.
+
+    Raises:
+        UsageError: If there are parts that this command did not make.
+    """
+    current = {job.part(task.number): task for task in tasks}
+    for part in [*job.out.glob("*.parquet"), *(job.out / LISTS).glob("*.parquet")]:
+        key = key_of(part)
+        if key is None:
+            raise UsageError(f"--out {job.out}: already holds a table; give another folder, or remove this one")
+        if part not in current or key != current[part].key:
+            store.remove(part)
+    names = {safe_path(task.slide_id) for task in tasks}
+    for sheet in (job.out / SHEETS).rglob("*.png"):
+        if sheet.relative_to(job.out / SHEETS).with_suffix("").as_posix() not in names:
+            store.remove(sheet)
+
+
+def _end(job: CutJob, tasks: Sequence[CutTask], answers: Sequence[Cut]) -> int:
+    """Write the manifest, and say what there is; returns the exit code."""
+    store.remove(job.out / "staging")
+    failed = [answer for answer in answers if answer.error is not None]
+    counts, slides = _count(job, tasks)
+    for answer in answers:
+        for note in answer.notes:
+            say(f"{answer.unit}: {note}")
+    left_out: Counter[str] = sum((answer.left_out for answer in answers), Counter())
+    if left_out:
+        say("left out: " + ", ".join(f"{count} tiles ({why})" for why, count in left_out.items()))
+    for answer in failed:
+        say(f"failed: {answer.error}")
+    for name in job.footer.classes:
+        say(f"  {name:16}{counts[name]:8} tiles{slides[name]:6} slides")
+    if job.form == "images":
+        _write_manifest(job, tasks)
+    code = 3 if failed else 0
+    said = f"{counts.total()} tiles of {len(tasks) - len(failed)} slides"
+    said += f", {len(failed)} failed (exit code {code})" if failed else ""
+    say(f"{said}; {job.form}: {job.out}" + (f"; contact sheets: {job.out / SHEETS}" if job.sheets else ""))
+    if job.footer.classes and counts:
+        say(f"next: histo train --data {shlex.quote(str(job.out))} --mpp {job.mpp:g} --size-px {job.size_px} --out RUN")
+    return code
+
+
+def _count(job: CutJob, tasks: Sequence[CutTask]) -> tuple[Counter[str], Counter[str]]:
+    """Count the tiles of each class, and the slides that have some."""
+    tiles: Counter[str] = Counter()
+    slides: Counter[str] = Counter()
+    for task in tasks:
+        with open_table(job.part(task.number)) as file:
+            own = Counter(name or "" for name in file.read(["label"])["label"].to_pylist())
+        tiles += own
+        slides.update(own.keys())
+    return tiles, slides
+
+
+def _write_manifest(job: CutJob, tasks: Sequence[CutTask]) -> None:
+    """Write the list of all images."""
+    with store.put_atomic(job.out / MANIFEST) as file:
+        for number, task in enumerate(tasks):
+            with open_table(job.part(task.number)) as part:
+                table = part.read([column.name for column in tables.CUT_FILES])
+            options = pyarrow.csv.WriteOptions(include_header=number == 0)
+            pyarrow.csv.write_csv(table, file, options)

@@ -1,0 +1,1 @@
+"""Areas drawn on slides: shapes, label maps, tile tables."""

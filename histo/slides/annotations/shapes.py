@@ -1,0 +1,177 @@
+"""Shapes drawn on a slide: polygons of a name, mended by one rule."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from histo.errors import Cause, SlideError
+from histo.slides.tissue import Mask
+
+WITHIN = 0.95
+"""Share of a shape from which on it lies within another one; one of more than this share of the other is the same."""
+DROPPED = ""
+"""In the place of a class: an area that is of none, and covers what is below it."""
+_LEAST_POINTS = 3
+_FARTHEST = 2.0**31
+
+Points = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An area that was drawn.
+
+    Attributes:
+        name: Its class as the file names it; None where it names none.
+        area: A valid polygon or multipolygon, level-0 pixels.
+        place: What messages call it, such as `feature 3`.
+    """
+
+    name: str | None
+    area: shapely.Geometry
+    place: str
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The shapes of a file.
+
+    Attributes:
+        path: The file.
+        shapes: In its order.
+        notes: How often something was mended or left out, by the words for it.
+    """
+
+    path: str
+    shapes: tuple[Shape, ...]
+    notes: Counter[str]
+
+    def names(self) -> Counter[str]:
+        """Count the shapes of each name."""
+        return Counter(shape.name for shape in self.shapes if shape.name is not None)
+
+
+def bad(path: str, what: str) -> SlideError:
+    """Return the error of an annotation that cannot be used."""
+    return SlideError(Cause.BAD_ANNOTATION, f"{path}: {what}")
+
+
+def polygon(rings: Sequence[Points], notes: Counter[str]) -> shapely.Geometry:
+    """Make a valid polygon of its outer ring and its holes.
+
+    An open ring is closed. Where rings cross themselves or each other, every part that the outer ring encloses counts,
+    less what the holes enclose (GEOS's `make_valid`, method `structure`).
+
+    Args:
+        rings: Points `(n, 2)` of each.
+        notes: Is told what was mended.
+
+    Raises:
+        ValueError: If it has no area; the message says why.
+    """
+    closed = []
+    for ring in rings:
+        if not np.isfinite(ring).all():
+            raise ValueError("a coordinate is not a finite number")
+        if np.abs(ring).max(initial=0) > _FARTHEST:
+            raise ValueError(f"a coordinate is {np.abs(ring).max():g}, beyond any slide")
+        if len(np.unique(ring, axis=0)) < _LEAST_POINTS:
+            raise ValueError(f"a ring of fewer than {_LEAST_POINTS} different points encloses nothing")
+        is_open = bool((ring[0] != ring[-1]).any())
+        notes["open rings, closed"] += is_open
+        closed.append(np.concatenate([ring, ring[:1]]) if is_open else ring)
+    made = shapely.Polygon(closed[0], closed[1:])
+    if not made.is_valid:
+        notes["shapes whose lines cross, mended"] += 1
+        made = shapely.make_valid(made, method="structure", keep_collapsed=False)
+    return areal(made)
+
+
+def areal(geometry: shapely.Geometry) -> shapely.Geometry:
+    """Return the part of a geometry that has an area.
+
+    Raises:
+        ValueError: If none has.
+    """
+    parts = [part for part in shapely.get_parts(geometry) if part.geom_type in ("Polygon", "MultiPolygon")]
+    union = shapely.union_all(parts)
+    if not union.area > 0:
+        raise ValueError("it encloses no area")
+    return union
+
+
+def without_overlaps(
+    shapes: Iterable[Shape], class_of: Callable[[str | None], str | None]
+) -> tuple[dict[str, shapely.Geometry], int]:
+    """Join the shapes of each class, so that no place has two classes.
+
+    A shape that lies within a larger one of another class is on top of it, as pathologists draw. Where shapes of two
+    classes overlap otherwise, or are the same, their common part has no class.
+
+    Args:
+        shapes: All of a slide.
+        class_of: Class of a name; `DROPPED` for one that is no class but covers what is below it, None for one that is
+            as if it were not there.
+
+    Returns:
+        The area of each class, and of what was dropped, and the number of pairs of shapes that contradict each other.
+    """
+    named = [(shape, of) for shape in shapes if (of := class_of(shape.name)) is not None]
+    areas = np.array([shape.area for shape, _ in named], dtype=object)
+    classes = np.array([of for _, of in named], dtype=object)
+    first, second = shapely.STRtree(areas).query(areas, predicate="intersects")
+    differ = (first < second) & (classes[first] != classes[second])
+    first, second = first[differ], second[differ]
+    common = shapely.intersection(areas[first], areas[second])
+    sizes, shared = shapely.area(areas), shapely.area(common)
+    covered: dict[int, list[shapely.Geometry]] = {}
+    contradictions = 0
+    for i, j, part, size in zip(first.tolist(), second.tolist(), common, shared, strict=True):
+        small, large = sorted((i, j), key=lambda number: sizes[number])
+        if size <= 0:
+            continue
+        if size >= WITHIN * sizes[small] and sizes[small] < WITHIN * sizes[large]:
+            covered.setdefault(large, []).append(areas[small])
+            continue
+        contradictions += 1
+        covered.setdefault(small, []).append(part)
+        covered.setdefault(large, []).append(part)
+    for number, above in covered.items():
+        areas[number] = shapely.difference(areas[number], shapely.union_all(above))
+    found = dict.fromkeys(of for _, of in named)
+    return {name: shapely.union_all(areas[classes == name]) for name in found}, contradictions
+
+
+def cells_inside(area: shapely.Geometry, rows: int, columns: int, cell_width: float, cell_height: float) -> Mask:
+    """Tell which cells of a raster have their centre in an area, `(rows, columns)`.
+
+    Args:
+        area: A valid polygon or multipolygon, level-0 pixels.
+        rows: Of the raster, whose corner is level-0 pixel (0, 0).
+        columns: Likewise.
+        cell_width: Level-0 pixels.
+        cell_height: Likewise.
+
+    Examples:
+        >>> cells_inside(shapely.box(0, 0, 20, 10), 2, 3, 10, 10).astype(int).tolist()
+        [[1, 1, 0], [0, 0, 0]]
+    """
+    points, ring = shapely.get_coordinates(shapely.get_rings(shapely.get_parts(area)), return_index=True)
+    points = points / (cell_width, cell_height) - 0.5  # centres are whole numbers
+    edges = np.flatnonzero(ring[:-1] == ring[1:])
+    (x_from, y_from), (x_to, y_to) = points[edges].T, points[edges + 1].T
+    first = np.clip(np.ceil(np.minimum(y_from, y_to)), 0, rows).astype(np.int64)
+    behind = np.clip(np.ceil(np.maximum(y_from, y_to)), 0, rows).astype(np.int64)
+    count = behind - first
+    edge = np.repeat(np.arange(len(edges)), count)
+    row = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + first[edge]
+    slope = (x_to - x_from)[edge] / (y_to - y_from)[edge]  # an edge along a row crosses none
+    column = np.clip(np.ceil(x_from[edge] + (row - y_from[edge]) * slope), 0, columns).astype(np.int64)
+    crossed = np.zeros((rows, columns + 1), np.uint8)
+    np.bitwise_xor.at(crossed, (row, column), np.uint8(1))
+    np.bitwise_xor.accumulate(crossed, axis=1, out=crossed)
+    return np.ascontiguousarray(crossed[:, :columns]).view(np.bool_)
