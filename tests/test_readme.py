@@ -15,7 +15,10 @@ from histo.spec.names import field_names, flag_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
-GUIDES = ["README.md", *(f"docs/{name}.md" for name in ("train", "label", "evaluate", "cluster", "volumes"))]
+GUIDES = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ("train", "label", "evaluate", "cluster", "volumes", "annotations", "qupath")),
+]
 """The pages that tell how histo is used."""
 OF_OTHERS = {"--help", "--help-all", "--config", "--working-dir", "--head"}
 """Flags that are no settings."""
