@@ -10,7 +10,7 @@ from histo.spec.names import field_names
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
-EXAMPLES = [path for path in CONFIGS if path.stem in ("tiles", "slides", "studies", "volumes", "geojson")]
+EXAMPLES = [path for path in CONFIGS if path.stem in ("tiles", "slides", "studies", "volumes", "geojson", "annotated")]
 """The files that show the defaults; the others are recipes."""
 REQUIRED = {
     "train": ["--data", "/d", "--out", "/o"],
@@ -22,12 +22,13 @@ REQUIRED = {
     "export geojson": ["/o"],
     "convert": ["--model", "/m"],
     "prepare tiles": ["--data", "/d", "--out", "/o"],
+    "prepare annotated": ["--slides", "/s", "--annotations", "/a", "--tiling.mpp", "0.5", "--out", "/o"],
     "prepare volumes": ["--studies", "/s", "--out", "/o"],
 }
 
 
 def spec_of(job: str) -> type[Spec]:
-    return _spec_of("label" if job == "label studies" else job)
+    return _spec_of({"label studies": "label", "prepare annotated": "prepare tiles"}.get(job, job))
 
 
 def job_of(path: Path) -> str:

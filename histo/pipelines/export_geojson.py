@@ -73,7 +73,9 @@ def _job(spec: ExportGeojsonSpec, table: pa.Table) -> ExportJob:
     if spec.regions and spec.least_certain:
         raise UsageError("--least-certain: chooses single tiles; leave --regions out")
     chosen = tuple(spec.classes) if spec.classes is not None else None
-    return ExportJob(spec.out, spec.regions, spec.smooth, chosen, spec.colours or {}, round(spec.max_mb * 1e6), spec.least_certain)
+    return ExportJob(
+        spec.out, spec.regions, spec.smooth, chosen, spec.colours or {}, round(spec.max_mb * 1e6), spec.least_certain
+    )
 
 
 def _task(spec: ExportGeojsonSpec, row: Row) -> ExportTask:

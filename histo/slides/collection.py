@@ -36,11 +36,13 @@ class FoundSlide:
         slide_id: Path below the collection's folder, `/` between components.
         path: The file to open.
         files: Every file of the slide, `path` first.
+        mask: The file of its tissue mask, which is one of them; empty if there is none.
     """
 
     slide_id: str
     path: str
     files: tuple[str, ...]
+    mask: str = ""
 
 
 @dataclass(frozen=True)

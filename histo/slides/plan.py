@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from histo.errors import Cause, ReadError, SlideError
+from histo.slides.annotations.mask import masked
 from histo.slides.empty_blocks import as_shown, judge
 from histo.slides.grid import Grid, Indices, Region, cut_regions, keep_tissue
 from histo.slides.readers.base import Reader
@@ -47,7 +48,13 @@ class SlidePlan:
 
 
 def plan_slide(
-    slide: Slide, reader: Reader, size_px: int, mpp: float, tiling: TilingSpec, tissue: TissueSpec
+    slide: Slide,
+    reader: Reader,
+    size_px: int,
+    mpp: float,
+    tiling: TilingSpec,
+    tissue: TissueSpec,
+    mask: str | None = None,
 ) -> SlidePlan:
     """Find the tissue of an open slide, and lay the grid.
 
@@ -58,23 +65,26 @@ def plan_slide(
         mpp: Requested resolution, µm per target pixel.
         tiling: Stride and tolerance.
         tissue: What counts as tissue.
+        mask: File of the slide's mask, empty if it has none; None if masks from elsewhere are not asked for.
 
     Raises:
-        SlideError: If the slide cannot be used.
+        SlideError: If the slide or its mask cannot be used.
     """
     sampling = choose_sampling(slide, mpp, tiling.tolerance, tiling.allow_upsample)
     grid = _lay_grid(slide, sampling, size_px, tiling.stride_px or size_px)
     slide = judge(slide, reader)
     try:
-        mask = find_tissue(reader, slide, tissue.mpp, tissue.exclude_ink, tissue.any_image)
+        found = find_tissue(reader, slide, tissue.mpp, tissue.exclude_ink, tissue.any_image)
     except ReadError as error:
         raise SlideError(
             Cause.UNREADABLE,
             f"{slide.path}: opens, but its pixels cannot be read ({error}); the file is damaged, copy or export it "
             "again",
         ) from error
-    tile_index, tissue_fraction = keep_tissue(grid, mask, tissue.min_fraction)
-    area = mask.area_um2(slide.mpp_x, slide.mpp_y) / 1e6
+    if mask is not None:
+        found = masked(found, slide, tissue, mask)
+    tile_index, tissue_fraction = keep_tissue(grid, found, tissue.min_fraction)
+    area = found.area_um2(slide.mpp_x, slide.mpp_y) / 1e6
     return SlidePlan(as_shown(slide, reader), sampling, grid, tile_index, tissue_fraction, area, reader.name)
 
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from histo.spec.base import Spec
+from histo.spec.base import AbsolutePath, Spec
 
 ReaderChoice = Literal["auto", "openslide", "direct"]
 """`auto` is `direct` where the file is suited and both agree on its pixels, else `openslide`."""
@@ -35,6 +35,19 @@ class TissueSpec(Spec):
     any_image: bool = False
     """Label slides that are no brightfield in colour (fluorescence, grey) all the same, all of each as tissue."""
 
+    mask: AbsolutePath | None = None
+    """Folder of masks, named as the slides (GeoJSON, ASAP's XML, PNG, TIFF, or tables of another label run), or one
+    file of one slide."""
+    mask_classes: list[str] | None = None
+    """Names in these files that count as tissue, other names being none; default: all areas, all values but 0."""
+    mask_use: Literal["restrict", "replace"] = "restrict"
+    """Whether a mask restricts the tissue that is found, or replaces it."""
+
     def settings(self) -> dict[str, Any]:
-        """Return what the fingerprint of a result names; `any_image` only where it is set."""
-        return self.model_dump(mode="json", exclude=None if self.any_image else {"any_image"})
+        """Return what the fingerprint of a result names; later settings only where they are set.
+
+        The place of masks is none of it: a slide's mask is one of its files.
+        """
+        later = {"mask"} | (set() if self.any_image else {"any_image"})
+        later |= set() if self.mask else {"mask_classes", "mask_use"}
+        return self.model_dump(mode="json", exclude=later)

@@ -56,7 +56,7 @@ def cut(slides: Path, annotations: Path | None, out: Path, **settings: Any) -> C
     naming = Naming(spec.names or {}, frozenset(spec.drop or ()), tuple(spec.classes) if spec.classes else None)
     footer = TableFooter(_classes(spec, naming, [path] if path else []), 1, "settings")
     job = _job(spec, slides, naming, footer)
-    return Cutter(job)(_task(footer, _groups(spec, [slide.slide_id]), 0, slide, path))
+    return Cutter(job)(_task(job, _groups(spec, [slide.slide_id]), 0, slide, path))
 
 
 def rows(out: Path) -> list[dict[str, Any]]:

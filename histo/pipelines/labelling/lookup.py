@@ -61,4 +61,5 @@ def find_slide_todo(job: LabelJob, collection: Collection, ledger: SlideLedger, 
 def _task(job: LabelJob, slide: FoundSlide, row: Row, again: bool) -> SlideTask:
     if again:
         tile_tables.forget(job.out, slide.slide_id)
-    return SlideTask(slide.slide_id, slide.files, again, row.get("content_id") or "", row.get("sha256") or "")
+    known = row.get("content_id") or "", row.get("sha256") or ""
+    return SlideTask(slide.slide_id, slide.files, again, *known, slide.mask if job.masked else None)

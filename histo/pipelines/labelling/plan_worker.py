@@ -75,7 +75,8 @@ def _look(job: LabelJob, found: SlideTask, columns: Row) -> tuple[SlideWork, tup
             columns["mpp_source"] = slide.mpp_source  # other settings may lead to the same resolution
             return None
         tiling, tissue = TilingSpec.model_validate(job.tiling), TissueSpec.model_validate(job.tissue)
-        plan = plan_slide(slide, WatchedReader(reader, watchdog.guard), job.size_px, job.mpp, tiling, tissue)
+        watched = WatchedReader(reader, watchdog.guard)
+        plan = plan_slide(slide, watched, job.size_px, job.mpp, tiling, tissue, found.mask)
     finally:
         reader.close()
     columns |= _plan_columns(plan)

@@ -20,6 +20,7 @@ from histo.run.record import RunRecord, collection_facts, is_begun, past_record,
 from histo.run.report import report
 from histo.run.run_folder import RunFolder
 from histo.run.say import say
+from histo.slides.annotations.mask import with_masks
 from histo.slides.collection import Collection, find_slides
 from histo.slides.readers.foreign import ways_out
 
@@ -37,7 +38,7 @@ def label_slides(spec: LabelSpec, slides: Path, model: Path, bundle: Bundle) -> 
         HistoError: If the settings are bad, or the run cannot go on.
     """
     job = _job(spec, model, bundle)
-    collection = find_slides(slides)
+    collection = with_masks(find_slides(slides), spec.tissue)
     with RunFolder(spec.out, "label", written=["tiles"]) as folder:
         fresh = spec.overwrite and not is_begun(spec.out, spec)
         if not fresh:
@@ -50,8 +51,9 @@ def label_slides(spec: LabelSpec, slides: Path, model: Path, bundle: Bundle) -> 
         facts = collection_facts(collection.others, collection.linked, todo.states)
         earlier = None if fresh else past_record(spec.out)
         choose = partial(place_label, spec.workers, spec.readers, spec.device)
+        inputs = [slides, model, *([spec.tissue.mask] if spec.tissue.mask else [])]
         asked = "--readers and --workers" if spec.readers else "--workers"
-        with placed(bool(todo.tasks), spec.processes, choose, spec.out, slides, model, asked=asked) as placement:
+        with placed(bool(todo.tasks), spec.processes, choose, spec.out, *inputs, asked=asked) as placement:
             if fresh:
                 _clear(spec.out)
             with folder.record(spec, earlier, model=str(model), **facts, **describe(placement)) as record:
@@ -121,4 +123,5 @@ def _job(spec: LabelSpec, model: Path, bundle: Bundle) -> LabelJob:
         verify=spec.verify,
         batch_size=spec.batch_size,
         versions=versions(),
+        masked=spec.tissue.mask is not None,
     )

@@ -42,6 +42,7 @@ class LabelJob:
         batch_size: Tiles per forward pass; None leaves it to the device.
         versions: Of the packages, for the files' footers.
         mpp_override: µm per level-0 pixel of every slide, whatever it names.
+        masked: Whether masks from elsewhere are asked for.
     """
 
     out: Path
@@ -64,6 +65,7 @@ class LabelJob:
     batch_size: int | None
     versions: dict[str, str]
     mpp_override: float | None = None
+    masked: bool = False
 
     def tolerates(self, n_ok: int, n_failed: int) -> bool:
         """Whether a slide with so many readable and unreadable tiles still has a result."""
@@ -101,6 +103,7 @@ class SlideTask:
         again: Whether to label it even if its table is up to date.
         content_id: Of its files, as an earlier run knew it; empty if none did.
         sha256: Of its whole files, likewise.
+        mask: File of its tissue mask, empty if it has none; None if masks from elsewhere are not asked for.
     """
 
     slide_id: str
@@ -108,6 +111,7 @@ class SlideTask:
     again: bool = False
     content_id: str = ""
     sha256: str = ""
+    mask: str | None = None
 
 
 @dataclass(frozen=True)

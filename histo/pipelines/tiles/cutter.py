@@ -52,6 +52,7 @@ class CutTask:
         group: Its patient, or itself.
         number: Of its part of the table.
         key: sha256 of all that its tiles depend on.
+        mask: File of its tissue mask, empty if it has none; None if masks from elsewhere are not asked for.
     """
 
     slide_id: str
@@ -60,6 +61,7 @@ class CutTask:
     group: str
     number: int
     key: str
+    mask: str | None = None
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def cut_slide(job: CutJob, task: CutTask) -> Cut:
     reader = WatchedReader(opened, watchdog.guard)
     try:
         annotation = read_areas(task.annotation, slide, job.naming.class_of, job.bounds) if task.annotation else None
-        plan = plan_slide(slide, reader, job.size_px, job.mpp, job.tiling, job.tissue)
+        plan = plan_slide(slide, reader, job.size_px, job.mpp, job.tiling, job.tissue, task.mask)
         labelled = _label(job, plan, str(task.annotation), annotation.areas) if annotation else _unlabelled(plan)
         tiles = _Tiles(job, task, plan, reader, labelled)
         said = {"key": task.key, "mpp": str(job.mpp)}

@@ -25,6 +25,7 @@ from histo.run.record import past_record
 from histo.run.run_folder import RunFolder
 from histo.run.say import say
 from histo.slides.annotations.files import find_annotation, read_drawing
+from histo.slides.annotations.mask import with_masks
 from histo.slides.annotations.naming import Naming
 from histo.slides.collection import FoundSlide, find_slides
 from histo.slides.readers.foreign import ways_out
@@ -53,15 +54,16 @@ def cut_slides(folder: RunFolder, spec: PrepareTilesSpec, root: Path) -> int:
     Raises:
         HistoError: If the settings or annotations are bad, or the run cannot go on.
     """
-    collection = find_slides(root)
+    collection = with_masks(find_slides(root), spec.tissue)
     say(f"{len(collection.slides)} slides{beside(collection.linked, collection.others)}{ways_out(collection.others)}")
     annotated = _annotated(spec, collection.slides)
     naming = Naming(spec.names or {}, frozenset(spec.drop or ()), tuple(spec.classes) if spec.classes else None)
     classes = _classes(spec, naming, [path for _, path in annotated if path is not None])
     groups = _groups(spec, [slide.slide_id for slide, _ in annotated])
-    made_by = fingerprint_of({"algorithm": ALGORITHM} | spec.model_dump(mode="json", exclude=_FREE))
+    chosen = spec.model_dump(mode="json", exclude=_FREE) | {"tissue": spec.tissue.settings()}
+    made_by = fingerprint_of({"algorithm": ALGORITHM} | chosen)
     job = _job(spec, root, naming, TableFooter(classes, len(annotated), made_by))
-    tasks = [_task(job.footer, groups, number, slide, path) for number, (slide, path) in enumerate(annotated)]
+    tasks = [_task(job, groups, number, slide, path) for number, (slide, path) in enumerate(annotated)]
     _remove_others(job, tasks)
     todo = {task.slide_id: (task,) for task in tasks if not job.is_done(task)}
     before = f", {len(tasks) - len(todo)} done before" if len(todo) < len(tasks) else ""
@@ -76,7 +78,7 @@ def _cut(
     """Have workers cut slides; one that fails has a part without rows, so that the table is whole without it."""
     from histo.run.cluster import describe, placed  # noqa: PLC0415 -- Ray takes long to load, and that was to be said first
 
-    inputs = [path for path in (spec.slides, spec.annotations) if path is not None]
+    inputs = [path for path in (spec.slides, spec.annotations, spec.tissue.mask) if path is not None]
     with placed(True, spec.workers, partial(one_each, spec.workers, "cpu"), spec.out, *inputs) as placement:
         from histo.run.stream.units import gather  # noqa: PLC0415 -- likewise
         from histo.run.stream.worker import Crew  # noqa: PLC0415 -- likewise
@@ -218,17 +220,16 @@ def _job(spec: PrepareTilesSpec, root: Path, naming: Naming, footer: TableFooter
     )
 
 
-def _task(
-    footer: TableFooter, groups: Mapping[str, str], number: int, slide: FoundSlide, annotation: Path | None
-) -> CutTask:
+def _task(job: CutJob, groups: Mapping[str, str], number: int, slide: FoundSlide, annotation: Path | None) -> CutTask:
     """Return the task of a slide; its key names the state of its files, and the content of its annotation."""
     try:
         state = file_state(slide.files)
         drawn = digest(all_blocks([str(annotation)])) if annotation else None
-        key = fingerprint_of(asdict(footer) | {"state": state, "drawn": drawn, "group": groups[slide.slide_id]})
+        key = fingerprint_of(asdict(job.footer) | {"state": state, "drawn": drawn, "group": groups[slide.slide_id]})
     except InputError:  # the worker says what is wrong
         key = ""
-    return CutTask(slide.slide_id, slide.path, annotation, groups[slide.slide_id], number, key)
+    mask = slide.mask if job.tissue.mask else None
+    return CutTask(slide.slide_id, slide.path, annotation, groups[slide.slide_id], number, key, mask)
 
 
 def _remove_others(job: CutJob, tasks: Sequence[CutTask]) -> None:

@@ -1,4 +1,4 @@
-"""Label maps: images whose values are classes, and tables of tiles."""
+"""Label maps: images with classes as their values, and tables of tiles."""
 
 import json
 from collections.abc import Callable
