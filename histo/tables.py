@@ -59,6 +59,13 @@ TILES = (
     Column("status", _STR, "", "`ok`, or `read_error`: pixels not readable, prediction columns null"),
 )
 
+QUALITY = (
+    Column(
+        "focus", _F32, "1", "sharpness: Laplacian over contrast at 1 µm/px; null without contrast, or if not readable"
+    ),
+    Column("ink", _F32, "", "share of the tile under blue, green or red ink, 0 to 1"),
+)
+
 SLIDES = (
     Column("slide_id", _STR, "", "path of the slide below the collection's folder"),
     Column("uri", _STR, "", "where the slide was found"),

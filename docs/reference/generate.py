@@ -40,6 +40,7 @@ class: a table has one such column for each, in the order of the classes. Types 
 
 TABLES = (
     ("Label: a row per tile", "OUT/tiles/<slide_id>.parquet", tables.TILES),
+    ("Label: further columns of a tile, with --quality", "OUT/tiles/<slide_id>.parquet", tables.QUALITY),
     ("Label: a row per slide", "OUT/slides.parquet", tables.SLIDES),
     ("Export: a row per region", "OUT/regions/<slide_id>.parquet", tables.REGIONS),
     ("Train: a row per image", "RUN/split.parquet", tables.CASES),

@@ -21,7 +21,7 @@ from histo import store, tables
 from histo.export.regions import Region
 
 MEASURED = ("confidence", "entropy", "tissue_fraction")
-"""Columns that are measurements of a tile, beside the probabilities."""
+"""Columns that are measurements of a tile, beside its quality, if the table has it, and the probabilities."""
 _NAMESPACE = uuid.UUID("b0d1f2c3-6c0e-5d53-9c1f-2f6d0a7c9e41")
 _ROWS = 20_000
 """Rows of a table that are held at a time."""
@@ -57,11 +57,12 @@ def tile_features(
         OSError: If the table cannot be read.
         pyarrow.ArrowException: Likewise.
     """
-    measured = [*MEASURED, *(f"prob_{name}" for name in classes)]
-    names = [json.dumps(name) for name in measured]
     classification = {name: json.dumps(_classification(name, colours)) for name in classes}
-    columns = ["tile_index", "x", "y", "width", "height", "label", *measured]
     with tables.open_table(table) as file:
+        optional = [column.name for column in tables.QUALITY if column.name in file.schema_arrow.names]
+        measured = [*MEASURED, *optional, *(f"prob_{name}" for name in classes)]
+        names = [json.dumps(name) for name in measured]
+        columns = ["tile_index", "x", "y", "width", "height", "label", *measured]
         for batch in file.iter_batches(_ROWS, columns=columns):
             rows = pa.table({name: batch.column(name) for name in columns})
             places = zip(*(rows[name].to_pylist() for name in columns[:6]), strict=True)

@@ -38,6 +38,10 @@ class Lookup(ABC, Generic[ItemT]):
     def has_result(self, item: ItemT, row: Row) -> bool:
         """Whether the result of a row that is not failed is in its place."""
 
+    def is_complete(self, item: ItemT, row: Row) -> bool:  # noqa: ARG002 -- for those that ask for more
+        """Whether a result that is in its place has everything that this run asks for."""
+        return True
+
 
 @dataclass(frozen=True)
 class Todo(Generic[TaskT]):
@@ -66,6 +70,7 @@ class Todo(Generic[TaskT]):
             "files": f"to {verb} anew, since their files changed",
             "settings": f"to {verb} anew, since {settings} changed",
             "result": f"to {verb} again, since their results are not there",
+            "more": "to complete by what is asked for now",
             "asked": f"to {verb} again, as asked",
             "verify": "to verify",
         }
@@ -119,6 +124,8 @@ def _state(lookup: Lookup[ItemT], item: ItemT, row: Row, retry_failed: bool, ver
         state = "settings"
     elif failed:
         state = "failed"
+    elif not lookup.has_result(item, row):
+        state = "result"
     else:
-        state = "done" if lookup.has_result(item, row) else "result"
+        state = "done" if lookup.is_complete(item, row) else "more"
     return state

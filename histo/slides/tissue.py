@@ -24,6 +24,7 @@ from histo.slides.readers.base import Level, Place, Reader
 from histo.slides.slide import Slide
 
 Mask = npt.NDArray[np.bool_]
+Absorbance = npt.NDArray[np.float32]
 Range = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 """Half-open ranges along one axis: where each begins, and where it ends."""
 _ROUNDING = 1e-6
@@ -337,15 +338,31 @@ def stained(thumbnail: Thumbnail, glass: npt.NDArray[np.float32] | None = None) 
     glass = glass_of(thumbnail) if glass is None else glass
     tissue, ink = np.empty((2, *thumbnail.unknown.shape), np.bool_)
     step = max(1, STRIP_CELLS // tissue.shape[1])
-    density = np.log10((glass + 1) / (np.arange(256, dtype=np.float32)[:, None] + 1))
     for start in range(0, len(tissue), step):
         rows = np.s_[start : start + step]
-        channels = zip(cv2.split(thumbnail.pixels[rows]), density.T.copy(), strict=True)
-        red, green, blue = (np.asarray(cv2.LUT(grey, table), np.float32) for grey, table in channels)
+        red, green, blue = _absorbance(thumbnail.pixels[rows], glass)
         tissue[rows] = green - np.minimum(red, blue) >= STAINED
-        dense = np.maximum(np.maximum(red, green), blue) >= DENSE
-        ink[rows] = dense & ((red > INK_RED * green) | (blue > INK_BLUE * green))
+        ink[rows] = _is_ink(red, green, blue)
     return tissue, ink
+
+
+def ink_in(pixels: Pixels, glass: npt.NDArray[np.float32]) -> Mask:
+    """Decide for each pixel of an image, `(H, W, 3)`, whether it is ink, given the colour of empty glass, `(3,)`."""
+    return _is_ink(*_absorbance(pixels, glass))
+
+
+def _absorbance(pixels: Pixels, glass: npt.NDArray[np.float32]) -> tuple[Absorbance, Absorbance, Absorbance]:
+    """Return the absorbance of red, green and blue, `(H, W)` each."""
+    density = np.log10((glass + 1) / (np.arange(256, dtype=np.float32)[:, None] + 1))
+    channels = zip(cv2.split(pixels), density.T.copy(), strict=True)
+    red, green, blue = (np.asarray(cv2.LUT(grey, table), np.float32) for grey, table in channels)
+    return red, green, blue
+
+
+def _is_ink(red: Absorbance, green: Absorbance, blue: Absorbance) -> Mask:
+    dense = np.maximum(np.maximum(red, green), blue) >= DENSE
+    ink: Mask = dense & ((red > INK_RED * green) | (blue > INK_BLUE * green))
+    return ink
 
 
 def glass_of(thumbnail: Thumbnail) -> npt.NDArray[np.float32]:

@@ -478,10 +478,11 @@ def handed(job: LabelJob, task: RegionTask) -> Handed:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("most_tiles", [None, 7])
+@pytest.mark.parametrize(("most_tiles", "quality"), [(None, False), (7, False), (7, True)])
 def test_regions_that_one_worker_reads_and_another_classifies_make_the_same_table(
-    label_job: LabelJob, pyramid: Path, most_tiles: int | None
+    label_job: LabelJob, pyramid: Path, most_tiles: int | None, quality: bool
 ) -> None:
+    label_job = replace(label_job, quality=quality)
     slide, apart = found(pyramid / "two textures.tif"), replace(label_job, out=label_job.out / "apart")
     reader, classifier = RegionReader(apart), TileClassifier(apart)
     ledger = SlideLedger(apart, Collection((slide,), {}))
@@ -505,6 +506,7 @@ def test_regions_that_one_worker_reads_and_another_classifies_make_the_same_tabl
     )
     ours, theirs = (pq.read_table(tile_tables.tiles_file(job.out, slide.slide_id)) for job in (apart, label_job))
     assert ours.equals(theirs)
+    assert quality == ("focus" in ours.column_names)
 
 
 def test_a_reader_hands_no_pixels_over_of_a_region_that_was_done_before(label_job: LabelJob, pyramid: Path) -> None:
@@ -521,11 +523,11 @@ def test_a_reader_hands_no_pixels_over_of_a_region_that_was_done_before(label_jo
 def test_tiles_that_a_reader_cannot_read_are_not_classified(label_job: LabelJob, pyramid: Path) -> None:
     task = tasks(label_job, found(pyramid / "two textures.tif"))[0]
     read = handed(label_job, task)
-    region, work, bad, effort = read.task
+    region, work, bad, quality, effort = read.task
     bad = bad.copy()
     bad[3] = True
 
-    summary = TileClassifier(label_job)(read.array, region, work, bad, effort)
+    summary = TileClassifier(label_job)(read.array, region, work, bad, quality, effort)
 
     assert summary.counts is not None
     assert (summary.counts.n_ok, summary.counts.n_failed) == (len(bad) - 1, 1)

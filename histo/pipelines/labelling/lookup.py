@@ -52,6 +52,10 @@ class SlideLookup(Lookup[FoundSlide]):
         """See `Lookup.has_result`."""
         return tile_tables.is_finished(self._job.out, item.slide_id, row["fingerprint"], row["n_tiles"])
 
+    def is_complete(self, item: FoundSlide, row: Row) -> bool:  # noqa: ARG002 -- the name is enough
+        """See `Lookup.is_complete`."""
+        return not self._job.quality or tile_tables.is_complete(self._job, item.slide_id)
+
 
 def find_slide_todo(job: LabelJob, collection: Collection, ledger: SlideLedger, retry_failed: bool) -> Todo[SlideTask]:
     """Find the slides that are to be labelled."""

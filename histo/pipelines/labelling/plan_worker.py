@@ -68,7 +68,7 @@ def _look(job: LabelJob, found: SlideTask, columns: Row) -> tuple[SlideWork, tup
         columns |= _bounds(slide)
         columns["fingerprint"] = job.fingerprint(columns["content_id"], slide.mpp_x, slide.mpp_y)
         table = None if found.again else tile_tables.finished_table(job, slide_id, columns["fingerprint"])
-        if table is not None:
+        if table is not None and tile_tables.has_columns(job, table.schema):
             counts = tile_tables.count(table, job.classes)
             columns |= tile_tables.slide_columns(table) | columns
             columns |= {"n_ok": counts.n_ok, "n_failed": counts.n_failed, "classes": counts.classes}

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from histo.errors import Cause, InputError, SlideError
 from histo.input_files import digest, file_state, sampled_blocks
@@ -21,6 +22,7 @@ from histo.run.isolation import Watchdog, guarded
 from histo.run.stream.worker import Handed
 from histo.slides.grid import Indices, Region
 from histo.slides.open_readers import Readers
+from histo.slides.quality import measure_quality
 from histo.slides.tiles import cut_blocks, read_tiles
 from histo.tables import Row
 
@@ -32,6 +34,8 @@ Block = tuple[Places, Pixels]
 """Tiles that were read together: their places, and their pixels `(n, size_px, size_px, 3)`."""
 Bad = npt.NDArray[np.bool_]
 """Which of a region's tiles could not be read, `(tiles,)`."""
+Quality = npt.NDArray[np.float32]
+"""Focus and ink of a region's tiles, NaN where there is none, `(tiles, 2)`."""
 
 
 class RegionReader:
@@ -47,6 +51,7 @@ class RegionReader:
         self._watchdog = Watchdog(job.read_timeout_s)
         self._readers = Readers()
         self._clock = clock or Clock()
+        self._finished: tuple[str, pa.Table | None] = "", None
 
     def __call__(self, region: Region, work: SlideWork) -> Handed | Summary:
         """Read one region; a failure becomes a summary."""
@@ -55,26 +60,61 @@ class RegionReader:
         effort = self._clock.take()
         if read is None or isinstance(read, Counts):
             return Summary.of(region, work, read, effort, failure)
-        pixels, bad = read
-        return Handed((region, work, bad, effort), pixels)
+        pixels, bad, quality = read
+        return Handed((region, work, bad, quality, effort), pixels)
 
-    def blocks(self, region: Region, work: SlideWork) -> Iterator[Block]:
-        """Yield the readable tiles, block by block, while threads read the blocks after; memory holds a few of them."""
-        return self._watchdog.each(self._read_ahead(region, work))
+    def settled(self, region: Region, work: SlideWork) -> Counts | None:
+        """Count a region's tiles if they are classified: by an earlier attempt, or in a table that lacks their quality.
 
-    def _read_whole(self, region: Region, work: SlideWork) -> Counts | tuple[Pixels, Bad]:
-        """Return a region's pixels, `(tiles, size_px, size_px, 3)`, or what an earlier attempt has made of them."""
+        Of the latter, quality is measured, and added to the rows as they are.
+        """
         if (kept := tile_tables.kept_counts(self._job, region, work)) is not None:
             return kept
-        count, size = len(region.tile_index), self._job.size_px
+        if (quality := self.unmeasured(region)) is None or (rows := self._known(region, work)) is None:
+            return None
+        bad = np.ones(len(quality), np.bool_)
+        for places, _ in self.blocks(region, work, quality):
+            bad[places] = False
+        check_unchanged(work, bad)
+        table = tile_tables.with_quality(rows, quality)
+        tile_tables.write_region(self._job, region, work, table)
+        return tile_tables.count(table, self._job.classes)
+
+    def unmeasured(self, region: Region) -> Quality | None:
+        """Return room for the quality of a region's tiles, if it is asked for."""
+        return np.full((len(region.tile_index), 2), np.nan, np.float32) if self._job.quality else None
+
+    def blocks(self, region: Region, work: SlideWork, quality: Quality | None) -> Iterator[Block]:
+        """Yield the readable tiles, block by block, while threads read the blocks after; memory holds a few of them.
+
+        Args:
+            region: The region.
+            work: Of which slide, and how it is read.
+            quality: Is filled with the quality of those that were yielded, if given.
+        """
+        return self._watchdog.each(self._read_ahead(region, work, quality))
+
+    def _known(self, region: Region, work: SlideWork) -> pa.Table | None:
+        """Return the rows of a region in the table of its slide, which is read once for all of its regions."""
+        if self._finished[0] != work.fingerprint:
+            table = tile_tables.finished_table(self._job, work.slide_id, work.fingerprint)
+            self._finished = work.fingerprint, table
+        table = self._finished[1]
+        return None if table is None else tile_tables.known_rows(region, table)
+
+    def _read_whole(self, region: Region, work: SlideWork) -> Counts | tuple[Pixels, Bad, Quality | None]:
+        """Return a region's pixels, `(tiles, size_px, size_px, 3)`, or what an earlier attempt has made of them."""
+        if (kept := self.settled(region, work)) is not None:
+            return kept
+        count, size, quality = len(region.tile_index), self._job.size_px, self.unmeasured(region)
         pixels, bad = np.zeros((count, size, size, 3), np.uint8), np.ones(count, np.bool_)
-        for places, tiles in self.blocks(region, work):
+        for places, tiles in self.blocks(region, work, quality):
             pixels[places] = tiles
             bad[places] = False
         check_unchanged(work, bad)
-        return pixels, bad
+        return pixels, bad, quality
 
-    def _read_ahead(self, region: Region, work: SlideWork) -> Iterator[Block]:
+    def _read_ahead(self, region: Region, work: SlideWork, quality: Quality | None) -> Iterator[Block]:
         waiting: deque[tuple[Places, Future[tuple[Pixels, Bad]]]] = deque()
 
         def first() -> Block:
@@ -83,19 +123,30 @@ class RegionReader:
             return (places[~bad], tiles[~bad]) if bad.any() else (places, tiles)
 
         for places in cut_blocks(work.grid, region.tile_index):
-            waiting.append((places, self._threads.submit(self._read, region.tile_index[places], work)))
+            measured = None if quality is None else (quality, places)
+            read = self._threads.submit(self._read, region.tile_index[places], work, measured)
+            waiting.append((places, read))
             if len(waiting) > self._runtime.threads:
                 yield first()
         while waiting:
             yield first()
 
-    def _read(self, tile_index: Indices, work: SlideWork) -> tuple[Pixels, Bad]:
+    def _read(
+        self, tile_index: Indices, work: SlideWork, measured: tuple[Quality, Places] | None
+    ) -> tuple[Pixels, Bad]:
+        """Read tiles, and measure their quality into its places if that is asked for."""
         with self._clock.reading():
             reader = self._readers.get(work.slide, work.columns["reader"])
-            return read_tiles(reader, work.slide, work.sampling, work.grid, tile_index)
+            tiles, bad = read_tiles(reader, work.slide, work.sampling, work.grid, tile_index)
+        if measured is not None:
+            quality, places = measured
+            quality[places[~bad]] = measure_quality(tiles[~bad], work.sampling.effective_mpp_x)
+        return tiles, bad
 
 
-def _read_alone(job: LabelJob, runtime: Runtime, region: Region, work: SlideWork) -> Counts | tuple[Pixels, Bad]:
+def _read_alone(
+    job: LabelJob, runtime: Runtime, region: Region, work: SlideWork
+) -> Counts | tuple[Pixels, Bad, Quality | None]:
     return RegionReader(job, runtime)._read_whole(region, work)  # noqa: SLF001 -- the same, in a process of its own
 
 

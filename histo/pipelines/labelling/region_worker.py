@@ -11,7 +11,15 @@ from histo.errors import HistoError
 from histo.learn.bundle import bundle_hash
 from histo.learn.predict.load import load_predictor
 from histo.pipelines.labelling import tile_tables
-from histo.pipelines.labelling.region_reader import Bad, Block, Places, RegionReader, attempted, check_unchanged
+from histo.pipelines.labelling.region_reader import (
+    Bad,
+    Block,
+    Places,
+    Quality,
+    RegionReader,
+    attempted,
+    check_unchanged,
+)
 from histo.pipelines.labelling.runtime import Runtime
 from histo.pipelines.labelling.tasks import Counts, LabelJob, SlideWork, Summary
 from histo.pipelines.labelling.work_clock import Clock, Effort
@@ -40,12 +48,13 @@ class RegionLabeler:
         return Summary.of(region, work, counts, self._clock.take(), failure)
 
     def _label(self, region: Region, work: SlideWork) -> Counts:
-        if (kept := tile_tables.kept_counts(self._job, region, work)) is not None:
+        if (kept := self._reader.settled(region, work)) is not None:
             return kept
-        blocks = self._clock.waiting_for(self._reader.blocks(region, work))
+        quality = self._reader.unmeasured(region)
+        blocks = self._clock.waiting_for(self._reader.blocks(region, work, quality))
         probabilities, bad = self._network.classify(blocks, len(region.tile_index))
         check_unchanged(work, bad)
-        return self._network.write(region, work, probabilities, bad)
+        return self._network.write(region, work, probabilities, bad, quality)
 
 
 class TileClassifier:
@@ -56,18 +65,20 @@ class TileClassifier:
         self._network = _Network(job, runtime)
         self._clock = Clock(is_fed=True)
 
-    def __call__(self, pixels: Pixels, region: Region, work: SlideWork, bad: Bad, reading: Effort) -> Summary:
+    def __call__(
+        self, pixels: Pixels, region: Region, work: SlideWork, bad: Bad, quality: Quality | None, reading: Effort
+    ) -> Summary:
         """Classify one region; a failure becomes part of its summary."""
         with self._clock.region():
-            here = partial(self._label, pixels, region, work, bad)
+            here = partial(self._label, pixels, region, work, bad, quality)
             counts, failure = attempted(self._job, self._runtime, region, work, here, _label_alone)
         effort = self._clock.take()._replace(read_s=reading.read_s, bytes_read=reading.bytes_read)
         return Summary.of(region, work, counts, effort, failure)
 
-    def _label(self, pixels: Pixels, region: Region, work: SlideWork, bad: Bad) -> Counts:
+    def _label(self, pixels: Pixels, region: Region, work: SlideWork, bad: Bad, quality: Quality | None) -> Counts:
         blocks = [(np.flatnonzero(~bad), pixels[~bad] if bad.any() else pixels)]
         probabilities, bad = self._network.classify(blocks, len(bad))
-        return self._network.write(region, work, probabilities, bad)
+        return self._network.write(region, work, probabilities, bad, quality)
 
 
 def _label_alone(job: LabelJob, runtime: Runtime, region: Region, work: SlideWork) -> Counts:
@@ -100,9 +111,16 @@ class _Network:
             bad[where] = False
         return probabilities, bad
 
-    def write(self, region: Region, work: SlideWork, probabilities: npt.NDArray[np.float32], bad: Bad) -> Counts:
+    def write(
+        self,
+        region: Region,
+        work: SlideWork,
+        probabilities: npt.NDArray[np.float32],
+        bad: Bad,
+        quality: Quality | None,
+    ) -> Counts:
         """Write a region's rows as one part."""
-        table = tile_tables.tile_table(self._job, region, work, probabilities, bad)
+        table = tile_tables.tile_table(self._job, region, work, probabilities, bad, quality)
         tile_tables.write_region(self._job, region, work, table)
         return tile_tables.count(table, self._job.classes)
 

@@ -124,4 +124,5 @@ def _job(spec: LabelSpec, model: Path, bundle: Bundle) -> LabelJob:
         batch_size=spec.batch_size,
         versions=versions(),
         masked=spec.tissue.mask is not None,
+        quality=spec.quality,
     )

@@ -11,7 +11,7 @@ from histo.spec.base import AbsolutePath, Spec, changed_names
 
 _OF_STUDIES = ("study_is",)
 _OF_SLIDES = (
-    *("tiling", "tissue", "reader", "readers", "verify", "pictures", "batch_size", "max_failed_fraction"),
+    *("tiling", "tissue", "reader", "readers", "verify", "quality", "pictures", "batch_size", "max_failed_fraction"),
     *("mpp_if_missing", "mpp_override"),
 )
 
@@ -64,6 +64,9 @@ class LabelSpec(Spec):
     """Remove all results in the output folder first, also those of a bundle with other classes."""
     pictures: bool = False
     """Draw every slide when all are labelled, as `histo report` does."""
+    quality: bool = False
+    """Measure how sharp each tile is, and how much ink is on it: two more columns, which tables that are finished get
+    without being labelled again."""
     verify: bool = False
     """Hash whole slide files, also where size and time say that they are unchanged."""
     tiling: TilingSpec = TilingSpec()

@@ -43,6 +43,7 @@ class LabelJob:
         versions: Of the packages, for the files' footers.
         mpp_override: µm per level-0 pixel of every slide, whatever it names.
         masked: Whether masks from elsewhere are asked for.
+        quality: Whether the quality of tiles is measured.
     """
 
     out: Path
@@ -66,6 +67,7 @@ class LabelJob:
     versions: dict[str, str]
     mpp_override: float | None = None
     masked: bool = False
+    quality: bool = False
 
     def tolerates(self, n_ok: int, n_failed: int) -> bool:
         """Whether a slide with so many readable and unreadable tiles still has a result."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from histo import store, tables
 from histo.input_files import safe_path, table_path
@@ -40,6 +41,7 @@ def tile_table(
     work: SlideWork,
     probabilities: npt.NDArray[np.float32],
     bad: npt.NDArray[np.bool_],
+    quality: npt.NDArray[np.float32] | None = None,
 ) -> pa.Table:
     """Make the rows of a region, see `tables.TILES`.
 
@@ -49,6 +51,7 @@ def tile_table(
         work: Of which slide, and how they were read.
         probabilities: `(tiles, classes)`.
         bad: Which tiles could not be read, `(tiles,)`; their probabilities mean nothing.
+        quality: Focus and ink, NaN where there is none, `(tiles, 2)`; None if it is not measured.
     """
     grid_x, grid_y = work.grid.places(region.tile_index)
     n = len(region.tile_index)
@@ -72,8 +75,37 @@ def tile_table(
         "status": pa.array(np.where(bad, "read_error", "ok").astype(object)),
     }
     values |= {f"prob_{name}": pa.array(known[:, i], mask=bad) for i, name in enumerate(job.classes)}
+    values |= {} if quality is None else _quality_columns(quality)
     layout = tile_schema(job, work)
     return pa.table([values[field.name].cast(field.type) for field in layout], schema=layout)
+
+
+def _quality_columns(quality: npt.NDArray[np.float32]) -> dict[str, pa.Array]:
+    missing = np.isnan(quality)
+    columns = enumerate(tables.QUALITY)
+    return {column.name: pa.array(quality[:, i], column.type, mask=missing[:, i]) for i, column in columns}
+
+
+def with_quality(rows: pa.Table, quality: npt.NDArray[np.float32]) -> pa.Table:
+    """Return rows of a table with their quality in the place of what it says of it."""
+    for name, values in _quality_columns(quality).items():
+        rows = rows.drop_columns(name) if name in rows.column_names else rows
+        rows = rows.append_column(name, values)
+    return rows
+
+
+def is_complete(job: LabelJob, slide_id: str) -> bool:
+    """Whether a slide's table has all columns that a run asks for."""
+    try:
+        with tables.open_table(tiles_file(job.out, slide_id)) as file:
+            return has_columns(job, file.schema_arrow)
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def has_columns(job: LabelJob, layout: pa.Schema) -> bool:
+    """Whether a table of this layout has all columns that a run asks for."""
+    return not job.quality or all(column.name in layout.names for column in tables.QUALITY)
 
 
 def tile_schema(job: LabelJob, work: SlideWork) -> pa.Schema:
@@ -96,7 +128,7 @@ def tile_schema(job: LabelJob, work: SlideWork) -> pa.Schema:
         "versions": json.dumps(job.versions),
         "slide": json.dumps(work.columns),
     }
-    return tables.schema(tables.TILES, job.classes, footer)
+    return tables.schema((*tables.TILES, *(tables.QUALITY if job.quality else ())), job.classes, footer)
 
 
 def write_region(job: LabelJob, region: Region, work: SlideWork, table: pa.Table) -> None:
@@ -119,8 +151,9 @@ def staged_part(job: LabelJob, region: Region, work: SlideWork) -> pa.Table | No
     if work.n_regions == 1:
         return None
     table = _read(part_file(job.out, region, work), work.fingerprint)
-    same = table is not None and table["tile_index"].to_pylist() == region.tile_index.tolist()
-    return table if same else None
+    if table is None or table["tile_index"].to_pylist() != region.tile_index.tolist():
+        return None
+    return table if has_columns(job, table.schema) else None
 
 
 def finished_table(job: LabelJob, slide_id: str, fingerprint: str) -> pa.Table | None:
@@ -130,6 +163,13 @@ def finished_table(job: LabelJob, slide_id: str, fingerprint: str) -> pa.Table |
     if table is None and (table := _read(aside, fingerprint)) is not None:
         store.move(aside, path)
     return table
+
+
+def known_rows(region: Region, table: pa.Table) -> pa.Table | None:
+    """Return the rows of a region in the finished table of its slide, if all are there, and each was read."""
+    found = table.filter(pc.is_in(table["tile_index"], pa.array(region.tile_index, pa.int32())))
+    is_whole = found["tile_index"].to_pylist() == region.tile_index.tolist() and not found["pred"].null_count
+    return found if is_whole else None
 
 
 def _read(path: Path, fingerprint: str) -> pa.Table | None:
@@ -187,7 +227,9 @@ def merge_slide(job: LabelJob, slide_id: str, fingerprint: str, regions: Sequenc
     if not all(part.exists() for part in staged) and is_finished(job.out, slide_id, fingerprint, n_tiles):
         store.remove(folder)  # the task was lost while it did this
         return
-    merged = pa.concat_tables(tables.open_table(part).read() for part in staged).sort_by("tile_index")
+    columns = (*tables.TILES, *(tables.QUALITY if job.quality else ()))
+    names = [field.name for field in tables.schema(columns, job.classes)]
+    merged = pa.concat_tables(tables.open_table(part).read(names) for part in staged).sort_by("tile_index")
     index = merged["tile_index"].to_numpy()
     assert len(index) == n_tiles, f"{slide_id}: {len(index)} rows of {n_tiles} tiles"
     assert (np.diff(index) > 0).all(), f"{slide_id}: a tile is there twice"
