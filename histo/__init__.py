@@ -31,13 +31,15 @@ if sys.argv[0].endswith("default_worker.py"):  # of Ray, whose path begins with 
 
 if TYPE_CHECKING:
     from histo.errors import HistoError
-    from histo.interface.jobs import draw, evaluate, label, train
+    from histo.interface.jobs import draw, evaluate, export_geojson, label, prepare_tiles, train
     from histo.interface.labels import Labels, read_labels
     from histo.interface.model import Model, load_model
     from histo.interface.slide import Tile, Tiles, WholeSlide, open_slide
     from histo.pipelines.evaluation.spec import EvaluateSpec
+    from histo.pipelines.exports.spec import ExportGeojsonSpec
     from histo.pipelines.labelling.spec import LabelSpec
     from histo.pipelines.pictures.spec import ReportSpec
+    from histo.pipelines.tiles.spec import PrepareTilesSpec
     from histo.pipelines.training.spec import TrainSpec
 
     __version__: str
@@ -45,10 +47,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EvaluateSpec",
+    "ExportGeojsonSpec",
     "HistoError",
     "LabelSpec",
     "Labels",
     "Model",
+    "PrepareTilesSpec",
     "ReportSpec",
     "Tile",
     "Tiles",
@@ -57,22 +61,26 @@ __all__ = [
     "__version__",
     "draw",
     "evaluate",
+    "export_geojson",
     "label",
     "load_model",
     "open_slide",
+    "prepare_tiles",
     "read_labels",
     "train",
 ]
 
 _PLACES = {
     "histo.errors": ("HistoError",),
-    "histo.interface.jobs": ("draw", "evaluate", "label", "train"),
+    "histo.interface.jobs": ("draw", "evaluate", "export_geojson", "label", "prepare_tiles", "train"),
     "histo.interface.labels": ("Labels", "read_labels"),
     "histo.interface.model": ("Model", "load_model"),
     "histo.interface.slide": ("Tile", "Tiles", "WholeSlide", "open_slide"),
     "histo.pipelines.evaluation.spec": ("EvaluateSpec",),
+    "histo.pipelines.exports.spec": ("ExportGeojsonSpec",),
     "histo.pipelines.labelling.spec": ("LabelSpec",),
     "histo.pipelines.pictures.spec": ("ReportSpec",),
+    "histo.pipelines.tiles.spec": ("PrepareTilesSpec",),
     "histo.pipelines.training.spec": ("TrainSpec",),
 }
 """Modules of the names above, each imported where one of its names is asked for first."""

@@ -70,6 +70,16 @@ _JOBS = {
         "histo.pipelines.exports.spec:ExportGeojsonSpec",
         "write tiles or regions of a label run for QuPath",
     ),
+    "export geoparquet": _Job(
+        "histo.pipelines.export_tables:export_geoparquet",
+        "histo.pipelines.exports.spec:ExportGeoparquetSpec",
+        "write tile tables with outlines for geopandas, DuckDB and QGIS",
+    ),
+    "export wsinfer": _Job(
+        "histo.pipelines.export_tables:export_wsinfer",
+        "histo.pipelines.exports.spec:ExportWsinferSpec",
+        "write labels in the layout of WSInfer's results",
+    ),
     "convert": _Job(
         "histo.pipelines.convert:convert",
         "histo.pipelines.conversion.spec:ConvertSpec",
@@ -103,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         say(f"histo {histo.__version__}")
         return 0
-    jobs = "\n".join(f"  histo {name:17}{job.meaning}" for name, job in _JOBS.items())
+    jobs = "\n".join(f"  histo {name:18}{job.meaning}" for name, job in _JOBS.items())
     usage = f"usage: histo JOB [--help] [--config FILE.yaml] [--any.field value ...]\n\n{jobs}"
     if arguments and arguments[0] in ("-h", "--help"):
         say(usage)
@@ -114,11 +124,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _nearest(arguments: Sequence[str]) -> str:
-    """Say which job may be meant: one like the words that were typed, or one that begins with the first of them."""
-    likely = difflib.get_close_matches(" ".join(arguments[:2]), _JOBS, n=1) if len(arguments) > 1 else []
+    """Say which job may be meant: one like the words that were typed, or those that begin with the first of them."""
+    likely = difflib.get_close_matches(" ".join(arguments[:2]), _JOBS, n=1, cutoff=0.8) if len(arguments) > 1 else []
     begun = [job for job in _JOBS if job.split()[0] == arguments[0]]
-    near = [*likely, *begun, *difflib.get_close_matches(arguments[0], _JOBS, n=1)]
-    return f"; did you mean histo {near[0]}?" if near else ""
+    near = likely or begun or difflib.get_close_matches(arguments[0], _JOBS, n=1)
+    return f"; did you mean {' or '.join(f'histo {job}' for job in near)}?" if near else ""
 
 
 def run_job(name: str, argv: Sequence[str], prog: str) -> int:

@@ -120,6 +120,7 @@ REGIONS = (
     Column("y_min", _I32, "level-0 px", "top edge"),
     Column("x_max", _I32, "level-0 px", "right edge"),
     Column("y_max", _I32, "level-0 px", "bottom edge"),
+    Column("geometry", pa.binary(), "", "outline as well-known binary, level-0 pixels: the table is GeoParquet"),
 )
 
 CASES = (

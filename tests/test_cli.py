@@ -181,7 +181,10 @@ def test_an_unknown_job_shows_the_jobs_and_exits_2(argv: list[str], capsys: pyte
 @pytest.mark.parametrize(
     ("argv", "name"),
     [(["lable"], "label"), (["trian", "--data", "x"], "train"), (["prepare", "tile"], "prepare tiles"),
-     (["prepare", "volume"], "prepare volumes"), (["export"], "export geojson"), (["export", "csv"], "export geojson"),
+     (["prepare", "volume"], "prepare volumes"), (["export", "geojs"], "export geojson"),
+     (["export"], "export geojson or histo export geoparquet or histo export wsinfer"),
+     (["export", "csv"], "export geojson or histo export geoparquet or histo export wsinfer"),
+     (["prepare"], "prepare tiles or histo prepare volumes"),
      (["prepare-volumes"], "prepare volumes"), (["evaluation"], "evaluate")],
 )  # fmt: skip
 def test_the_job_that_is_most_like_an_unknown_one_is_named(

@@ -21,8 +21,10 @@ from histo.interface.words import in_python
 from histo.job_environment import job_environment
 from histo.learn.bundle import find_bundle, read_bundle
 from histo.pipelines.evaluation.spec import EvaluateSpec
+from histo.pipelines.exports.spec import ExportGeojsonSpec
 from histo.pipelines.labelling.spec import LabelSpec
 from histo.pipelines.pictures.spec import ReportSpec
+from histo.pipelines.tiles.spec import PrepareTilesSpec
 from histo.pipelines.training.spec import TrainSpec
 from histo.spec.base import SpecType
 from histo.spec.keywords import from_keywords
@@ -179,6 +181,67 @@ def draw(labels: StrPath | Labels | ReportSpec, **settings: Any) -> dict[str, Pa
 
         run(spec)
     return pictures_of(spec)
+
+
+@overload
+def export_geojson(labels: ExportGeojsonSpec) -> dict[str, Path]: ...
+@overload
+def export_geojson(labels: StrPath | Labels, **settings: Any) -> dict[str, Path]: ...
+def export_geojson(labels: StrPath | Labels | ExportGeojsonSpec, **settings: Any) -> dict[str, Path]:
+    """Write tiles or regions of every labelled slide for QuPath, as `histo export geojson` does.
+
+    Args:
+        labels: What `label` returned, or the folder of a label run. Or all settings as one object.
+        settings: Those of `histo export geojson`, such as `regions=True` or `least_certain=50`.
+
+    Returns:
+        The file of each slide that could be exported, by `slide_id`.
+
+    Raises:
+        HistoError: If no label run of slides is there, or the run cannot go on.
+
+    Examples:
+        histo.export_geojson("OUT", least_certain=50)
+        {'a/s1.svs': PosixPath('OUT/geojson/a/s1.svs.geojson')}
+    """
+    path = labels.out if isinstance(labels, Labels) else labels
+    with _job():
+        spec = _settings(ExportGeojsonSpec, labels, {"out": path}, settings)
+        from histo.pipelines.export_geojson import export_geojson as run  # noqa: PLC0415
+        from histo.pipelines.export_geojson import geojson_of  # noqa: PLC0415
+
+        run(spec)
+    return geojson_of(spec)
+
+
+@overload
+def prepare_tiles(out: PrepareTilesSpec) -> Path: ...
+@overload
+def prepare_tiles(out: StrPath, **settings: Any) -> Path: ...
+def prepare_tiles(out: StrPath | PrepareTilesSpec, **settings: Any) -> Path:
+    """Write labelled tiles to one table, or cut them from annotated slides, as `histo prepare tiles` does.
+
+    Args:
+        out: Folder of the table. Or all settings as one object.
+        settings: Those of `histo prepare tiles`: `data=["TILES", "MORE.npz"]`, or `slides="SLIDES",
+            annotations="DRAWN", tiling={"mpp": 0.5}`.
+
+    Returns:
+        The folder, a source for `train`.
+
+    Raises:
+        HistoError: If sources, annotations or settings are bad, or the run cannot go on.
+
+    Examples:
+        table = histo.prepare_tiles("TABLE", slides="SLIDES", annotations="DRAWN", tiling={"mpp": 0.5})
+        model = histo.train(table, "RUN", mpp=0.5)
+    """
+    with _job():
+        spec = _settings(PrepareTilesSpec, out, {"out": out}, settings)
+        from histo.pipelines.prepare_tiles import prepare_tiles as run  # noqa: PLC0415
+
+        run(spec)
+    return spec.out
 
 
 @contextmanager

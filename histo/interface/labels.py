@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.parquet
 
 from histo import tables
 from histo.errors import UsageError
@@ -58,13 +59,15 @@ class Labels:
         """A row per tile of all slides that have a table, as a dataset, of which only what is asked for is read.
 
         `labels.tiles.to_table(columns=["slide_id", "label"])`, or `labels.tiles.to_table().to_pandas()`; columns:
-        docs/reference/tables.md.
+        docs/reference/tables.md, those of quality among them if the first table has them.
 
         Raises:
             UsageError: If the run is one of studies.
         """
         files = [str(self.out / path) for path in self.slides["tiles_path"].to_pylist() if path]
-        return pyarrow.dataset.dataset(files, tables.schema(tables.TILES, self.classes, {}), format="parquet")
+        measured = bool(files) and tables.QUALITY[0].name in pyarrow.parquet.read_schema(files[0]).names
+        columns = (*tables.TILES, *(tables.QUALITY if measured else ()))
+        return pyarrow.dataset.dataset(files, tables.schema(columns, self.classes, {}), format="parquet")
 
     @cached_property
     def _slides(self) -> Any:

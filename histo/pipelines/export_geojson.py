@@ -1,6 +1,7 @@
 """Command `export geojson`: write the tiles or regions of slides for QuPath."""
 
 from contextlib import nullcontext
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -55,6 +56,14 @@ def export_geojson(spec: ExportGeojsonSpec) -> int:
     failed = [answer.error for answer in done if answer.error is not None]
     where = f"GeoJSON for QuPath: {spec.out / GEOJSON}; tables of regions: {spec.out / REGIONS}"
     return end(spec.out, len(rows), failed, "exported", where)
+
+
+def geojson_of(spec: ExportGeojsonSpec) -> dict[str, Path]:
+    """Return the file of each slide that is exported, by `slide_id`, made of its table and of these settings."""
+    table = read_ledger(spec.out)
+    job = _job(spec, table)
+    rows = labelled_rows(table)
+    return {row["slide_id"]: job.file(row["slide_id"]) for row in rows if job.is_done(_task(spec, row))}
 
 
 def _job(spec: ExportGeojsonSpec, table: pa.Table) -> ExportJob:

@@ -120,6 +120,14 @@ def test_labels_are_read_and_drawn_without_an_output_folder(slides: Path, tiny_b
     with Image.open(pictures["a/good.tif"]) as picture:
         assert picture.width > 600
     assert (labels.out / "probabilities" / "TUM" / "a" / "good.tif.png").exists()
+    (exported,) = histo.export_geojson(labels, least_certain=5, workers=1).values()
+    assert len(json.loads(exported.read_text())["features"]) == 5
+    assert (
+        histo.label(slides, model, labels.out, workers=1, tissue={"min_fraction": 0.0}, quality=True)
+        .tiles.to_table(columns=["focus"])
+        .num_rows
+        == 18
+    )
     with pytest.raises(UsageError, match="a run of slides"):
         _ = labels.studies
     assert labels.out.name.startswith("histo-labels-")

@@ -17,6 +17,7 @@ from helpers.fake_slides import damage_block
 from helpers.plain_loop import rows_of
 from PIL import Image
 
+import histo
 from histo.cli import main
 from histo.demo.fabricate import SlideTruth
 from histo.errors import UsageError
@@ -292,6 +293,24 @@ class TestCommand:
             np.testing.assert_array_equal(table.images.load(index), images.images.load(index))
         with (tmp_path / "images" / "manifest.csv").open() as file:
             assert next(csv.reader(file))[:4] == ["path", "source", "label", "group"]
+
+    def test_python_prepares_tiles_likewise(self, tmp_path: Path) -> None:
+        command = self.make(tmp_path)
+        main(command)
+
+        table = histo.prepare_tiles(
+            tmp_path / "python",
+            slides=tmp_path / "slides",
+            annotations=tmp_path / "drawn",
+            tiling={"mpp": 0.5},
+            names={"TUM tissue": "TUM", "LYM tissue": "LYM"},
+        )
+
+        ours, theirs = (
+            sorted(row["case_id"] for row in rows_of(folder / "part-00000.parquet"))
+            for folder in (table, tmp_path / "out")
+        )
+        assert ours == theirs
 
     def test_slides_and_annotations_without_each_other_are_named(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

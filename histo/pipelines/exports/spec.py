@@ -1,4 +1,4 @@
-"""The settings of a job that exports to QuPath, as a person writes them."""
+"""The settings of jobs that export the results of a label run."""
 
 from typing import ClassVar
 
@@ -29,5 +29,27 @@ class ExportGeojsonSpec(Spec):
     """Colours of classes, as TUM=#AA0000; default: those of `histo report`."""
     max_mb: float = Field(default=500.0, gt=0)
     """Greatest size of a file (MB); a slide with a larger one is merged into regions."""
+    workers: int | None = Field(default=None, ge=1)
+    """Slides that are exported at the same time; default: one for each CPU."""
+
+
+class ExportGeoparquetSpec(Spec):
+    """Write the tile table of every labelled slide as GeoParquet: its columns, and the outline of each tile."""
+
+    POSITIONAL: ClassVar[str | None] = "out"
+
+    out: AbsolutePath
+    """Folder of a label run; files go to `geoparquet` in it."""
+    workers: int | None = Field(default=None, ge=1)
+    """Slides that are exported at the same time; default: one for each CPU."""
+
+
+class ExportWsinferSpec(Spec):
+    """Write the labels of every slide as WSInfer does: CSV files and a record of the run."""
+
+    POSITIONAL: ClassVar[str | None] = "out"
+
+    out: AbsolutePath
+    """Folder of a label run; files go to `wsinfer` in it."""
     workers: int | None = Field(default=None, ge=1)
     """Slides that are exported at the same time; default: one for each CPU."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import shapely
 
 from histo import store, tables
 from histo.errors import Cause, InputError
@@ -22,6 +23,7 @@ from histo.export.geojson import (
     tile_features,
     write_features,
 )
+from histo.export.geoparquet import geo_metadata
 from histo.export.regions import Region, merge, smoothed
 from histo.input_files import safe_path, table_path
 from histo.report.slide.colours import class_colours
@@ -30,7 +32,7 @@ from histo.run.failure import describe_failure
 from histo.run.isolation import guarded
 
 GEOJSON, REGIONS = FOLDERS = ("geojson", "regions")
-ALGORITHM = 1
+ALGORITHM = 2
 """Version of what is written; a higher one exports all slides anew."""
 _WORK = "export"
 
@@ -200,7 +202,7 @@ def _regions(job: ExportJob, labels: SlideLabels) -> list[Region]:
 
 
 def _table(task: ExportTask, key: str, names_in: str, regions: Sequence[Region]) -> pa.Table:
-    """A row per region, see `tables.REGIONS`."""
+    """A row per region, see `tables.REGIONS`; it is GeoParquet."""
     rows = [
         {
             "slide_id": task.slide_id,
@@ -211,7 +213,11 @@ def _table(task: ExportTask, key: str, names_in: str, regions: Sequence[Region])
             "mean_confidence": region.mean_confidence,
             "n_holes": len(region.polygon.interiors),
             **dict(zip(("x_min", "y_min", "x_max", "y_max"), map(int, region.polygon.bounds), strict=True)),
+            "geometry": shapely.to_wkb(region.polygon),
         }
         for number, region in enumerate(regions)
     ]
-    return tables.rows_table(rows, tables.schema(tables.REGIONS, metadata={"key": key}))
+    layout = tables.schema(tables.REGIONS, metadata={"key": key})
+    bounds = tuple(shapely.total_bounds([region.polygon for region in regions]).tolist()) if regions else None
+    geo = geo_metadata(["Polygon"], bounds)
+    return tables.rows_table(rows, layout.with_metadata({**layout.metadata, **geo}))
