@@ -13,7 +13,7 @@ from histo.errors import ReadError, UsageError
 from histo.interface.paths import StrPath, full_path
 from histo.interface.words import in_python
 from histo.resample import Pixels
-from histo.slides.annotations.mask import find_mask
+from histo.slides.annotations.mask import find_masks
 from histo.slides.empty_blocks import judge
 from histo.slides.plan import SlidePlan, plan_slide
 from histo.slides.readers.base import Level, Reader
@@ -123,7 +123,9 @@ class WholeSlide:
         if not isinstance(size_px, int) or size_px < 1:
             raise ValueError(f"size_px: {size_px}: a whole number of pixels, the edge of a square tile")
         with in_python():
-            mask = None if chosen.mask is None else str(find_mask(chosen, self.path.name, str(self.path)) or "")
+            mask = None
+            if chosen.mask is not None:
+                mask = str(find_masks(chosen, {self.path.name: str(self.path)})[self.path.name] or "")
             return Tiles(self, plan_slide(self.description, self.reader, size_px, mpp, tiling, chosen, mask))
 
     @property

@@ -27,7 +27,7 @@ from histo.pipelines.tiles.cutter import Cut, Cutter
 from histo.pipelines.tiles.slides import _classes, _groups, _job, _task
 from histo.pipelines.tiles.spec import PrepareTilesSpec
 from histo.resample import Window
-from histo.slides.annotations.files import find_annotation
+from histo.slides.annotations.files import AnnotationFolder
 from histo.slides.annotations.naming import Naming
 from histo.slides.collection import find_slides
 from histo.slides.resolution import choose_sampling
@@ -53,7 +53,7 @@ def cut(slides: Path, annotations: Path | None, out: Path, **settings: Any) -> C
     tiling = settings.pop("tiling", {"mpp": 0.5})
     spec = PrepareTilesSpec(slides=slides, annotations=annotations, out=out, tiling=tiling, **settings)
     (slide,) = find_slides(slides).slides
-    path = annotations and find_annotation(annotations, slide.slide_id, slide.path)
+    path = annotations and AnnotationFolder(annotations, {slide.slide_id: slide.path}).of(slide.slide_id)
     naming = Naming(spec.names or {}, frozenset(spec.drop or ()), tuple(spec.classes) if spec.classes else None)
     footer = TableFooter(_classes(spec, naming, [path] if path else []), 1, "settings")
     job = _job(spec, slides, naming, footer)

@@ -24,7 +24,7 @@ from histo.run.placement import one_each
 from histo.run.record import past_record
 from histo.run.run_folder import RunFolder
 from histo.run.say import say
-from histo.slides.annotations.files import find_annotation, read_drawing
+from histo.slides.annotations.files import AnnotationFolder, read_drawing
 from histo.slides.annotations.mask import with_masks
 from histo.slides.annotations.naming import Naming
 from histo.slides.collection import FoundSlide, find_slides
@@ -39,8 +39,6 @@ _FREE = {"out", "workers", "sheets", "read_timeout_s", "slides", "annotations", 
 _MOST_NAMED = 5
 _FAILED = "failed"
 """In the place of the key of a slide's part."""
-_ANNOTATIONS = (".geojson", ".xml")
-"""Extensions of files that are nothing else."""
 
 
 def cut_slides(folder: RunFolder, spec: PrepareTilesSpec, root: Path) -> int:
@@ -104,7 +102,8 @@ def _annotated(spec: PrepareTilesSpec, slides: Sequence[FoundSlide]) -> list[tup
         return [(slide, None) for slide in slides]
     if not spec.annotations.is_dir():
         raise UsageError(f"--annotations {spec.annotations}: no such folder")
-    found = [(slide, find_annotation(spec.annotations, slide.slide_id, slide.path)) for slide in slides]
+    annotations = AnnotationFolder(spec.annotations, {slide.slide_id: slide.path for slide in slides})
+    found = [(slide, annotations.of(slide.slide_id)) for slide in slides]
     with_one = [(slide, path) for slide, path in found if path is not None]
     if not with_one:
         raise UsageError(
@@ -114,9 +113,7 @@ def _annotated(spec: PrepareTilesSpec, slides: Sequence[FoundSlide]) -> list[tup
     without = [slide.slide_id for slide, path in found if path is None]
     if without:
         say(f"{len(without)} without annotations, left out: {_listed(without)}")
-    used = {path for _, path in with_one}
-    idle = [path for path in sorted(spec.annotations.rglob("*")) if path.suffix in _ANNOTATIONS and path not in used]
-    if idle:
+    if idle := annotations.others({path for _, path in with_one}):
         say(f"{len(idle)} annotations without a slide: {_listed([path.name for path in idle])}")
     return [*with_one]
 

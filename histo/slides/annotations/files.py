@@ -1,16 +1,20 @@
 """Find the annotation of a slide by its name, and read it.
 
-The annotation of slide `a/s1.svs` is `a/s1.svs.EXT` or `a/s1.EXT` below the folder of annotations, with one of the
-extensions of `EXTENSIONS`; that of a label run is found in its folder `tiles`, too.
+The annotation of slide `a/s1.svs` is `a/s1.svs.EXT` or `a/s1.EXT` below the folder of annotations, or the same without
+the slide's folder, with one of the extensions of `EXTENSIONS`; that of a label run is found in its folder `tiles`, too.
+A name that would be that of two slides is that of none.
 """
 
-from collections.abc import Callable
+import os
+from collections import Counter
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import shapely
 
 from histo.errors import UsageError
+from histo.folders import walk
 from histo.input_files import safe_path
 from histo.slides.annotations.areas import Areas, MapAreas, ShapeAreas
 from histo.slides.annotations.asap import read_asap
@@ -21,6 +25,8 @@ from histo.slides.slide import Slide
 
 EXTENSIONS = (".geojson", ".json", ".xml", ".png", ".tif", ".tiff", ".parquet")
 _SHAPES = {".geojson": read_geojson, ".json": read_geojson, ".xml": read_asap}
+_ANNOTATIONS = (".geojson", ".xml")
+"""Extensions of files that are nothing else."""
 _MOST_NAMED = 5
 
 ClassOf = Callable[[str | None], str | None]
@@ -40,26 +46,58 @@ class Read:
     notes: tuple[str, ...]
 
 
-def find_annotation(folder: Path, slide_id: str, slide_file: str) -> Path | None:
-    """Return the annotation of a slide, or None if there is none.
+class AnnotationFolder:
+    """A folder of annotations, one for each slide.
 
     Args:
-        folder: Of annotations.
-        slide_id: The slide.
-        slide_file: Its own file, which is not taken for its annotation.
-
-    Raises:
-        UsageError: If there are several.
+        folder: It, searched in depth.
+        slides: The files of all slides, by `slide_id`; none of them is taken for an annotation.
     """
-    bare = PurePosixPath(slide_id).with_suffix("").as_posix()
-    names = dict.fromkeys((slide_id, bare, safe_path(slide_id)))
-    places = [folder / f"{name}{extension}" for name in names for extension in EXTENSIONS]
-    places += [folder / "tiles" / f"{safe_path(slide_id)}.parquet"]
-    found = [place for place in dict.fromkeys(places) if str(place) != slide_file and place.is_file()]
-    if len(found) > 1:
-        listed = ", ".join(place.name for place in found[:_MOST_NAMED])
-        raise UsageError(f"{folder}: {slide_id} has {len(found)} annotations ({listed}); leave one of them")
-    return found[0] if found else None
+
+    def __init__(self, folder: Path, slides: Mapping[str, str]) -> None:
+        self._folder = folder
+        taken = {os.path.realpath(path) for path in slides.values()}
+        found: dict[str, list[Path]] = {}
+        for path in (path for inside in walk(folder).folders for path in inside.files):
+            if path.suffix.lower() in EXTENSIONS and os.path.realpath(path) not in taken:
+                found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+        self._files = found
+        self._counts = Counter(name for slide_id in slides for name in {*_own_names(slide_id), *_bare_names(slide_id)})
+
+    def of(self, slide_id: str) -> Path | None:
+        """Return the annotation of a slide, or None if there is none.
+
+        Raises:
+            UsageError: If there are several.
+        """
+        for names in (_own_names(slide_id), _bare_names(slide_id)):
+            unique = [name for name in dict.fromkeys(names) if self._counts[name] == 1]
+            paths = [path for name in unique for path in self._files.get(name, ())]
+            if len(paths) > 1:
+                listed = ", ".join(path.name for path in paths[:_MOST_NAMED])
+                raise UsageError(
+                    f"{self._folder}: {slide_id} has {len(paths)} annotations ({listed}); leave one of them"
+                )
+            if paths:
+                return paths[0]
+        return None
+
+    def others(self, used: Container[Path]) -> list[Path]:
+        """Return the files that are nothing but annotations, and are not used."""
+        files = sorted(path for paths in self._files.values() for path in paths)
+        return [path for path in files if path.suffix.lower() in _ANNOTATIONS and path not in used]
+
+
+def _own_names(slide_id: str) -> list[str]:
+    """Return the names of a slide's annotation, without an extension."""
+    safe = safe_path(slide_id)
+    return [slide_id, PurePosixPath(slide_id).with_suffix("").as_posix(), safe, f"tiles/{safe}"]
+
+
+def _bare_names(slide_id: str) -> list[str]:
+    """Return them without the folder of the slide."""
+    name = PurePosixPath(slide_id).name
+    return [name, PurePosixPath(name).with_suffix("").as_posix()]
 
 
 def read_drawing(path: Path) -> Drawing | None:

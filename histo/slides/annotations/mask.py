@@ -1,10 +1,11 @@
 """Tissue masks from elsewhere: areas drawn on slides restrict or replace them."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from histo.errors import Cause, SlideError, UsageError
-from histo.slides.annotations.files import find_annotation, read_areas
+from histo.slides.annotations.files import AnnotationFolder, read_areas
 from histo.slides.annotations.shapes import DROPPED
 from histo.slides.collection import Collection
 from histo.slides.slide import Slide
@@ -23,10 +24,9 @@ def with_masks(collection: Collection, tissue: TissueSpec) -> Collection:
     """
     if tissue.mask is None:
         return collection
+    masks = find_masks(tissue, {slide.slide_id: slide.path for slide in collection.slides})
     slides = tuple(
-        replace(slide, mask=str(path), files=(*slide.files, str(path)))
-        if (path := find_mask(tissue, slide.slide_id, slide.path))
-        else slide
+        replace(slide, mask=str(path), files=(*slide.files, str(path))) if (path := masks[slide.slide_id]) else slide
         for slide in collection.slides
     )
     if not any(slide.mask for slide in slides):
@@ -38,20 +38,32 @@ def with_masks(collection: Collection, tissue: TissueSpec) -> Collection:
     return replace(collection, slides=slides)
 
 
-def find_mask(tissue: TissueSpec, slide_id: str, slide_file: str) -> Path | None:
-    """Return the file of a slide's mask, or None if there is none.
+def find_masks(tissue: TissueSpec, slides: Mapping[str, str]) -> dict[str, Path | None]:
+    """Return the file of each slide's mask, by `slide_id`, or None if it has none.
+
+    Args:
+        tissue: Its `mask` is a folder of masks, or the mask of the one slide.
+        slides: The files of all slides, by `slide_id`.
 
     Raises:
-        UsageError: If there are several, or it is a table of labels, and no classes are given that count.
+        UsageError: If a slide has several, or some are tables of labels, and no classes are given that count.
     """
-    if tissue.mask is None:
-        return None
-    if not tissue.mask.exists():
-        raise UsageError(f"--tissue.mask {tissue.mask}: no such file or folder")
-    path = tissue.mask if tissue.mask.is_file() else find_annotation(tissue.mask, slide_id, slide_file)
-    if path is not None and path.suffix.lower() == _TABLE and not tissue.mask_classes:
-        raise UsageError(f"--tissue.mask {path}: a table of labels; say with --tissue.mask-classes which of them count")
-    return path
+    folder = tissue.mask
+    if folder is None or not folder.exists():
+        raise UsageError(f"--tissue.mask {folder}: no such file or folder")
+    if folder.is_file():
+        if len(slides) > 1:
+            raise UsageError(f"--tissue.mask {folder}: one file, and there are {len(slides)} slides; give a folder")
+        found: dict[str, Path | None] = dict.fromkeys(slides, folder)
+    else:
+        annotations = AnnotationFolder(folder, slides)
+        found = {slide_id: annotations.of(slide_id) for slide_id in slides}
+    for path in found.values():
+        if path is not None and path.suffix.lower() == _TABLE and not tissue.mask_classes:
+            raise UsageError(
+                f"--tissue.mask {path}: a table of labels; say with --tissue.mask-classes which of them count"
+            )
+    return found
 
 
 def masked(found: TissueMask, slide: Slide, tissue: TissueSpec, path: str) -> TissueMask:

@@ -11,7 +11,7 @@ from helpers.fake_slides import fake_slide
 from PIL import Image
 
 from histo.errors import SlideError, UsageError
-from histo.slides.annotations.files import find_annotation, read_areas
+from histo.slides.annotations.files import AnnotationFolder, read_areas
 from histo.slides.annotations.naming import Naming, check_known
 
 SLIDE = fake_slide(1000, 600)
@@ -25,30 +25,71 @@ def write(path: Path, area: shapely.Geometry, name: str = "TUM") -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["a/s.svs.geojson", "a/s.geojson", "a/s.json", "a/s.xml", "a/s.svs.png", "a/s.tif"])
-def test_an_annotation_has_the_name_of_its_slide(tmp_path: Path, name: str) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / name).touch()
-    (tmp_path / "a" / "s2.geojson").touch()
+def find(folder: Path, *slides: str, files: tuple[str, ...] = ()) -> list[str | None]:
+    """Find the annotations of slides, by their paths below the folder."""
+    annotations = AnnotationFolder(folder, dict(zip(slides, files or slides, strict=True)))
+    found = [annotations.of(slide) for slide in slides]
+    return [path and path.relative_to(folder).as_posix() for path in found]
 
-    assert find_annotation(tmp_path, "a/s.svs", "") == tmp_path / name
-    assert find_annotation(tmp_path, "s.svs", "") is None
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+@pytest.mark.parametrize(
+    "name", ["a/s.svs.geojson", "a/s.geojson", "a/s.json", "a/s.xml", "a/s.svs.png", "a/s.tif", "a/s.GeoJSON"]
+)
+def test_an_annotation_has_the_name_of_its_slide(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, name, "a/s2.geojson", "a/s.txt")
+
+    assert find(tmp_path, "a/s.svs", "b/t.svs") == [name, None]
+
+
+def test_annotations_in_one_folder_are_those_of_slides_in_several_if_names_are_unique(tmp_path: Path) -> None:
+    touch(tmp_path, "s.geojson", "t.svs.geojson", "twice.geojson")
+
+    assert find(tmp_path, "a/s.svs", "b/t.svs", "a/twice.svs", "b/twice.svs") == [
+        "s.geojson",
+        "t.svs.geojson",
+        None,
+        None,
+    ]
+
+
+def test_slides_that_differ_in_their_extension_alone_have_annotations_of_their_whole_names(tmp_path: Path) -> None:
+    touch(tmp_path, "s.geojson", "s.tif.geojson")
+
+    assert find(tmp_path, "s.svs", "s.tif") == [None, "s.tif.geojson"]
 
 
 def test_the_tables_of_a_label_run_and_its_exports_are_found(tmp_path: Path) -> None:
-    for name in ("tiles/%5Fs.svs.parquet", "%5Fs.svs.geojson"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
+    touch(tmp_path, "tiles/%5Fs.svs.parquet", "geo/%5Fs.svs.geojson")
 
-    assert find_annotation(tmp_path / "tiles", "_s.svs", "") == tmp_path / "tiles/%5Fs.svs.parquet"
-    with pytest.raises(UsageError, match=r"_s.svs has 2 annotations \(%5Fs.svs.geojson, %5Fs.svs.parquet\)"):
-        find_annotation(tmp_path, "_s.svs", "")
+    assert find(tmp_path, "_s.svs") == ["tiles/%5Fs.svs.parquet"]
+    assert find(tmp_path / "geo", "_s.svs") == ["%5Fs.svs.geojson"]
 
 
-def test_a_slide_is_not_its_own_annotation(tmp_path: Path) -> None:
-    (tmp_path / "s.tif").touch()
+def test_several_annotations_of_one_slide_are_an_error(tmp_path: Path) -> None:
+    touch(tmp_path, "s.svs.geojson", "s.xml")
 
-    assert find_annotation(tmp_path, "s.tif", str(tmp_path / "s.tif")) is None
+    with pytest.raises(UsageError, match=r"s.svs has 2 annotations \(s.svs.geojson, s.xml\); leave one of them"):
+        find(tmp_path, "s.svs")
+
+
+def test_slides_are_no_annotations(tmp_path: Path) -> None:
+    touch(tmp_path, "s.tif", "s.svs", "t.tif")
+
+    assert find(tmp_path, "s.tif", "s.svs", files=(str(tmp_path / "s.tif"), str(tmp_path / "s.svs"))) == [None, None]
+
+
+def test_what_is_not_used_is_listed(tmp_path: Path) -> None:
+    touch(tmp_path, "s.geojson", "typo.geojson", "notes.json")
+    annotations = AnnotationFolder(tmp_path, {"s.svs": "s.svs"})
+    used = annotations.of("s.svs")
+
+    assert annotations.others({used}) == [tmp_path / "typo.geojson"]
 
 
 @pytest.mark.parametrize("area", [shapely.box(1000, 0, 1100, 50), shapely.box(-50, -50, 0, 0)])
