@@ -8,7 +8,7 @@ import numpy.typing as npt
 import shapely
 
 from histo.slides.annotations.label_map import LabelMap
-from histo.slides.annotations.shapes import cells_inside
+from histo.slides.annotations.shapes import cells_inside, pieces
 from histo.slides.tissue import Mask
 
 Values = npt.NDArray[np.float64]
@@ -47,7 +47,7 @@ class ShapeAreas(Areas):
     def __init__(self, of: dict[str, shapely.Geometry]) -> None:
         self._of = of
         self.classes = tuple(of)
-        self._parts = {name: shapely.get_parts(area) for name, area in of.items()}
+        self._parts = {name: pieces(area) for name, area in of.items()}
         self._trees = {name: shapely.STRtree(parts) for name, parts in self._parts.items()}
 
     def shares(self, name: str, x: Values, y: float, width: float, height: float) -> Values:

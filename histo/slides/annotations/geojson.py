@@ -16,7 +16,7 @@ import numpy as np
 import shapely
 
 from histo.regular_file import read_regular
-from histo.slides.annotations.shapes import Drawing, Points, Shape, areal, bad, polygon
+from histo.slides.annotations.shapes import Drawing, Points, Shape, bad, polygon
 
 _MOST_BYTES = 2**30
 _NO_REGION = {"detection", "cell", "root", "tma_core"}
@@ -49,7 +49,8 @@ def read_geojson(path: Path) -> Drawing:
         try:
             parts = [*_areas(feature.get("geometry"), notes, 0)]
             if parts:
-                shapes.append(Shape(_name(properties), areal(shapely.union_all(parts)), place))
+                area = parts[0] if len(parts) == 1 else shapely.union_all(parts)
+                shapes.append(Shape(_name(properties), area, place))
         except (ValueError, TypeError, OverflowError) as error:
             raise bad(str(path), f"{place}: {error}; mend it there, or remove it") from None
     return Drawing(str(path), tuple(shapes), +notes)

@@ -17,6 +17,7 @@ DROPPED = ""
 """In the place of a class: an area that is of none, and covers what is below it."""
 _LEAST_POINTS = 3
 _FARTHEST = 2.0**31
+_PIECE_POINTS = 256
 
 Points = npt.NDArray[np.float64]
 
@@ -75,30 +76,31 @@ def polygon(rings: Sequence[Points], notes: Counter[str]) -> shapely.Geometry:
     """
     closed = []
     for ring in rings:
-        if not np.isfinite(ring).all():
+        farthest = np.abs(ring).max(initial=0)
+        if not np.isfinite(farthest):
             raise ValueError("a coordinate is not a finite number")
-        if np.abs(ring).max(initial=0) > _FARTHEST:
-            raise ValueError(f"a coordinate is {np.abs(ring).max():g}, beyond any slide")
-        if len(np.unique(ring, axis=0)) < _LEAST_POINTS:
+        if farthest > _FARTHEST:
+            raise ValueError(f"a coordinate is {farthest:g}, beyond any slide")
+        is_open = len(ring) > 0 and bool((ring[0] != ring[-1]).any())
+        if len(ring) + is_open <= _LEAST_POINTS:
             raise ValueError(f"a ring of fewer than {_LEAST_POINTS} different points encloses nothing")
-        is_open = bool((ring[0] != ring[-1]).any())
         notes["open rings, closed"] += is_open
         closed.append(np.concatenate([ring, ring[:1]]) if is_open else ring)
     made = shapely.Polygon(closed[0], closed[1:])
-    if not made.is_valid:
-        notes["shapes whose lines cross, mended"] += 1
-        made = shapely.make_valid(made, method="structure", keep_collapsed=False)
-    return areal(made)
+    if made.is_valid and made.area > 0:
+        return made
+    mended = _areal(shapely.make_valid(made, method="structure", keep_collapsed=False))
+    notes["shapes whose lines cross, mended"] += 1
+    return mended
 
 
-def areal(geometry: shapely.Geometry) -> shapely.Geometry:
+def _areal(geometry: shapely.Geometry) -> shapely.Geometry:
     """Return the part of a geometry that has an area.
 
     Raises:
         ValueError: If none has.
     """
-    parts = [part for part in shapely.get_parts(geometry) if part.geom_type in ("Polygon", "MultiPolygon")]
-    union = shapely.union_all(parts)
+    union = shapely.union_all([part for part in shapely.get_parts(geometry) if part.geom_type == "Polygon"])
     if not union.area > 0:
         raise ValueError("it encloses no area")
     return union
@@ -144,6 +146,26 @@ def without_overlaps(
         areas[number] = shapely.difference(areas[number], shapely.union_all(above))
     found = dict.fromkeys(of for _, of in named)
     return {name: shapely.union_all(areas[classes == name]) for name in found}, contradictions
+
+
+def pieces(area: shapely.Geometry) -> npt.NDArray[np.object_]:
+    """Cut an area into polygons of few points each, so that a small part of it can be looked at alone."""
+    waiting, small = [*shapely.get_parts(area)], []
+    while waiting:
+        part = waiting.pop()
+        if shapely.get_num_coordinates(part) <= _PIECE_POINTS:
+            small.append(part)
+            continue
+        left, top, right, bottom = part.bounds
+        middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
+        halves = (
+            ((left, top, middle_x, bottom), (middle_x, top, right, bottom))
+            if right - left > bottom - top
+            else ((left, top, right, middle_y), (left, middle_y, right, bottom))
+        )
+        cut = shapely.get_parts(shapely.get_parts(shapely.intersection(part, [shapely.box(*half) for half in halves])))
+        waiting += [piece for piece in cut if piece.geom_type == "Polygon" and piece.area > 0]
+    return np.array(small, dtype=object)
 
 
 def cells_inside(area: shapely.Geometry, rows: int, columns: int, cell_width: float, cell_height: float) -> Mask:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from histo.slides.annotations.areas import ShapeAreas
 from histo.slides.annotations.naming import Naming
-from histo.slides.annotations.shapes import DROPPED, Shape, cells_inside, without_overlaps
+from histo.slides.annotations.shapes import DROPPED, Shape, cells_inside, pieces, without_overlaps
 
 
 def box(name: str | None, x: float, y: float, size: float) -> Shape:
@@ -81,8 +81,22 @@ def test_cells_are_those_whose_centre_lies_inside(
     np.testing.assert_array_equal(found[sure], shapely.contains_xy(area, x, y)[sure])
 
 
+def test_an_area_of_many_points_is_cut_into_pieces_that_make_it_up() -> None:
+    random = np.random.default_rng(0)
+    angles = np.linspace(0, 2 * np.pi, 5000, endpoint=False)
+    radius = 1000 * (1 + 0.2 * random.random(len(angles)))
+    area = shapely.Polygon(np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=1))
+    area = shapely.union_all([area.difference(shapely.box(-300, -300, 200, 100)), shapely.box(2000, 0, 2100, 50)])
+
+    parts = pieces(area)
+
+    assert shapely.get_num_coordinates(parts).max() <= 256
+    assert shapely.area(parts).sum() == pytest.approx(area.area, rel=1e-9)
+    assert shapely.union_all(parts).symmetric_difference(area).area < 1e-6 * area.area
+
+
 def test_shares_of_tiles_are_exact() -> None:
-    ring = shapely.Point(500, 400).buffer(300).difference(shapely.Point(500, 400).buffer(120))
+    ring = shapely.Point(500, 400).buffer(300, quad_segs=2000).difference(shapely.Point(500, 400).buffer(120))
     areas = ShapeAreas({"TUM": shapely.union_all([ring, shapely.box(900, 0, 950, 1000)])})
     x = np.arange(0.0, 1000, 64)
 
