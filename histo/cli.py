@@ -115,9 +115,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     jobs = "\n".join(f"  histo {name:18}{job.meaning}" for name, job in _JOBS.items())
     usage = f"usage: histo JOB [--help] [--config FILE.yaml] [--any.field value ...]\n\n{jobs}"
-    if arguments and arguments[0] in ("-h", "--help"):
-        say(usage)
-        return 0
+    if arguments and arguments[-1] in ("-h", "--help"):
+        of = [line for line in jobs.splitlines() if line.split()[1] == arguments[0]]
+        if len(arguments) == 1 or of:
+            say(
+                "\n".join(["usage: histo JOB [--help] [--config FILE.yaml] [--any.field value ...]", "", *of])
+                if of
+                else usage
+            )
+            return 0
     trouble = f"unknown job {' '.join(arguments[:2])!r}{_nearest(arguments)}" if arguments else "which job?"
     complain(f"histo: {trouble}\n{usage}")
     return 2

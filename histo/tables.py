@@ -104,6 +104,9 @@ SLIDES = (
         "seconds", _F64, "s", "time of planning, reading and network in the run that settled it, summed over threads"
     ),
     Column("attempts", _I32, "", "how often the slide was begun"),
+    Column(
+        "mask_sha256", _STR, "", "sha256 of the file of its tissue mask; null if masks from elsewhere are not asked for"
+    ),
     Column("fraction_<CLASS>", _F64, "", "share of the ok tiles whose `pred` is the class"),
     Column("area_mm2_<CLASS>", _F64, "mm²", "tiles of the class x stride² x effective_mpp²"),
 )

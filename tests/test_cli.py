@@ -194,6 +194,16 @@ def test_the_job_that_is_most_like_an_unknown_one_is_named(
     assert f"; did you mean histo {name}?\n" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("word", "jobs"), [("prepare", 2), ("export", 3)])
+def test_the_first_word_of_several_jobs_has_a_help_of_its_own(
+    word: str, jobs: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert said.count(f"histo {word} ") == jobs
+    assert "histo train" not in said
+
+
 def test_a_settings_file_of_another_job_is_called_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = ROOT / "configs" / "train" / "nct-crc-he-100k.yaml"
 

@@ -48,7 +48,7 @@ TABLES = (
     ("Cross-validate: a row per image", "OUT/split.parquet", tables.FOLDS),
     ("Cross-validate: a row per image, predicted", "OUT/predictions.parquet", tables.OUT_OF_FOLD),
     ("Tile table: a row per image", "TABLE/part-NNNNN.parquet", tables.TILE_IMAGES),
-    ("Tiles cut from slides: a row per tile", "TABLE/part-NNNNN.parquet", tables.CUT_TILES),
+    ("Tiles cut from slides: a row per tile", "TABLE/part-*.parquet", tables.CUT_TILES),
     ("Tiles cut to images: a row per tile", "OUT/manifest.csv", tables.CUT_FILES),
     ("Prepared studies: a row per study", "PREPARED/studies.parquet", tables.PREPARED_STUDIES),
     ("Labelled studies: a row per study", "OUT/studies.parquet", tables.LABELLED_STUDIES),

@@ -12,6 +12,7 @@ from histo.pipelines.derived.slide_files import (
     labelled_rows,
     read_ledger,
     remove_others,
+    rows_id,
     say_found,
     settle,
 )
@@ -54,7 +55,9 @@ def export_geojson(spec: ExportGeojsonSpec) -> int:
         if answer.merged:
             say(f"{answer.unit}: more than {spec.max_mb:g} MB of tiles, merged into regions (--max-mb)")
     failed = [answer.error for answer in done if answer.error is not None]
-    where = f"GeoJSON for QuPath: {spec.out / GEOJSON}; tables of regions: {spec.out / REGIONS}"
+    where = f"GeoJSON for QuPath: {spec.out / GEOJSON}"
+    if spec.regions or any(answer.merged for answer in done):
+        where += f"; tables of regions: {spec.out / REGIONS}"
     return end(spec.out, len(rows), failed, "exported", where)
 
 
@@ -89,4 +92,4 @@ def _job(spec: ExportGeojsonSpec, table: pa.Table) -> ExportJob:
 
 def _task(spec: ExportGeojsonSpec, row: Row) -> ExportTask:
     origin = (row.get("bounds_x") or 0, row.get("bounds_y") or 0) if spec.bounds else (0, 0)
-    return ExportTask(row["slide_id"], spec.out / row["tiles_path"], row["fingerprint"], origin)
+    return ExportTask(row["slide_id"], spec.out / row["tiles_path"], row["fingerprint"], rows_id(row), origin)

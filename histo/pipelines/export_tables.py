@@ -21,6 +21,7 @@ from histo.pipelines.derived.slide_files import (
     labelled_rows,
     read_ledger,
     remove_others,
+    rows_id,
     say_found,
     settle,
 )
@@ -81,14 +82,13 @@ def export_wsinfer(spec: ExportWsinferSpec) -> int:
 
 def _task(out: Path, row: Row, target: Path) -> TableTask:
     table = out / row["tiles_path"]
-    return TableTask(row["slide_id"], table, target, fingerprint_of({"table": _state(table), "algorithm": ALGORITHM}))
+    made_of = {"algorithm": ALGORITHM, "rows": rows_id(row), "columns": _columns(table)}
+    return TableTask(row["slide_id"], table, target, fingerprint_of(made_of))
 
 
-def _state(table: Path) -> list[object]:
-    """Return what of a table changes with its rows: its fingerprint, and its columns."""
+def _columns(table: Path) -> list[str]:
     with suppress(OSError, pa.ArrowException), tables.open_table(table) as file:
-        layout = file.schema_arrow
-        return [(layout.metadata or {}).get(b"histo.fingerprint", b"").decode(), *layout.names]
+        return [*file.schema_arrow.names]
     return []
 
 
@@ -114,7 +114,7 @@ def _key_of(path: Path) -> str | None:
 def _csv_names(slide_ids: Sequence[str]) -> dict[str, str]:
     """Name the CSV of each slide as WSInfer does, without the slide's extension, unless two would have one name."""
     bare = {name: PurePosixPath(safe_path(name)).with_suffix("").as_posix() for name in slide_ids}
-    counts = Counter(bare.values())
+    counts = Counter(bare.values()) + Counter(map(safe_path, slide_ids))
     return {name: f"{short if counts[short] == 1 else safe_path(name)}.csv" for name, short in bare.items()}
 
 

@@ -1,9 +1,11 @@
 """Command `prepare tiles`: gather labelled tiles, or cut them from slides."""
 
+from pathlib import Path
+
 from histo.errors import UsageError
 from histo.learn.data.source import read_sources
 from histo.pipelines.tiles.spec import PrepareTilesSpec
-from histo.run.record import check_command
+from histo.run.record import FILE, check_command
 from histo.run.run_folder import RunFolder
 from histo.run.say import say
 
@@ -20,9 +22,10 @@ def prepare_tiles(spec: PrepareTilesSpec) -> int:
         from histo.pipelines.tiles.cutter import FOLDERS  # noqa: PLC0415 -- labelled tiles do without its decoders
         from histo.pipelines.tiles.slides import cut_slides  # noqa: PLC0415 -- likewise
 
+        _check_place(spec.out, goes_on=True)
         with RunFolder(spec.out, "prepare tiles", FOLDERS) as folder:
             return cut_slides(folder, spec, spec.slides)
-    _check_place(spec)
+    _check_place(spec.out, goes_on=False)
     assert spec.data is not None, "one of the two is given"
     source = read_sources(spec.data, spec.classes)
     if source.images.layout.task != "tiles":
@@ -31,14 +34,26 @@ def prepare_tiles(spec: PrepareTilesSpec) -> int:
             "histo train as they are"
         )
     with RunFolder(spec.out, "prepare tiles", resume="then give the same command") as folder:
-        _check_place(spec)  # another run may have ended there meanwhile
+        _check_place(spec.out, goes_on=False)  # another run may have ended there meanwhile
         say(source.describe())
         from histo.pipelines.tiles.job import write_table  # noqa: PLC0415 -- it loads Ray
 
         return write_table(folder, spec, source)
 
 
-def _check_place(spec: PrepareTilesSpec) -> None:
-    check_command(spec.out, "prepare tiles")
-    if any(spec.out.glob("*.parquet")):
-        raise UsageError(f"--out {spec.out}: already holds a table; give another folder, or remove this one")
+def _check_place(out: Path, goes_on: bool) -> None:
+    """Refuse a folder that holds something else than prepared tiles, or a table.
+
+    Args:
+        out: The folder.
+        goes_on: Whether tiles that were cut from slides may be there already.
+
+    Raises:
+        UsageError: If it does.
+    """
+    check_command(out, "prepare tiles")
+    if any(out.glob("part-?????.parquet" if goes_on else "*.parquet")):
+        raise UsageError(f"--out {out}: already holds a table; give another folder, or remove this one")
+    others = [path.name for path in out.glob("*") if not path.name.startswith(".") and path.name != "staging"]
+    if others and not (out / FILE).exists():
+        raise UsageError(f"--out {out}: holds {min(others)}, and no prepared tiles; give an empty folder")

@@ -12,6 +12,7 @@ from histo.pipelines.derived.slide_files import (
     labelled_rows,
     read_ledger,
     remove_others,
+    rows_id,
     say_found,
     settle,
 )
@@ -89,7 +90,7 @@ def _find_tasks(job: PictureJob, slides: Path, rows: list[Row]) -> tuple[list[Pi
 
 
 def _task(job: PictureJob, row: Row, path: str = "") -> PictureTask:
-    return PictureTask(row["slide_id"], path, job.out / row["tiles_path"], row["fingerprint"])
+    return PictureTask(row["slide_id"], path, job.out / row["tiles_path"], rows_id(row))
 
 
 def _slides(spec: ReportSpec) -> Path:

@@ -36,7 +36,7 @@ class FoundSlide:
         slide_id: Path below the collection's folder, `/` between components.
         path: The file to open.
         files: Every file of the slide, `path` first.
-        mask: The file of its tissue mask, which is one of them; empty if there is none.
+        mask: The file of its tissue mask; empty if there is none.
     """
 
     slide_id: str

@@ -42,6 +42,9 @@ class TissueSpec(Spec):
     """Names in these files that count as tissue, other names being none; default: all areas, all values but 0."""
     mask_use: Literal["restrict", "replace"] = "restrict"
     """Whether a mask restricts the tissue that is found, or replaces it."""
+    mask_bounds: bool = True
+    """Take coordinates of GeoJSON, and images of that shape, for those of the scanned part of a slide that names it, as
+    QuPath does."""
 
     def settings(self) -> dict[str, Any]:
         """Return what the fingerprint of a result names; later settings only where they are set.
@@ -49,5 +52,5 @@ class TissueSpec(Spec):
         The place of masks is none of it: a slide's mask is one of its files.
         """
         later = {"mask"} | (set() if self.any_image else {"any_image"})
-        later |= set() if self.mask else {"mask_classes", "mask_use"}
+        later |= set() if self.mask else {"mask_classes", "mask_use", "mask_bounds"}
         return self.model_dump(mode="json", exclude=later)

@@ -1,5 +1,6 @@
 """GeoJSON for QuPath: values are those of the table, and the file is what QuPath's importer reads."""
 
+import dataclasses
 import json
 import re
 import uuid
@@ -122,6 +123,40 @@ def test_lesions_are_counted_as_the_page_shows(run: Path, monkeypatch: pytest.Mo
     assert lesions.reset_index().to_dict("records") == [
         {"slide_id": "_s.tif", "lesions": len(own), "mm2": pytest.approx(sum(row["area_mm2"] for row in own))}
     ]
+
+
+def test_regions_stay_beside_another_export_of_the_same_labels(run: Path) -> None:
+    job, task = export(run, regions=True)
+    table = job.table("_s.tif").read_bytes()
+
+    export(run, least_certain=3)
+    assert job.table("_s.tif").read_bytes() == table
+    assert len(json.loads(job.file("_s.tif").read_text())["features"]) == 3
+
+    job, _ = export(run)
+    other = dataclasses.replace(task, rows_id="of other labels")
+    assert Exporter(job)(other).error is None
+    assert not job.table("_s.tif").exists()
+
+
+def test_the_least_certain_tiles_are_those_of_least_confidence(run: Path) -> None:
+    job, task = export(run, least_certain=10)
+
+    features = json.loads(job.file("_s.tif").read_text())["features"]
+    rows = [row for row in rows_of(task.table) if row["status"] == "ok"]
+    least = sorted(rows, key=lambda row: row["confidence"])[:10]
+    assert sorted(tuple(feature["geometry"]["coordinates"][0][0]) for feature in features) == sorted(
+        (row["x"], row["y"]) for row in least
+    )
+
+
+def test_a_file_that_fails_is_not_left_from_an_earlier_export(run: Path) -> None:
+    job, task = export(run)
+
+    answer = Exporter(dataclasses.replace(job, most_bytes=500))(task)
+
+    assert answer.error is not None
+    assert not job.file("_s.tif").exists()
 
 
 def test_a_slide_is_done_if_both_of_its_files_are_there(run: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import geopandas
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
@@ -56,9 +57,11 @@ def test_what_is_exported_is_not_exported_again_and_what_changed_is(
         capsys.readouterr()
         assert main(["export", what, str(run)]) == 0
         assert "0 to export, 1 done before" in capsys.readouterr().out
-    table = pq.read_table(run / "tiles" / "%5Fs.tif.parquet")
-    changed = table.replace_schema_metadata({**table.schema.metadata, b"histo.fingerprint": b"other"})
-    pq.write_table(changed, run / "tiles" / "%5Fs.tif.parquet")
+    ledger = pq.read_table(run / "slides.parquet")  # as if a tile that could not be read was mended since
+    (row,) = ledger.to_pylist()
+    pq.write_table(
+        pa.Table.from_pylist([row | {"n_failed": row["n_failed"] - 1}], ledger.schema), run / "slides.parquet"
+    )
 
     for what in ("geoparquet", "wsinfer"):
         assert main(["export", what, str(run)]) == 0
@@ -132,6 +135,8 @@ def test_names_of_csv_files_stay_apart() -> None:
     assert _csv_names(["a/s.svs", "a/s.tif", "b/t.svs"]) == {
         "a/s.svs": "a/s.svs.csv", "a/s.tif": "a/s.tif.csv", "b/t.svs": "b/t.csv",
     }  # fmt: skip
+    names = _csv_names(["x.tif", "x.svs", "x.svs.tif"])
+    assert len({*names.values()}) == 3
 
 
 def test_a_table_without_rows_has_no_bounds() -> None:

@@ -14,6 +14,7 @@ import pytest
 import shapely
 from helpers.drawn import feature, make_slide, outlines, write_features
 from helpers.fake_slides import damage_block
+from helpers.label_loop import label, make_job
 from helpers.plain_loop import rows_of
 from PIL import Image
 
@@ -21,10 +22,11 @@ import histo
 from histo.cli import main
 from histo.demo.fabricate import SlideTruth
 from histo.errors import UsageError
+from histo.learn.data.inspection import inspect_images, tile_mpp
 from histo.learn.data.source import read_sources
-from histo.learn.data.tile_table import TableFooter
+from histo.learn.data.tile_table import read_index
 from histo.pipelines.tiles.cutter import Cut, Cutter
-from histo.pipelines.tiles.slides import _classes, _groups, _job, _task
+from histo.pipelines.tiles.slides import _classes, _groups, _job, _task, _write_index
 from histo.pipelines.tiles.spec import PrepareTilesSpec
 from histo.resample import Window
 from histo.slides.annotations.files import AnnotationFolder
@@ -53,15 +55,27 @@ def cut(slides: Path, annotations: Path | None, out: Path, **settings: Any) -> C
     tiling = settings.pop("tiling", {"mpp": 0.5})
     spec = PrepareTilesSpec(slides=slides, annotations=annotations, out=out, tiling=tiling, **settings)
     (slide,) = find_slides(slides).slides
-    path = annotations and AnnotationFolder(annotations, {slide.slide_id: slide.path}).of(slide.slide_id)
+    path = annotations and AnnotationFolder(annotations, {slide.slide_id: slide.path}, "--annotations").of(
+        slide.slide_id
+    )
     naming = Naming(spec.names or {}, frozenset(spec.drop or ()), tuple(spec.classes) if spec.classes else None)
-    footer = TableFooter(_classes(spec, naming, [path] if path else []), 1, "settings")
-    job = _job(spec, slides, naming, footer)
-    return Cutter(job)(_task(job, _groups(spec, [slide.slide_id]), 0, slide, path))
+    job = _job(spec, slides, naming, _classes(spec, naming, [path] if path else []))
+    task = _task(job, "settings", _groups(spec, [slide.slide_id]), slide, path)
+    answer = Cutter(job)(task)
+    if answer.error is None:
+        _write_index(job, [task])
+    return answer
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
-    return rows_of(out / "part-00000.parquet")
+    return [row for part in sorted(out.glob("part-*.parquet")) for row in rows_of(part)]
+
+
+def parts_of(out: Path) -> list[Path]:
+    """The parts of a table, in the order of its slides."""
+    index = read_index(out)
+    assert index is not None
+    return [out / name for name in index.parts]
 
 
 def test_tiles_have_the_classes_that_were_painted(truth: SlideTruth, tmp_path: Path) -> None:
@@ -133,7 +147,7 @@ def test_plain_tiles_are_all_tiles_of_tissue_without_labels(truth: SlideTruth, t
     assert answer.counts == {"": len(found)}
     assert {row["label"] for row in found} == {None}
     assert all(row["tissue_fraction"] >= 0.25 for row in found)
-    with pytest.raises(UsageError, match="row 1 has no label"):
+    with pytest.raises(UsageError, match="its tiles have no labels, since they were cut without --annotations"):
         read_sources([tmp_path])
 
 
@@ -177,6 +191,55 @@ def test_repairs_and_contradictions_are_said(truth: SlideTruth, tmp_path: Path) 
         "1 points and lines, left out",
         "1 overlaps of different classes, whose common part has none",
     )
+
+
+def test_rest_is_what_no_annotation_touches_also_beside_a_label_map(truth: SlideTruth, tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    values = np.zeros((2001, round(2001 * 2816 / 2176)), np.uint8)  # pixels of no round size
+    values[300:900, 300:900] = 1
+    cv2.imwrite(str(tmp_path / "maps" / "s.png"), values)
+
+    answer = cut(truth.path.parent, tmp_path / "maps", tmp_path / "out", names={"1": "TUM"}, rest="NORM", size_px=64)
+
+    scale = 2176 / 2001
+    block = shapely.box(300 * scale, 300 * scale, 900 * scale, 900 * scale)
+    untouched = [row for row in rows(tmp_path / "out") if row["label"] == "NORM"]
+    assert len(untouched) > 100
+    assert all(
+        not shapely.box(row["x"], row["y"], row["x"] + 128, row["y"] + 128).intersection(block).area
+        for row in untouched
+    )
+    assert answer.left_out["in no annotation"] == 0
+    assert answer.left_out["too little of one class"] <= 4 * 11, "tiles at the edge of the block"
+
+
+def test_a_tile_of_no_share_has_no_class(truth: SlideTruth, tmp_path: Path) -> None:
+    write_features(tmp_path / "drawn" / "s.geojson", [feature(shapely.box(460, 460, 760, 760), "TUM")])
+
+    answer = cut(truth.path.parent, tmp_path / "drawn", tmp_path / "out", min_share=1e-12)
+
+    assert answer.counts == {"TUM": 1}
+
+
+def test_a_table_of_a_label_run_has_its_labels(truth: SlideTruth, tiny_bundle: Path, tmp_path: Path) -> None:
+    job = make_job(tiny_bundle, tmp_path / "run")
+    row = label(job, find_slides(truth.path).slides[0])
+
+    answer = cut(truth.path.parent, job.out, tmp_path / "out", size_px=96)
+
+    labels = {(tile["x"], tile["y"]): tile["label"] for tile in rows_of(job.out / row["tiles_path"])}
+    assert {(tile["x"], tile["y"]): tile["label"] for tile in rows(tmp_path / "out")} == labels
+    assert sum(answer.counts.values()) == len(labels)
+
+
+def test_a_renamed_slide_is_another_one(truth: SlideTruth, tmp_path: Path) -> None:
+    (tmp_path / "slides").mkdir()
+    shutil.copy2(truth.path, tmp_path / "slides" / "t.tif")
+    cut(truth.path.parent, None, tmp_path / "out", sheets=False)
+
+    cut(tmp_path / "slides", None, tmp_path / "out", sheets=False)
+
+    assert {row["slide_id"] for row in rows(tmp_path / "out")} == {"s.tif", "t.tif"}, "each in a part of its own"
 
 
 def test_a_shape_beside_the_slide_fails_the_slide(truth: SlideTruth, tmp_path: Path) -> None:
@@ -223,7 +286,7 @@ class TestCommand:
             with Image.open(tmp_path / "out" / "sheets" / f"s{number}.tif.png") as sheet:
                 assert sheet.width > 1000
         assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-            *(f"part-0000{number}.parquet" for number in range(3)), "run.json", "sheets",
+            *sorted(path.name for path in parts_of(tmp_path / "out")), "run.json", "sheets", "table.json",
         ]  # fmt: skip
 
     def test_a_run_goes_on_and_does_again_what_changed(
@@ -231,7 +294,7 @@ class TestCommand:
     ) -> None:
         command = self.make(tmp_path)
         main(command)
-        parts = [tmp_path / "out" / f"part-0000{number}.parquet" for number in range(3)]
+        parts = parts_of(tmp_path / "out")
         first = [part.stat().st_mtime_ns for part in parts]
         parts[1].unlink()
         write_features(tmp_path / "drawn" / "s2.geojson", [feature(shapely.box(300, 300, 1400, 1400), "TUM tissue")])
@@ -239,7 +302,10 @@ class TestCommand:
 
         assert main(command) == 0
 
-        assert "2 to cut, 1 done before" in capsys.readouterr().out
+        assert (
+            "1 to cut, 1 to cut anew, since slides, annotations or settings changed, 1 done before"
+            in capsys.readouterr().out
+        )
         assert [part.stat().st_mtime_ns == before for part, before in zip(parts, first, strict=True)] == [
             True,
             False,
@@ -247,7 +313,62 @@ class TestCommand:
         ]
         assert {row["label"] for row in rows_of(parts[2])} == {"TUM"}
         assert main(command) == 0
-        assert "0 to cut, 3 done before" in capsys.readouterr().out
+        assert "\n3 done before" in capsys.readouterr().out
+
+    def test_one_more_annotation_cuts_one_more_slide(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        command = self.make(tmp_path)
+        (tmp_path / "drawn" / "s0.geojson").rename(tmp_path / "later")
+        main(command)
+        (tmp_path / "later").rename(tmp_path / "drawn" / "s0.geojson")
+        capsys.readouterr()
+
+        assert main(command) == 0
+
+        assert "1 to cut, 2 done before" in capsys.readouterr().out
+        assert {case.group for case in read_sources([tmp_path / "out"]).cases} == {"A", "B"}
+
+    def test_another_form_leaves_nothing_of_the_former_one(self, tmp_path: Path) -> None:
+        command = self.make(tmp_path)
+        main([*command, "--form", "images"])
+        before = len(read_sources([tmp_path / "out"]).cases)
+
+        assert main([*command, "--size-px", "112"]) == 0
+
+        source = read_sources([tmp_path / "out"])
+        assert len(source.cases) > 2 * before
+        assert source.images.load(0).shape == (112, 112, 3)
+        assert not any((tmp_path / "out" / name).exists() for name in ("images", "manifest.csv", "slides"))
+        assert main([*command, "--form", "images", "--size-px", "128"]) == 0
+        listed = [case.case_id for case in read_sources([tmp_path / "out"]).cases]
+        assert sorted(listed) == sorted(
+            path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out" / "images").rglob("*.png")
+        )
+        assert not any((tmp_path / "out").glob("*.parquet"))
+
+    def test_a_table_that_is_not_finished_is_no_source(self, tmp_path: Path) -> None:
+        command = self.make(tmp_path)
+        main(command)
+        parts = parts_of(tmp_path / "out")
+        (tmp_path / "out" / "table.json").rename(tmp_path / "table.json")
+        with pytest.raises(UsageError, match="a table that is not finished; give the command that made it again"):
+            read_sources([tmp_path / "out"])
+        (tmp_path / "table.json").rename(tmp_path / "out" / "table.json")
+        with pytest.raises(UsageError, match=r"1 parts, which are not the 3 of its table\.json"):
+            read_sources([parts[0]])
+        parts[1].unlink()
+        with pytest.raises(UsageError, match=r"2 parts, which are not the 3 of its table\.json"):
+            read_sources([tmp_path / "out"])
+
+    def test_training_knows_the_resolution_of_a_table(self, tmp_path: Path) -> None:
+        main(self.make(tmp_path))
+        source = read_sources([tmp_path / "out"])
+        found = inspect_images(source)
+
+        assert source.mpps == (0.5,)
+        assert tile_mpp(None, source, found, 224) == 0.5
+        assert tile_mpp([0.5], source, found, 112) == 1.0
+        with pytest.raises(UsageError, match=r"--mpp 0\.25: the tiles of .* were cut at 0\.5 µm/px"):
+            tile_mpp([0.25], source, found, 224)
 
     def test_other_settings_leave_no_part_of_the_former_ones(self, tmp_path: Path) -> None:
         command = self.make(tmp_path)
@@ -255,9 +376,7 @@ class TestCommand:
 
         assert main([*command, "--size-px", "112"]) == 0
 
-        sizes = {
-            row["size_px"] for number in range(3) for row in rows_of(tmp_path / "out" / f"part-0000{number}.parquet")
-        }
+        sizes = {row["size_px"] for row in rows(tmp_path / "out")}
         assert sizes == {112}
 
     def test_a_slide_that_fails_is_said_and_the_table_is_whole_without_it(
@@ -277,7 +396,7 @@ class TestCommand:
         assert len(read_sources([tmp_path / "out"]).cases) > 10
         (tmp_path / "slides" / "s1.tif").write_bytes(good)
         assert main(command) == 0
-        assert "1 to cut, 2 done before" in capsys.readouterr().out
+        assert "1 to cut anew, since slides, annotations or settings changed, 2 done before" in capsys.readouterr().out
 
     def test_images_have_a_manifest_that_training_reads(self, tmp_path: Path) -> None:
         command = self.make(tmp_path)
@@ -306,10 +425,7 @@ class TestCommand:
             names={"TUM tissue": "TUM", "LYM tissue": "LYM"},
         )
 
-        ours, theirs = (
-            sorted(row["case_id"] for row in rows_of(folder / "part-00000.parquet"))
-            for folder in (table, tmp_path / "out")
-        )
+        ours, theirs = (sorted(row["case_id"] for row in rows(folder)) for folder in (table, tmp_path / "out"))
         assert ours == theirs
 
     def test_slides_and_annotations_without_each_other_are_named(
@@ -351,8 +467,8 @@ BOX = shapely.box(0, 0, 9, 9)
     ("name", "content", "said"),
     [
         ("drawn/s.geojson", "{", "s.geojson: not JSON"),
-        ("drawn/s.geojson", None, "none is named as a slide; that of s.tif would be s.tif.geojson"),
-        ("drawn", None, "no such folder"),
+        ("drawn/s.geojson", None, "none is named as a slide, and it holds none; that of s.tif would be s.tif.geojson"),
+        ("drawn", None, "no such file or folder"),
         ("drawn/s.geojson", [feature(BOX, None)], "no shape has a class"),
         ("drawn/s.geojson", [feature(BOX, "TUM"), feature(BOX, "tum")], "differ only in blanks or case"),
         ("patients.csv", "slide,patient\nt.tif,A\n", "1 slides have no row, the first is s.tif"),
@@ -382,3 +498,17 @@ def test_what_cannot_be_used_is_said_before_ray_starts(
     said_at_all = capsys.readouterr()
     assert said in said_at_all.err
     assert "starting Ray" not in said_at_all.out
+
+
+@pytest.mark.parametrize("of", ["--slides", "--data"])
+def test_a_folder_that_holds_something_else_is_no_output(
+    truth: SlideTruth, tiles: Path, capsys: pytest.CaptureFixture[str], of: str
+) -> None:
+    given = truth.path.parent if of == "--slides" else tiles
+    flags = ["--tiling.mpp", "0.5"] if of == "--slides" else []
+
+    code = main(["prepare", "tiles", of, str(given), *flags, "--out", str(truth.path.parent)])
+
+    assert code == 2
+    assert "holds s.tif, and no prepared tiles; give an empty folder" in capsys.readouterr().err
+    assert [path.name for path in truth.path.parent.iterdir()] == ["s.tif"]

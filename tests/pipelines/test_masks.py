@@ -1,5 +1,6 @@
 """Tissue masks from elsewhere: they restrict or replace the tissue that is found, and belong to the slide's files."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def test_a_table_of_another_bundle_gives_its_tiles_of_the_chosen_classes(
     )
 
     assert tiles(job, masked).keys() == {tile["tile_index"] for tile in rows if tile["label"] == kept}
-    with pytest.raises(UsageError, match=r"say with --tissue\.mask-classes which of them count"):
+    with pytest.raises(UsageError, match=r"a table of labels; name those that count with --tissue\.mask-classes: "):
         label_masked(tiny_bundle, truth, tmp_path / "none", other.out)
 
 
@@ -116,7 +117,9 @@ def test_a_slide_without_a_mask_fails_and_is_labelled_once_it_has_one(
 ) -> None:
     write_features(tmp_path / "m" / "other.geojson", [])
     tissue = TissueSpec(mask=tmp_path / "m")
-    with pytest.raises(UsageError, match=r"none is named as a slide; that of s\.tif would be s\.tif\.geojson"):
+    with pytest.raises(
+        UsageError, match=r"none is named as a slide, and it holds other\.geojson; that of s\.tif would be"
+    ):
         with_masks(find_slides(truth.path), tissue)
     job = make_job(tiny_bundle, tmp_path / "out", tissue=tissue.settings(), size_px=96, stride_px=96, masked=True)
 
@@ -143,6 +146,32 @@ def test_a_changed_mask_is_a_changed_slide_and_a_moved_one_is_not(
 
     assert first["fingerprint"] == same["fingerprint"] != other["fingerprint"]
     assert other["n_tiles"] < first["n_tiles"]
+
+
+def test_another_mask_of_the_same_size_and_an_older_time_is_another_mask(
+    truth: SlideTruth, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    left, right = (tmp_path / name for name in ("left", "right"))
+    for folder, x in ((left, 200), (right, 350)):
+        write_features(folder / "s.geojson", [feature(shapely.box(x, 300, x + 600, 900), "TUM")])
+        os.utime(folder / "s.geojson", (1, 1))
+    assert (left / "s.geojson").stat().st_size == (right / "s.geojson").stat().st_size
+
+    first_job, first = label_masked(tiny_bundle, truth, tmp_path / "out", left)
+    before = tiles(first_job, first)
+    job, second = label_masked(tiny_bundle, truth, tmp_path / "out", right)
+
+    assert first["mask_sha256"] != second["mask_sha256"]
+    assert tiles(job, second).keys() != before.keys()
+
+
+def test_a_class_that_no_mask_has_is_refused(truth: SlideTruth, tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = draw(tmp_path / "m", truth, "geojson", tiny_bundle)
+
+    with pytest.raises(UsageError, match=r"--tissue\.mask-classes Tumour: in no mask; they have TUM"):
+        label_masked(tiny_bundle, truth, tmp_path / "out", folder, mask_classes=["Tumour"])
+    with pytest.raises(UsageError, match=r"--tissue\.mask-classes: a setting of masks; give --tissue\.mask, too"):
+        with_masks(find_slides(truth.path), TissueSpec(mask_classes=["TUM"]))
 
 
 def test_a_damaged_mask_fails_the_slide(truth: SlideTruth, tiny_bundle: Path, tmp_path: Path) -> None:

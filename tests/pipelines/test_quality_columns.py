@@ -1,5 +1,6 @@
 """`--quality`: two columns, which finished tables get without being labelled again."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +85,21 @@ def test_a_finished_table_gets_the_columns_alone(
     assert row["status"] == "partial"
     assert len(classified) <= 1, "only the region with a tile that could not be read is read anew"
     assert states(more, slide) == states(job, slide) == {"done": 1}
+
+
+def test_copies_of_a_slide_keep_their_own_rows(job: LabelJob, slide: FoundSlide, tmp_path: Path) -> None:
+    copies = [found(Path(shutil.copy(slide.path, tmp_path / f"{name}.tif"))) for name in "abc"]
+    for copy in copies:
+        label(job, copy)
+    more = replace(job, quality=True)
+    worker = region_worker.RegionLabeler(more)  # one worker for all
+
+    for copy in copies:
+        label(more, copy, worker)
+
+    for copy in copies:
+        rows = pq.read_table(job.out / "tiles" / f"{copy.slide_id}.parquet", columns=["slide_id", "focus"])
+        assert set(rows["slide_id"].to_pylist()) == {copy.slide_id}
 
 
 def test_a_table_with_the_columns_stays_as_it_is_without_the_flag(job: LabelJob, slide: FoundSlide) -> None:

@@ -117,14 +117,18 @@ def tile_mpp(mpps: Sequence[float] | None, source: Source, found: Inspection, si
     """Return the resolution of tiles made from images of another size: source mpp x source px / size_px.
 
     Args:
-        mpps: Resolution of the images (µm/px), one for all sources or one for each; None where it is unknown.
+        mpps: Resolution of the images (µm/px), one for all sources or one for each; None for what the sources say.
         source: The cases.
         found: Their inspection.
         size_px: Edge of the tiles.
 
+    Returns:
+        The resolution; None if it is not known of all sources.
+
     Raises:
-        UsageError: If the tiles would show fields of several sizes.
+        UsageError: If the tiles would show fields of several sizes, or a source says otherwise.
     """
+    mpps = _resolutions(mpps, source)
     if not mpps:
         return None
     each = dict(zip(source.names, mpps if len(mpps) > 1 else list(mpps) * len(source.names), strict=True))
@@ -139,6 +143,25 @@ def tile_mpp(mpps: Sequence[float] | None, source: Source, found: Inspection, si
                 "tiles of one resolution need one field"
             )
     return fields[first] / size_px
+
+
+def _resolutions(mpps: Sequence[float] | None, source: Source) -> Sequence[float] | None:
+    """Return the given resolutions, or those that all sources say of themselves.
+
+    Raises:
+        UsageError: If a source says otherwise.
+    """
+    if not mpps:
+        known = [mpp for mpp in source.mpps if mpp is not None]
+        return known if len(known) == len(source.names) else None
+    each = mpps if len(mpps) > 1 else list(mpps) * len(source.names)
+    for name, given, own in zip(source.names, each, source.mpps, strict=False):
+        if own is not None and abs(given / own - 1) > _SAME_FIELD:
+            raise UsageError(
+                f"--mpp {_joined(mpps)}: the tiles of {name or 'the source'} were cut at {own:g} µm/px, which their "
+                "table says; leave it out"
+            )
+    return mpps
 
 
 def check_field(mpps: Sequence[float] | None, source: Source, found: Inspection, seen: TileInput) -> str | None:

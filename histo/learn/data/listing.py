@@ -25,6 +25,7 @@ class Listing:
         origins: Names of the sources that a table was made of; empty for all other forms.
         others: Number of files, or of what else there is, that are no cases, by kind.
         linked: Number of links to folders that were followed.
+        mpp: Resolution of the images, if the source says so (µm/px).
     """
 
     case_ids: Sequence[str]
@@ -36,3 +37,4 @@ class Listing:
     origins: Sequence[str] = ()
     others: Mapping[str, int] = field(default_factory=dict)
     linked: int = 0
+    mpp: float | None = None

@@ -22,7 +22,7 @@ from histo.csv_table import read_csv
 from histo.errors import UsageError
 from histo.learn.data.images import Content
 from histo.learn.data.listing import SPLITS, Listing, Split
-from histo.learn.data.tile_table import TableFooter, TableImages, read_footer
+from histo.learn.data.tile_table import IN_INDEX, INDEX, TableFooter, TableImages, TableIndex, read_footer, read_index
 from histo.learn.data.volume_images import images_of
 from histo.regular_file import require_regular
 from histo.store import cell_text
@@ -45,6 +45,7 @@ class _Table:
         names: All columns that it has.
         columns: Those that are read.
         footer: What a tile table says of itself.
+        mpp: Resolution of its tiles, if it says so (µm/px).
     """
 
     where: str
@@ -54,6 +55,7 @@ class _Table:
     names: tuple[str, ...]
     columns: pa.Table
     footer: TableFooter | None
+    mpp: float | None = None
 
     def texts(self, name: str) -> list[str | None]:
         """Return a column of text, nulls where a value is empty or the column missing."""
@@ -90,6 +92,7 @@ def list_manifest(path: Path, files: Sequence[Path], flag: str) -> Listing:
         splits=_read_splits(table),
         groups=_read_groups(table),
         origins=[text or "" for text in table.texts("source")] if table.footer else (),
+        mpp=table.mpp,
     )
 
 
@@ -118,6 +121,9 @@ def _read_parquet(where: str, path: Path, files: tuple[Path, ...]) -> _Table:
         schemas = [pq.read_schema(file) for file in files]
         _check_alike(where, files, schemas)
         footers = [read_footer(schema) for schema in schemas]
+        index = read_index(path if path.is_dir() else path.parent) if footers[0] == IN_INDEX else None
+        if index is not None:
+            files = _in_order(where, files, schemas, index)
         wanted = _TILES_READ if footers[0] else _READ
         columns = [name for name in wanted if name in schemas[0].names]
         tables = [pq.ParquetFile(file, page_checksum_verification=True).read(columns) for file in files]
@@ -128,11 +134,31 @@ def _read_parquet(where: str, path: Path, files: tuple[Path, ...]) -> _Table:
     footer, *others = footers
     if set(others) - {footer}:
         raise UsageError(f"{where}: parts of several tile tables; give each a folder of its own")
+    if footer == IN_INDEX:
+        if index is None:
+            raise UsageError(f"{where}: a table that is not finished; give the command that made it again")
+        footer = TableFooter(index.classes, len(files))
     if footer and footer.parts != len(files):
         raise UsageError(
             f"{where}: {len(files)} of the {footer.parts} parts of a tile table; give its folder, or prepare it again"
         )
-    return _Table(where, path, files, tuple(map(len, tables)), tuple(schemas[0].names), joined, footer)
+    counts, names = tuple(map(len, tables)), tuple(schemas[0].names)
+    return _Table(where, path, files, counts, names, joined, footer, index.mpp if index else None)
+
+
+def _in_order(where: str, files: Sequence[Path], schemas: Sequence[pa.Schema], index: TableIndex) -> tuple[Path, ...]:
+    """Put the parts of a table into the order of its index.
+
+    Raises:
+        UsageError: If they are not those that it names.
+    """
+    keys = [(schema.metadata or {}).get(b"histo.key", b"").decode() for schema in schemas]
+    if {file.name: key for file, key in zip(files, keys, strict=True)} != index.parts:
+        raise UsageError(
+            f"{where}: {len(files)} parts, which are not the {len(index.parts)} of its {INDEX}; give its folder, "
+            "or the command that made it again"
+        )
+    return tuple(files[0].parent / name for name in index.parts)
 
 
 def _check_alike(where: str, files: Sequence[Path], schemas: Sequence[pa.Schema]) -> None:
@@ -171,6 +197,8 @@ def _read_labels(table: _Table) -> tuple[list[str] | list[int], tuple[str, ...] 
     """Return all labels, and the names of the classes if they are names."""
     column = _plain(table.columns["label"])
     values = column.to_pylist()
+    if table.footer and not table.footer.classes:
+        raise UsageError(f"{table.where}: its tiles have no labels, since they were cut without --annotations")
     for row, value in enumerate(values, start=1):
         if value is None or value == "" or value != value:  # noqa: PLR0124 -- NaN, which pandas writes for nothing
             raise UsageError(f"{table.where}: row {row} has no label")

@@ -23,6 +23,7 @@ from histo.learn.data.images import Images, SelectedImages, join_images
 from histo.learn.data.listing import OTHER_CLASS, Listing, Split
 from histo.learn.data.manifest import list_manifest
 from histo.learn.data.npz import list_npz
+from histo.learn.data.tile_table import INDEX
 
 MANIFEST = "manifest.csv"
 """In a folder, it lists the folder's images."""
@@ -60,6 +61,7 @@ class Source:
         names: Names of the sources that were read, in the order they were given in.
         others: Number of files, or of what else the sources hold, that are no cases, by kind.
         linked: Number of links to folders that were followed.
+        mpps: Resolution of the images of each of the sources that says so (µm/px), None of the others.
     """
 
     classes: tuple[str, ...]
@@ -68,6 +70,7 @@ class Source:
     names: tuple[str, ...] = ("",)
     others: Mapping[str, int] = field(default_factory=dict)
     linked: int = 0
+    mpps: tuple[float | None, ...] = (None,)
 
     @property
     def noun(self) -> str:
@@ -164,6 +167,7 @@ def with_test(source: Source, test: Source) -> Source:
         names=source.names + tuple(f"test:{name}" for name in test.names),
         others=Counter(source.others) + Counter(test.others),
         linked=source.linked + test.linked,
+        mpps=source.mpps + test.mpps,
     )
 
 
@@ -214,7 +218,8 @@ def _list(path: Path, classes: Sequence[str] | None, flag: str) -> Listing:
 def _beside_parts(folder: Path) -> Counter[str]:
     """Count what a folder of Parquet files holds beside them, and beside the record of the job that wrote them."""
     kinds = {path: passed_over(path.name) for path in folder.iterdir()}
-    rest = [path for path, kind in kinds.items() if kind or (path.suffix != ".parquet" and path.name != "run.json")]
+    own = {"run.json", INDEX, *(["sheets"] if (folder / INDEX).exists() else [])}
+    rest = [path for path, kind in kinds.items() if kind or (path.suffix != ".parquet" and path.name not in own)]
     return Counter(kinds[path] or ("folder" if path.is_dir() else kind_name(path.name)) for path in rest)
 
 
@@ -264,7 +269,8 @@ def _join(listings: Sequence[Listing], names: Sequence[str], classes: Sequence[s
     images = join_images([part.images for part in parts], [len(part.cases) for part in parts])
     others = sum((Counter(part.others) for part in parts), Counter[str]())
     all_names = tuple(name for part in parts for name in part.names)
-    return Source(tuple(classes), cases, images, all_names, others, sum(part.linked for part in parts))
+    mpps = tuple(listing.mpp for listing, part in zip(listings, parts, strict=True) for _ in part.names)
+    return Source(tuple(classes), cases, images, all_names, others, sum(part.linked for part in parts), mpps)
 
 
 def _number(listing: Listing, name: str, numbers: dict[str, int], alone: bool) -> Source:

@@ -17,14 +17,17 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
 
 from histo import tables
 from histo.errors import ImageError
 from histo.learn.array_layout import TILES, Layout
 from histo.learn.data.images import Content, decode
+from histo.regular_file import read_regular
 from histo.resample import Pixels
 from histo.store import put_atomic
 
+INDEX = "table.json"
 ROWS_PER_GROUP = 4
 """Images in a row group, of which reading one reads all; see docs/decisions/0005-tile-tables.md."""
 _ROW_GROUPS_KEPT = 2
@@ -38,13 +41,39 @@ class TableFooter:
 
     Attributes:
         classes: Names of the classes in order.
-        parts: Number of parts of the table.
-        made_by: sha256 of the settings that tiles were cut from slides by; empty for those of other sources.
+        parts: Number of parts of the table; 0 if its index says all of this, `TableIndex`.
     """
 
     classes: tuple[str, ...]
     parts: int
-    made_by: str = ""
+
+
+class TableIndex(BaseModel):
+    """What `table.json` says of a table whose parts come and go: tiles that were cut from slides."""
+
+    model_config = ConfigDict(frozen=True)
+
+    classes: tuple[str, ...]
+    """Names of the classes in order; none of tiles without labels."""
+    mpp: float = Field(gt=0, allow_inf_nan=False)
+    """Resolution of the tiles (µm/px)."""
+    parts: dict[str, str]
+    """Names of the files of all parts, and the key that the footer of each has."""
+
+
+IN_INDEX = TableFooter((), 0)
+"""The footer of a part of a table that has an index."""
+
+
+def read_index(folder: Path) -> TableIndex | None:
+    """Return the index of a table, or None if it has none.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is damaged.
+    """
+    path = folder / INDEX
+    return TableIndex.model_validate_json(read_regular(path)) if path.exists() else None
 
 
 def read_footer(schema: pa.Schema) -> TableFooter | None:
@@ -57,8 +86,7 @@ def read_footer(schema: pa.Schema) -> TableFooter | None:
     if metadata.get(b"histo.table") != b"tiles":
         return None
     try:
-        made_by = metadata.get(b"histo.made_by", b"").decode()
-        return TableFooter(tuple(json.loads(metadata[b"histo.classes"])), int(metadata[b"histo.parts"]), made_by)
+        return TableFooter(tuple(json.loads(metadata[b"histo.classes"])), int(metadata[b"histo.parts"]))
     except (KeyError, ValueError, TypeError):
         raise pa.ArrowInvalid("its footer is damaged; prepare it again") from None
 
@@ -84,7 +112,6 @@ def write_part(
         "schema_version": str(tables.SCHEMA_VERSION),
         "classes": json.dumps(footer.classes),
         "parts": str(footer.parts),
-        **({"made_by": footer.made_by} if footer.made_by else {}),
         **(said or {}),
     }
     schema = tables.schema(columns, metadata=metadata)

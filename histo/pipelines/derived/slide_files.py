@@ -43,6 +43,14 @@ def labelled_rows(table: pa.Table) -> list[Row]:
     return [row for row in table.to_pylist() if row["status"] in _LABELLED]
 
 
+def rows_id(row: Row) -> str:
+    """Return what tells the rows of a slide's table from other ones: its fingerprint, and the tiles that failed.
+
+    Tiles that could not be read may be mended by another run of the same settings.
+    """
+    return f"{row['fingerprint']}/{row['n_failed']}" if row["n_failed"] else str(row["fingerprint"])
+
+
 def say_found(table: pa.Table, rows: Sequence[Row], tasks: int, done: int, verb: str) -> None:
     """Say how many slides there are, and how many of them are to be done."""
     others = table.num_rows - len(rows)

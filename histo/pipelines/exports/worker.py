@@ -45,12 +45,14 @@ class ExportTask:
         slide_id: The slide.
         table: Its tile table.
         fingerprint: Of the table.
+        rows_id: Of its rows.
         origin: What is subtracted from places, level-0 pixels.
     """
 
     slide_id: str
     table: Path
     fingerprint: str
+    rows_id: str
     origin: tuple[int, int]
 
 
@@ -79,7 +81,7 @@ class ExportJob:
 
     def key(self, task: ExportTask) -> str:
         """Return the sha256 of all that the files of a slide depend on."""
-        made_of = [ALGORITHM, task.fingerprint, task.origin, self.regions, self.smooth, self.classes]
+        made_of = [ALGORITHM, task.rows_id, task.origin, self.regions, self.smooth, self.classes]
         made_of += [sorted(self.colours.items()), self.most_bytes, self.least_certain]
         return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
 
@@ -105,6 +107,15 @@ def key_of(path: Path) -> str | None:
     try:
         with tables.open_table(path) as file:
             return str(file.schema_arrow.metadata[b"histo.key"].decode())
+    except (OSError, KeyError, TypeError, pa.ArrowException):
+        return None
+
+
+def _rows_of(path: Path) -> str | None:
+    """Return which rows a table of regions was made of; nothing if there is none."""
+    try:
+        with tables.open_table(path) as file:
+            return str(file.schema_arrow.metadata[b"histo.rows"].decode())
     except (OSError, KeyError, TypeError, pa.ArrowException):
         return None
 
@@ -163,7 +174,8 @@ def export_slide(job: ExportJob, task: ExportTask) -> bool:
     key, target = job.key(task), job.file(task.slide_id)
     said = {"key": key, "model_sha256": labels.model_sha256}
     names_in = f"{task.slide_id}/{task.fingerprint}"
-    store.remove(job.table(task.slide_id))
+    if _rows_of(job.table(task.slide_id)) != task.rows_id:
+        store.remove(job.table(task.slide_id))
     if not job.regions:
         try:
             chosen = None if job.least_certain is None else least_certain(task.table, job.least_certain, job.classes)
@@ -184,7 +196,8 @@ def export_slide(job: ExportJob, task: ExportTask) -> bool:
         features = region_features(regions, colours, task.origin, names_in)
         write_features(target, said | {"merged": True}, features, job.most_bytes)
     except TooLargeError:
-        store.remove(job.table(task.slide_id))
+        for path in (target, job.table(task.slide_id)):
+            store.remove(path)
         raise InputError(
             Cause.TOO_LARGE,
             f"{task.slide_id}: {len(regions)} regions are more than {job.most_bytes / 1e6:g} MB; raise --max-mb, or "
@@ -217,7 +230,7 @@ def _table(task: ExportTask, key: str, names_in: str, regions: Sequence[Region])
         }
         for number, region in enumerate(regions)
     ]
-    layout = tables.schema(tables.REGIONS, metadata={"key": key})
+    layout = tables.schema(tables.REGIONS, metadata={"key": key, "rows": task.rows_id})
     bounds = tuple(shapely.total_bounds([region.polygon for region in regions]).tolist()) if regions else None
     geo = geo_metadata(["Polygon"], bounds)
     return tables.rows_table(rows, layout.with_metadata({**layout.metadata, **geo}))

@@ -6,7 +6,7 @@ from histo.errors import InputError
 from histo.input_files import file_state
 from histo.pipelines.labelling import tile_tables
 from histo.pipelines.labelling.slide_ledger import SlideLedger
-from histo.pipelines.labelling.tasks import LabelJob, SlideTask
+from histo.pipelines.labelling.tasks import LabelJob, SlideTask, mask_id
 from histo.run.todo import Lookup, Todo, find_todo
 from histo.slides.collection import Collection, FoundSlide
 from histo.tables import Row
@@ -29,15 +29,18 @@ class SlideLookup(Lookup[FoundSlide]):
         except InputError:
             return False
 
-    def expected_fingerprint(self, item: FoundSlide, row: Row) -> str | None:  # noqa: ARG002 -- the row has its content
+    def expected_fingerprint(self, item: FoundSlide, row: Row) -> str | None:
         """See `Lookup.expected_fingerprint`."""
         job = self._job
         if row["status"] == "failed":
-            return job.failure_fingerprint(row.get("size_bytes"), row.get("mtime_ns"))
+            return job.failure_fingerprint(row.get("size_bytes"), row.get("mtime_ns"), self._mask_id(item))
         if not job.tolerates(row["n_ok"], row["n_failed"]):
             return None
         mpp = self._expected_mpp(row)
-        return None if mpp is None else job.fingerprint(row["content_id"], *mpp)
+        return None if mpp is None else job.fingerprint(row["content_id"], *mpp, self._mask_id(item))
+
+    def _mask_id(self, item: FoundSlide) -> str | None:
+        return mask_id(item.mask) if self._job.masked else None
 
     def _expected_mpp(self, row: Row) -> tuple[float, float] | None:
         """Return what the resolution would be now (µm/px along x and y); None if only opening the slide can tell."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from histo import tables
 from histo.input_files import all_blocks, digest, file_state, sampled_blocks
 from histo.pipelines.labelling import tile_tables
-from histo.pipelines.labelling.tasks import LabelJob, SlideTask, SlideWork
+from histo.pipelines.labelling.tasks import LabelJob, SlideTask, SlideWork, mask_id
 from histo.run.failure import describe_failure
 from histo.run.isolation import Watchdog, guarded
 from histo.slides.grid import Region
@@ -35,7 +35,7 @@ class Planned(NamedTuple):
 
 def plan_found(job: LabelJob, found: SlideTask) -> Planned:
     """Plan one slide that was found; whatever goes wrong becomes some of its columns."""
-    columns: Row = {}
+    columns: Row = {"mask_sha256": mask_id(found.mask)}
     try:
         size_bytes, mtime_ns = file_state(found.files)
         columns |= {"size_bytes": size_bytes, "mtime_ns": mtime_ns}
@@ -66,7 +66,8 @@ def _look(job: LabelJob, found: SlideTask, columns: Row) -> tuple[SlideWork, tup
         slide, reader = open_slide(files[0], job.mpp_if_missing, job.reader, job.mpp_override)
     try:
         columns |= _bounds(slide)
-        columns["fingerprint"] = job.fingerprint(columns["content_id"], slide.mpp_x, slide.mpp_y)
+        known = columns["content_id"], slide.mpp_x, slide.mpp_y, columns["mask_sha256"]
+        columns["fingerprint"] = job.fingerprint(*known)
         table = None if found.again else tile_tables.finished_table(job, slide_id, columns["fingerprint"])
         if table is not None and tile_tables.has_columns(job, table.schema):
             counts = tile_tables.count(table, job.classes)

@@ -51,7 +51,7 @@ class RegionReader:
         self._watchdog = Watchdog(job.read_timeout_s)
         self._readers = Readers()
         self._clock = clock or Clock()
-        self._finished: tuple[str, pa.Table | None] = "", None
+        self._finished: tuple[tuple[str, str], pa.Table | None] = ("", ""), None
 
     def __call__(self, region: Region, work: SlideWork) -> Handed | Summary:
         """Read one region; a failure becomes a summary."""
@@ -96,9 +96,9 @@ class RegionReader:
 
     def _known(self, region: Region, work: SlideWork) -> pa.Table | None:
         """Return the rows of a region in the table of its slide, which is read once for all of its regions."""
-        if self._finished[0] != work.fingerprint:
-            table = tile_tables.finished_table(self._job, work.slide_id, work.fingerprint)
-            self._finished = work.fingerprint, table
+        slide = work.slide_id, work.fingerprint  # copies of a slide have one fingerprint
+        if self._finished[0] != slide:
+            self._finished = slide, tile_tables.finished_table(self._job, *slide)
         table = self._finished[1]
         return None if table is None else tile_tables.known_rows(region, table)
 

@@ -150,7 +150,8 @@ class SlideLedger(Ledger):
         return self._close(slide_id)
 
     def _failure_fingerprint(self, columns: Row) -> str:
-        return self._job.failure_fingerprint(columns.get("size_bytes"), columns.get("mtime_ns"))
+        known = (columns.get(name) for name in ("size_bytes", "mtime_ns", "mask_sha256"))
+        return self._job.failure_fingerprint(*known)
 
     def _close(self, slide_id: str) -> str:
         columns = self._accounts.pop(slide_id).columns

@@ -22,7 +22,8 @@ class LabelSpec(Spec):
     COMMON: ClassVar[frozenset[str]] = frozenset(
         (
             *("slides", "studies", "workers", "device", "mpp_if_missing", "mpp_override", "precision"),
-            *("retry_failed", "overwrite", "pictures", "tiling.mpp", "tiling.stride_px", "tissue.min_fraction"),
+            *("retry_failed", "overwrite", "pictures", "quality", "tiling.mpp", "tiling.stride_px"),
+            *("tissue.min_fraction", "tissue.mask"),
         )
     )
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from histo.errors import InputError
+from histo.input_files import all_blocks, digest
 from histo.learn.network.spec import InferencePrecision
 from histo.pipelines.labelling.work_clock import NOTHING, Effort
 from histo.run.ledger import fingerprint_of
@@ -73,15 +75,23 @@ class LabelJob:
         """Whether a slide with so many readable and unreadable tiles still has a result."""
         return n_failed == 0 or (n_ok > 0 and n_failed <= self.max_failed_fraction * (n_ok + n_failed))
 
-    def fingerprint(self, content_id: str, mpp_x: float, mpp_y: float) -> str:
-        """Return the sha256 of everything that the rows of a slide depend on; not of workers, batches or Ray."""
-        return fingerprint_of(self._settings() | {"content_id": content_id, "mpp": [mpp_x, mpp_y]})
+    def fingerprint(self, content_id: str, mpp_x: float, mpp_y: float, mask: str | None = None) -> str:
+        """Return the sha256 of everything that the rows of a slide depend on; not of workers, batches or Ray.
 
-    def failure_fingerprint(self, size_bytes: int | None, mtime_ns: int | None) -> str:
+        Args:
+            content_id: Of the slide's files.
+            mpp_x: µm per level-0 pixel along x.
+            mpp_y: Likewise along y.
+            mask: See `mask_id`.
+        """
+        content = {"content_id": content_id, "mpp": [mpp_x, mpp_y]} | _of_mask(mask)
+        return fingerprint_of(self._settings() | content)
+
+    def failure_fingerprint(self, size_bytes: int | None, mtime_ns: int | None, mask: str | None = None) -> str:
         """Return the sha256 of everything that the failure of a slide may depend on, itself apart."""
         limits = {"mpp_if_missing": self.mpp_if_missing, "max_failed_fraction": self.max_failed_fraction}
         limits |= {} if self.mpp_override is None else {"mpp_override": self.mpp_override}
-        return fingerprint_of(self._settings() | limits | {"file": [size_bytes, mtime_ns]})
+        return fingerprint_of(self._settings() | limits | {"file": [size_bytes, mtime_ns]} | _of_mask(mask))
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -93,6 +103,24 @@ class LabelJob:
             "precision": self.precision,
             "reader": self.reader,
         }
+
+
+def _of_mask(mask: str | None) -> dict[str, str]:
+    return {} if mask is None else {"mask": mask}
+
+
+def mask_id(mask: str | None) -> str | None:
+    """Return the sha256 of the whole file of a slide's mask; empty if there is none, or none any more.
+
+    Args:
+        mask: The file; empty if the slide has none; None if masks from elsewhere are not asked for.
+    """
+    if not mask:
+        return mask
+    try:
+        return digest(all_blocks([mask]))
+    except InputError:
+        return ""
 
 
 @dataclass(frozen=True)

@@ -37,13 +37,13 @@ class PictureTask:
         slide_id: The slide.
         path: Its file, as it can be opened.
         table: Its tile table.
-        fingerprint: Of the table.
+        rows_id: Of the table's rows.
     """
 
     slide_id: str
     path: str
     table: Path
-    fingerprint: str
+    rows_id: str
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class PictureJob:
     probabilities: tuple[str, ...]
     colours: Mapping[str, str]
 
-    def key(self, fingerprint: str) -> str:
+    def key(self, rows_id: str) -> str:
         """Return the sha256 of all that the pictures of a slide depend on."""
-        made_of = [ALGORITHM, fingerprint, self.probabilities, sorted(self.colours.items())]
+        made_of = [ALGORITHM, rows_id, self.probabilities, sorted(self.colours.items())]
         return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
 
     def picture(self, slide_id: str, of: str | None = None) -> Path:
@@ -80,7 +80,7 @@ class PictureJob:
         """Whether all pictures of a slide are there, made of what they would be made of now."""
         made = [self.class_map(task.slide_id)]
         made += [self.picture(task.slide_id, of) for of in (None, *self.probabilities)]
-        return all(key_of(path) == self.key(task.fingerprint) for path in made)
+        return all(key_of(path) == self.key(task.rows_id) for path in made)
 
 
 def key_of(path: Path) -> str | None:
@@ -133,7 +133,7 @@ def draw_slide(job: PictureJob, task: PictureTask) -> None:
     colours = class_colours(labels.classes, job.colours)
     with Watchdog(job.read_timeout_s).guard():
         panel = read_panel(Path(task.path), labels)
-    date, key = datetime.fromtimestamp(task.table.stat().st_mtime, UTC).date().isoformat(), job.key(task.fingerprint)
+    date, key = datetime.fromtimestamp(task.table.stat().st_mtime, UTC).date().isoformat(), job.key(task.rows_id)
     draw(labels, panel, class_map(labels, colours), date, job.picture(task.slide_id), key)
     for name in job.probabilities:
         draw(labels, panel, probability_map(labels, name), date, job.picture(task.slide_id, name), key)

@@ -1,5 +1,6 @@
 """Cut the tiles of one slide, and label them by its annotation."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,15 +15,15 @@ from histo import store, tables
 from histo.input_files import safe_path
 from histo.learn.data.images import encode_png
 from histo.learn.data.inspection import hash_pixels
-from histo.learn.data.tile_table import TableFooter, write_part
+from histo.learn.data.tile_table import IN_INDEX, write_part
 from histo.report.slide.colours import class_colours
-from histo.report.tile_sheet import PLAIN, SHOWN, Placed, draw_tile_sheet, sheet_mpp
+from histo.report.tile_sheet import PLAIN, SHOWN, SHOWN_PLAIN, Placed, draw_tile_sheet, sheet_mpp
 from histo.resample import Pixels
 from histo.run.failure import describe_failure
 from histo.run.isolation import Watchdog, guarded
 from histo.slides.annotations.areas import Areas
 from histo.slides.annotations.files import read_areas
-from histo.slides.annotations.naming import Naming, check_known
+from histo.slides.annotations.naming import Naming
 from histo.slides.annotations.tile_classes import NO_CLASS, classify_tiles
 from histo.slides.plan import SlidePlan, plan_slide
 from histo.slides.readers.base import Reader
@@ -50,7 +51,6 @@ class CutTask:
         path: Its file.
         annotation: Its annotation; None where tiles have no labels.
         group: Its patient, or itself.
-        number: Of its part of the table.
         key: sha256 of all that its tiles depend on.
         mask: File of its tissue mask, empty if it has none; None if masks from elsewhere are not asked for.
     """
@@ -59,7 +59,6 @@ class CutTask:
     path: str
     annotation: Path | None
     group: str
-    number: int
     key: str
     mask: str | None = None
 
@@ -72,7 +71,7 @@ class CutJob:
         out: Output folder.
         source: Name of the source.
         form: `table` or `images`.
-        footer: Of each part.
+        classes: All classes, in order.
         size_px: Edge of a tile, target pixels.
         mpp: µm per target pixel.
         tiling: Where tiles lie.
@@ -91,7 +90,7 @@ class CutJob:
     out: Path
     source: str
     form: str
-    footer: TableFooter
+    classes: tuple[str, ...]
     size_px: int
     mpp: float
     tiling: TilingSpec
@@ -111,10 +110,14 @@ class CutJob:
         """Columns of a part."""
         return tables.CUT_FILES if self.form == "images" else tables.CUT_TILES
 
-    def part(self, number: int) -> Path:
+    def part(self, slide_id: str) -> Path:
         """Where a slide's part of the table stands, or the list of its images."""
         folder = self.out / LISTS if self.form == "images" else self.out
-        return folder / f"part-{number:05d}.parquet"
+        return folder / f"part-{hashlib.sha256(slide_id.encode()).hexdigest()[:16]}.parquet"
+
+    def images(self, slide_id: str) -> Path:
+        """Folder of a slide's images."""
+        return self.out / IMAGES / safe_path(slide_id)
 
     def sheet(self, slide_id: str) -> Path:
         """Where a slide's contact sheet stands."""
@@ -122,7 +125,7 @@ class CutJob:
 
     def is_done(self, task: CutTask) -> bool:
         """Whether a slide's tiles are there, cut as they would be cut now."""
-        return key_of(self.part(task.number)) == task.key and (not self.sheets or self.sheet(task.slide_id).exists())
+        return key_of(self.part(task.slide_id)) == task.key and (not self.sheets or self.sheet(task.slide_id).exists())
 
 
 def key_of(part: Path) -> str | None:
@@ -177,19 +180,23 @@ def cut_slide(job: CutJob, task: CutTask) -> Cut:
         InputError: If the slide or its annotation cannot be used.
     """
     store.remove(job.sheet(task.slide_id))
+    for image in job.images(task.slide_id).glob("*.png"):
+        store.remove(image)
     watchdog = Watchdog(job.read_timeout_s)
     with watchdog.guard():
         slide, opened = open_slide(task.path, job.mpp_if_missing, job.reader, job.mpp_override)
     reader = WatchedReader(opened, watchdog.guard)
     try:
-        annotation = read_areas(task.annotation, slide, job.naming.class_of, job.bounds) if task.annotation else None
+        annotation = None
+        if task.annotation is not None:
+            annotation = read_areas(task.annotation, slide, job.naming.class_of, job.bounds, job.naming.unknown)
         plan = plan_slide(slide, reader, job.size_px, job.mpp, job.tiling, job.tissue, task.mask)
-        labelled = _label(job, plan, str(task.annotation), annotation.areas) if annotation else _unlabelled(plan)
+        labelled = _label(job, plan, annotation.areas) if annotation else _unlabelled(plan)
         tiles = _Tiles(job, task, plan, reader, labelled)
-        said = {"key": task.key, "mpp": str(job.mpp)}
-        write_part(job.part(task.number), tiles.rows(), job.footer, job.columns, said)
+        said = {"key": task.key}
+        write_part(job.part(task.slide_id), tiles.rows(), IN_INDEX, job.columns, said)
         if job.sheets:
-            tiles.draw()
+            tiles.draw(annotation.areas if annotation else None)
     finally:
         reader.close()
     left_out = +(labelled.left_out + tiles.left_out)
@@ -218,10 +225,9 @@ def _unlabelled(plan: SlidePlan) -> _Labelled:
     return _Labelled(np.arange(count), [None] * count, [None] * count, Counter())
 
 
-def _label(job: CutJob, plan: SlidePlan, path: str, areas: Areas) -> _Labelled:
+def _label(job: CutJob, plan: SlidePlan, areas: Areas) -> _Labelled:
     """Give the tiles of tissue their classes, and count those that have none."""
-    classes = job.footer.classes
-    check_known(path, areas.classes, classes)
+    classes = job.classes
     found = classify_tiles(plan.grid, areas, classes, job.min_share)
     numbers, touched = found.number[plan.tile_index], found.touched[plan.tile_index]
     if job.rest is not None:
@@ -293,21 +299,25 @@ class _Tiles:
         }
         if job.form == "table":
             return row | {"case_id": f"{task.slide_id}/{x}_{y}", "image": encode_png(tile)}
-        path = f"{IMAGES}/{safe_path(task.slide_id)}/{x}_{y}.png"
-        with store.put_atomic(job.out / path) as file:
+        path = job.images(task.slide_id) / f"{x}_{y}.png"
+        with store.put_atomic(path) as file:
             file.write(encode_png(tile))
-        return row | {"path": path}
+        return row | {"path": path.relative_to(job.out).as_posix()}
 
-    def draw(self) -> None:
-        """Draw the contact sheet."""
+    def draw(self, areas: Areas | None) -> None:
+        """Draw the contact sheet, with the outlines of areas."""
         job, plan, labelled = self._job, self._plan, self._labelled
         thumbnail = read_thumbnail(self._reader, plan.slide, sheet_mpp(plan.slide))
         grid_x, grid_y = plan.grid.places(plan.tile_index[labelled.chosen])
         corners = np.stack([plan.grid.x(grid_x), plan.grid.y(grid_y)], axis=1)
         placed = Placed(corners, (plan.grid.width, plan.grid.height), [name or "" for name in labelled.names])
         title = f"{self._task.slide_id}: {self.counts.total()} tiles of {job.size_px} px at {job.mpp:g} µm/px"
-        colours = class_colours(job.footer.classes) if job.footer.classes else {"": PLAIN}
-        draw_tile_sheet(thumbnail, placed, self._samples, colours, title, job.sheet(self._task.slide_id))
+        colours = class_colours(job.classes) if job.classes else {"": PLAIN}
+        outlines = [line for name in areas.classes for line in areas.outlines(name)] if areas else []
+        left_out = +(labelled.left_out + self.left_out)
+        below = "left out: " + ", ".join(f"{count} ({why})" for why, count in left_out.items()) if left_out else ""
+        target = job.sheet(self._task.slide_id)
+        draw_tile_sheet(thumbnail, placed, self._samples, colours, outlines, (title, below), target)
 
 
 def _samples(names: list[str | None]) -> frozenset[int]:
@@ -315,5 +325,6 @@ def _samples(names: list[str | None]) -> frozenset[int]:
     members: dict[str | None, list[int]] = {}
     for number, name in enumerate(names):
         members.setdefault(name, []).append(number)
-    steps = np.linspace(0, 1, SHOWN + 2)[1:-1]
+    shown = SHOWN_PLAIN if [*members] == [None] else SHOWN
+    steps = np.linspace(0, 1, shown + 2)[1:-1]
     return frozenset(own[int(step * len(own))] for own in members.values() for step in steps)

@@ -3,7 +3,6 @@
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -16,15 +15,15 @@ from histo.csv_table import read_csv
 from histo.errors import InputError, UsageError
 from histo.folders import beside
 from histo.input_files import all_blocks, digest, file_state, readable, safe_path
-from histo.learn.data.tile_table import TableFooter, write_part
-from histo.pipelines.tiles.cutter import LISTS, SHEETS, Cut, CutJob, CutTask, Cutter, key_of
+from histo.learn.data.tile_table import IN_INDEX, INDEX, TableIndex, write_part
+from histo.pipelines.tiles.cutter import IMAGES, LISTS, SHEETS, Cut, CutJob, CutTask, Cutter, key_of
 from histo.pipelines.tiles.spec import PrepareTilesSpec
 from histo.run.ledger import fingerprint_of
 from histo.run.placement import one_each
 from histo.run.record import past_record
 from histo.run.run_folder import RunFolder
 from histo.run.say import say
-from histo.slides.annotations.files import AnnotationFolder, read_drawing
+from histo.slides.annotations.files import AnnotationFolder, missing, names_in
 from histo.slides.annotations.mask import with_masks
 from histo.slides.annotations.naming import Naming
 from histo.slides.collection import FoundSlide, find_slides
@@ -36,6 +35,7 @@ ALGORITHM = 1
 MANIFEST = "manifest.csv"
 _FREE = {"out", "workers", "sheets", "read_timeout_s", "slides", "annotations", "patients"}
 """Settings that no tile depends on, or whose files are looked at."""
+_FLAG = "--annotations"
 _MOST_NAMED = 5
 _FAILED = "failed"
 """In the place of the key of a slide's part."""
@@ -58,14 +58,16 @@ def cut_slides(folder: RunFolder, spec: PrepareTilesSpec, root: Path) -> int:
     naming = Naming(spec.names or {}, frozenset(spec.drop or ()), tuple(spec.classes) if spec.classes else None)
     classes = _classes(spec, naming, [path for _, path in annotated if path is not None])
     groups = _groups(spec, [slide.slide_id for slide, _ in annotated])
+    job = _job(spec, root, naming, classes)
     chosen = spec.model_dump(mode="json", exclude=_FREE) | {"tissue": spec.tissue.settings()}
     made_by = fingerprint_of({"algorithm": ALGORITHM} | chosen)
-    job = _job(spec, root, naming, TableFooter(classes, len(annotated), made_by))
-    tasks = [_task(job, groups, number, slide, path) for number, (slide, path) in enumerate(annotated)]
-    _remove_others(job, tasks)
+    tasks = [_task(job, made_by, groups, slide, path) for slide, path in annotated]
     todo = {task.slide_id: (task,) for task in tasks if not job.is_done(task)}
-    before = f", {len(tasks) - len(todo)} done before" if len(todo) < len(tasks) else ""
-    say(f"{len(todo)} to cut{before}")
+    new = sum(not job.part(slide_id).exists() for slide_id in todo)
+    said = [(new, "to cut"), (len(todo) - new, "to cut anew, since slides, annotations or settings changed")]
+    said += [(len(tasks) - len(todo), "done before")]
+    say(", ".join(f"{count} {text}" for count, text in said if count))
+    _remove_others(job, tasks)
     answers = _cut(folder, spec, job, tasks, todo) if todo else []
     return _end(job, tasks, answers)
 
@@ -83,11 +85,12 @@ def _cut(
 
         assert placement is not None, "it is needed"
         with folder.record(spec, past_record(spec.out), **describe(placement)) as record:
+            for name in (INDEX, MANIFEST):  # what is not finished is no source
+                store.remove(spec.out / name)
             answers: list[Cut] = gather(Crew(Cutter, (job,), spec.out), todo, placement, "slides")
             failed = {answer.unit: answer.error for answer in answers if answer.error is not None}
-            for task in tasks:
-                if task.slide_id in failed:
-                    write_part(job.part(task.number), [], job.footer, job.columns, {"key": _FAILED})
+            for slide_id in failed:
+                write_part(job.part(slide_id), [], IN_INDEX, job.columns, {"key": _FAILED})
             record.finish(3 if failed else 0, failed=failed, tiles=_count(job, tasks)[0])
     return answers
 
@@ -100,16 +103,11 @@ def _annotated(spec: PrepareTilesSpec, slides: Sequence[FoundSlide]) -> list[tup
     """
     if spec.annotations is None:
         return [(slide, None) for slide in slides]
-    if not spec.annotations.is_dir():
-        raise UsageError(f"--annotations {spec.annotations}: no such folder")
-    annotations = AnnotationFolder(spec.annotations, {slide.slide_id: slide.path for slide in slides})
+    annotations = AnnotationFolder(spec.annotations, {slide.slide_id: slide.path for slide in slides}, _FLAG)
     found = [(slide, annotations.of(slide.slide_id)) for slide in slides]
     with_one = [(slide, path) for slide, path in found if path is not None]
     if not with_one:
-        raise UsageError(
-            f"--annotations {spec.annotations}: none is named as a slide; that of {slides[0].slide_id} would be "
-            f"{slides[0].slide_id}.geojson, or so with .xml, .png, .tif or .parquet, or without the slide's extension"
-        )
+        raise missing(_FLAG, spec.annotations, slides[0].slide_id)
     without = [slide.slide_id for slide, path in found if path is None]
     if without:
         say(f"{len(without)} without annotations, left out: {_listed(without)}")
@@ -130,37 +128,45 @@ def _classes(spec: PrepareTilesSpec, naming: Naming, paths: Sequence[Path]) -> t
     """
     if not paths:
         return ()
-    names, all_read = _names(paths)
-    given = {*(spec.names or {}), *(spec.drop or ())}
-    if all_read and (unused := given - {*names}):
-        say(f"in no annotation: {_listed(sorted(unused))}; they have {_listed(sorted(names)) or 'no names'}")
+    both = {*naming.names} & {*naming.drop}
+    if both:
+        raise UsageError(f"--drop {min(both)}: named by --names, too; leave one of them out")
+    names, has_maps = _names(paths)
+    found = {of for name in names if (of := naming.class_of(name))}
+    known = found | {*naming.names.values()} | ({spec.rest} if spec.rest else set())
+    check_names(f"{_FLAG} {spec.annotations}", known | {*(spec.classes or ())})
+    given = {"--names": {*naming.names}, "--drop": {*naming.drop}}
+    for flag, own in given.items():
+        if unused := sorted(name for name in own - names if not (has_maps and name.isdecimal())):
+            say(f"{flag} {_listed(unused)}: in no annotation; the names there: {_listed(sorted(names)) or 'none'}")
     if spec.classes:
+        if repeated := [name for name, count in Counter(spec.classes).items() if count > 1]:
+            raise UsageError(f"--classes: {repeated[0]} is named twice")
         if spec.rest and spec.rest not in spec.classes:
             raise UsageError(f"--rest {spec.rest}: not one of --classes")
+        if unused := [name for name in spec.classes if name not in known and not has_maps]:
+            say(f"--classes {_listed(unused)}: in no annotation; the classes there: {_listed(sorted(known)) or 'none'}")
         return tuple(spec.classes)
-    known = {of for name in names if (of := naming.class_of(name))} | {*(spec.names or {}).values()}
-    known |= {spec.rest} if spec.rest else set()
     if not known:
         raise UsageError(
-            f"--annotations {spec.annotations}: no shape has a class; set it in QuPath, or name the values of label "
-            "maps with --names 1=CLASS"
+            f"{_FLAG} {spec.annotations}: no shape has a class; set it in QuPath, or name the values of label maps "
+            "with --names 1=CLASS"
         )
-    check_names(f"--annotations {spec.annotations}", known)
     return tuple(sorted(known))
 
 
 def _names(paths: Sequence[Path]) -> tuple[set[str], bool]:
-    """Return the names in all files of shapes, each of which is checked, and whether there are no other files."""
+    """Return the names in all annotations, each of which is checked, and whether some are label maps, without names."""
     names: set[str] = set()
-    all_read = True
+    has_maps = False
     for path in paths:
         try:
-            drawing = read_drawing(path)
+            found = names_in(path)
         except InputError as error:
-            raise UsageError(f"--annotations {error}") from None
-        names |= {shape.name for shape in drawing.shapes if shape.name} if drawing else set()
-        all_read &= drawing is not None
-    return names, all_read
+            raise UsageError(f"{_FLAG} {error}") from None
+        names |= found or set()
+        has_maps |= found is None
+    return names, has_maps
 
 
 def _groups(spec: PrepareTilesSpec, slides: Sequence[str]) -> dict[str, str]:
@@ -194,13 +200,13 @@ def _groups(spec: PrepareTilesSpec, slides: Sequence[str]) -> dict[str, str]:
     return {name: str(patient) for name, patient in found.items()}
 
 
-def _job(spec: PrepareTilesSpec, root: Path, naming: Naming, footer: TableFooter) -> CutJob:
+def _job(spec: PrepareTilesSpec, root: Path, naming: Naming, classes: tuple[str, ...]) -> CutJob:
     assert spec.tiling.mpp is not None, "it is checked"
     return CutJob(
         out=spec.out,
         source=readable(root.name),
         form=spec.form,
-        footer=footer,
+        classes=classes,
         size_px=spec.size_px,
         mpp=spec.tiling.mpp,
         tiling=spec.tiling,
@@ -217,35 +223,34 @@ def _job(spec: PrepareTilesSpec, root: Path, naming: Naming, footer: TableFooter
     )
 
 
-def _task(job: CutJob, groups: Mapping[str, str], number: int, slide: FoundSlide, annotation: Path | None) -> CutTask:
-    """Return the task of a slide; its key names the state of its files, and the content of its annotation."""
+def _task(job: CutJob, made_by: str, groups: Mapping[str, str], slide: FoundSlide, annotation: Path | None) -> CutTask:
+    """Return the task of a slide; its key names the state of its files, and the content of its annotation and mask."""
+    drawn = [str(annotation) if annotation else "", slide.mask]
+    made_of = {"made_by": made_by, "slide_id": slide.slide_id, "group": groups[slide.slide_id]}
     try:
-        state = file_state(slide.files)
-        drawn = digest(all_blocks([str(annotation)])) if annotation else None
-        key = fingerprint_of(asdict(job.footer) | {"state": state, "drawn": drawn, "group": groups[slide.slide_id]})
+        made_of["state"] = str(file_state(slide.files))
+        made_of |= {f"drawn_{i}": digest(all_blocks([path])) for i, path in enumerate(drawn) if path}
+        key = fingerprint_of(made_of)
     except InputError:  # the worker says what is wrong
         key = ""
     mask = slide.mask if job.tissue.mask else None
-    return CutTask(slide.slide_id, slide.path, annotation, groups[slide.slide_id], number, key, mask)
+    return CutTask(slide.slide_id, slide.path, annotation, groups[slide.slide_id], key, mask)
 
 
 def _remove_others(job: CutJob, tasks: Sequence[CutTask]) -> None:
-    """Remove what an earlier run left that is not of this table: parts, images and sheets of other settings or slides.
-
-    Raises:
-        UsageError: If there are parts that this command did not make.
-    """
-    current = {job.part(task.number): task for task in tasks}
-    for part in [*job.out.glob("*.parquet"), *(job.out / LISTS).glob("*.parquet")]:
-        key = key_of(part)
-        if key is None:
-            raise UsageError(f"--out {job.out}: already holds a table; give another folder, or remove this one")
-        if part not in current or key != current[part].key:
+    """Remove what an earlier run left that is not of this table: parts, images and sheets of other slides or forms."""
+    parts = {job.part(task.slide_id) for task in tasks}
+    for part in [*job.out.glob("part-*.parquet"), *(job.out / LISTS).glob("part-*.parquet")]:
+        if part not in parts:
             store.remove(part)
+    for name in (INDEX,) if job.form == "images" else (MANIFEST, IMAGES, LISTS):
+        store.remove(job.out / name)
     names = {safe_path(task.slide_id) for task in tasks}
-    for sheet in (job.out / SHEETS).rglob("*.png"):
-        if sheet.relative_to(job.out / SHEETS).with_suffix("").as_posix() not in names:
-            store.remove(sheet)
+    for folder, ending in ((SHEETS, ".png"), (IMAGES, "")):
+        for path in (job.out / folder).rglob("*.png"):
+            own = path if ending else path.parent
+            if own.relative_to(job.out / folder).as_posix().removesuffix(ending) not in names:
+                store.remove(path)
 
 
 def _end(job: CutJob, tasks: Sequence[CutTask], answers: Sequence[Cut]) -> int:
@@ -261,16 +266,16 @@ def _end(job: CutJob, tasks: Sequence[CutTask], answers: Sequence[Cut]) -> int:
         say("left out: " + ", ".join(f"{count} tiles ({why})" for why, count in left_out.items()))
     for answer in failed:
         say(f"failed: {answer.error}")
-    for name in job.footer.classes:
+    for name in job.classes:
         say(f"  {name:16}{counts[name]:8} tiles{slides[name]:6} slides")
-    if job.form == "images":
-        _write_manifest(job, tasks)
+    _write_index(job, tasks)
     code = 3 if failed else 0
     said = f"{counts.total()} tiles of {len(tasks) - len(failed)} slides"
     said += f", {len(failed)} failed (exit code {code})" if failed else ""
     say(f"{said}; {job.form}: {job.out}" + (f"; contact sheets: {job.out / SHEETS}" if job.sheets else ""))
-    if job.footer.classes and counts:
-        say(f"next: histo train --data {shlex.quote(str(job.out))} --mpp {job.mpp:g} --size-px {job.size_px} --out RUN")
+    if not failed and job.classes and all(counts[name] for name in job.classes):
+        mpp = f" --mpp {job.mpp:g}" if job.form == "images" else ""
+        say(f"next: histo train --data {shlex.quote(str(job.out))}{mpp} --size-px {job.size_px} --out RUN")
     return code
 
 
@@ -279,18 +284,23 @@ def _count(job: CutJob, tasks: Sequence[CutTask]) -> tuple[Counter[str], Counter
     tiles: Counter[str] = Counter()
     slides: Counter[str] = Counter()
     for task in tasks:
-        with open_table(job.part(task.number)) as file:
+        with open_table(job.part(task.slide_id)) as file:
             own = Counter(name or "" for name in file.read(["label"])["label"].to_pylist())
         tiles += own
         slides.update(own.keys())
     return tiles, slides
 
 
-def _write_manifest(job: CutJob, tasks: Sequence[CutTask]) -> None:
-    """Write the list of all images."""
+def _write_index(job: CutJob, tasks: Sequence[CutTask]) -> None:
+    """Write what makes a table, or a folder of images, of the parts."""
+    if job.form == "table":
+        parts = {job.part(task.slide_id).name: key_of(job.part(task.slide_id)) or "" for task in tasks}
+        index = TableIndex(classes=job.classes, mpp=job.mpp, parts=parts)
+        store.put_json(job.out / INDEX, index.model_dump(mode="json"))
+        return
     with store.put_atomic(job.out / MANIFEST) as file:
         for number, task in enumerate(tasks):
-            with open_table(job.part(task.number)) as part:
+            with open_table(job.part(task.slide_id)) as part:
                 table = part.read([column.name for column in tables.CUT_FILES])
             options = pyarrow.csv.WriteOptions(include_header=number == 0)
             pyarrow.csv.write_csv(table, file, options)

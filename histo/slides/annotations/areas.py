@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import shapely
@@ -18,7 +19,7 @@ class Areas(ABC):
     """The area of each class; no place has two."""
 
     classes: tuple[str, ...]
-    """Those that have one, and `shapes.DROPPED`, if something was."""
+    """Those that have one, and `shapes.DROPPED` and `shapes.UNNAMED`, if there are such areas."""
 
     @abstractmethod
     def shares(self, name: str, x: Values, y: float, width: float, height: float) -> Values:
@@ -35,6 +36,10 @@ class Areas(ABC):
     @abstractmethod
     def cells(self, name: str, rows: int, columns: int, cell_width: float, cell_height: float) -> Mask:
         """Tell which cells of a raster have their centre in a class, `(rows, columns)`; see `cells_inside`."""
+
+    @abstractmethod
+    def outlines(self, name: str) -> list[Values]:
+        """Return the outlines of a class, points `(n, 2)` each, level-0 pixels."""
 
 
 class ShapeAreas(Areas):
@@ -67,6 +72,11 @@ class ShapeAreas(Areas):
         """See `Areas.cells`."""
         return cells_inside(self._of[name], rows, columns, cell_width, cell_height)
 
+    def outlines(self, name: str) -> list[Values]:
+        """See `Areas.outlines`."""
+        rings = shapely.get_rings(shapely.get_parts(self._of[name]))
+        return [shapely.get_coordinates(ring) for ring in rings]
+
 
 class MapAreas(Areas):
     """Areas of a label map.
@@ -90,3 +100,11 @@ class MapAreas(Areas):
     def cells(self, name: str, rows: int, columns: int, cell_width: float, cell_height: float) -> Mask:
         """See `Areas.cells`."""
         return self._labels.cells(self._chosen[name], rows, columns, cell_width, cell_height)
+
+    def outlines(self, name: str) -> list[Values]:
+        """See `Areas.outlines`; they go through the middles of the outermost pixels."""
+        labels = self._labels
+        found, _ = cv2.findContours(self._chosen[name].astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+        corner, cell = np.array([labels.left, labels.top]), np.array([labels.cell_width, labels.cell_height])
+        lines = [np.concatenate([line, line[:1]]).reshape(-1, 2) for line in map(np.asarray, found)]
+        return [corner + (line + 0.5) * cell for line in lines]

@@ -1,6 +1,8 @@
 """Label maps: images with classes as their values, and tables of tiles."""
 
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +23,13 @@ from histo.slides.tissue import Mask, TissueMask
 MOST_PIXELS = 2**26
 """Of a label map, which is held whole."""
 _ONE_CHANNEL = {"1", "L", "P", "I;16", "I;16B", "I"}
+_MOST_CLASSES = 64
 _ROUNDING = 0.005
 """Relative error of the edges of a map, beside one pixel: programs round them."""
+
+
+_DAMAGED = (ValueError, SyntaxError, RuntimeError, LookupError, struct.error, zlib.error, tifffile.TiffFileError)
+"""Errors of Pillow, tifffile and imagecodecs about files that are damaged; beside `OSError`."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,10 @@ def read_label_map(path: Path, slide: Slide, bounds: bool) -> LabelMap:
         SlideError: If it is no such image, or not of the shape of the slide.
     """
     values = _read_values(path)
-    names = {int(value): str(int(value)) for value in np.unique(values) if value}
+    found = np.unique(values[values != 0])
+    if len(found) > _MOST_CLASSES:
+        raise bad(str(path), f"has {len(found)} different values, and is no map of classes, but a picture")
+    names = {int(value): str(int(value)) for value in found}
     height, width = values.shape
     frames = [slide.bounds] if bounds and slide.bounds else []
     for left, top, frame_width, frame_height in (*frames, (0, 0, slide.width, slide.height)):
@@ -103,7 +113,7 @@ def _read_values(path: Path) -> npt.NDArray[np.integer[Any]]:
         return _read_tiff(path)
     except OSError as error:
         raise bad(str(path), f"not a readable image ({error.strerror or error})") from None
-    except (ValueError, SyntaxError, Image.DecompressionBombError, tifffile.TiffFileError) as error:
+    except _DAMAGED as error:
         raise bad(str(path), f"not a readable label map ({' '.join(str(error).split())})") from None
 
 
@@ -146,6 +156,9 @@ def read_label_table(path: Path, slide: Slide) -> LabelMap:
         size = known["width"], known["height"]
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
         raise bad(str(path), f"not a tile table of a label run ({' '.join(str(error).split())})") from None
+    places = (size[0] / cell[0] + 1, size[1] / cell[1] + 1)
+    if len(grid_x) and (grid_x.max() > places[0] or grid_y.max() > places[1] or min(grid_x.min(), grid_y.min()) < 0):
+        raise bad(str(path), "names tiles beyond its slide; label the slide again")
     if size != (slide.width, slide.height):
         raise bad(
             str(path), f"of a slide of {size[0]} x {size[1]} px, and {slide.path} has {slide.width} x {slide.height}"
@@ -154,6 +167,19 @@ def read_label_table(path: Path, slide: Slide) -> LabelMap:
     values[grid_y, grid_x] = pred + 1
     names = dict(enumerate(classes, start=1))
     return LabelMap(str(path), values, names, *offset, *cell)
+
+
+def read_table_classes(path: Path) -> tuple[str, ...]:
+    """Return the classes of a tile table of a label run.
+
+    Raises:
+        SlideError: If it is none.
+    """
+    try:
+        with tables.open_table(path) as file:
+            return tuple(json.loads((file.schema_arrow.metadata or {})[b"histo.classes"]))
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        raise bad(str(path), f"not a tile table of a label run ({' '.join(str(error).split())})") from None
 
 
 def _cell(tiling: dict[str, Any], slide: dict[str, Any]) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -1,40 +1,39 @@
 """Tissue masks from elsewhere: areas drawn on slides restrict or replace them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from histo.errors import Cause, SlideError, UsageError
-from histo.slides.annotations.files import AnnotationFolder, read_areas
+from histo.slides.annotations.files import TABLE, AnnotationFolder, missing, names_in, read_areas
+from histo.slides.annotations.label_map import read_table_classes
 from histo.slides.annotations.shapes import DROPPED
 from histo.slides.collection import Collection
 from histo.slides.slide import Slide
 from histo.slides.spec import TissueSpec
 from histo.slides.tissue import TissueMask
+from histo.spec.base import changed_names
 
+_FLAG = "--tissue.mask"
 _INSIDE = "inside"
-_TABLE = ".parquet"
 
 
 def with_masks(collection: Collection, tissue: TissueSpec) -> Collection:
-    """Find the mask of every slide; it becomes one of the slide's files, so that a change of it is one of the slide.
+    """Find the mask of every slide.
 
     Raises:
-        UsageError: If no slide has one, one has several, or tables of labels are given without the classes that count.
+        UsageError: See `find_masks`; or if no slide has one.
     """
     if tissue.mask is None:
+        for name in changed_names(tissue, ("mask_classes", "mask_use", "mask_bounds")):
+            raise UsageError(f"--tissue.{name.replace('_', '-')}: a setting of masks; give --tissue.mask, too")
         return collection
     masks = find_masks(tissue, {slide.slide_id: slide.path for slide in collection.slides})
     slides = tuple(
-        replace(slide, mask=str(path), files=(*slide.files, str(path))) if (path := masks[slide.slide_id]) else slide
-        for slide in collection.slides
+        replace(slide, mask=str(path)) if (path := masks[slide.slide_id]) else slide for slide in collection.slides
     )
-    if not any(slide.mask for slide in slides):
-        name = slides[0].slide_id
-        raise UsageError(
-            f"--tissue.mask {tissue.mask}: none is named as a slide; that of {name} would be {name}.geojson, or so with"
-            " .xml, .png, .tif or .parquet, or without the slide's extension"
-        )
+    if not any(masks.values()):
+        raise missing(_FLAG, tissue.mask, slides[0].slide_id)
     return replace(collection, slides=slides)
 
 
@@ -42,28 +41,43 @@ def find_masks(tissue: TissueSpec, slides: Mapping[str, str]) -> dict[str, Path 
     """Return the file of each slide's mask, by `slide_id`, or None if it has none.
 
     Args:
-        tissue: Its `mask` is a folder of masks, or the mask of the one slide.
+        tissue: Its `mask` is a folder of masks, or the mask of the only slide.
         slides: The files of all slides, by `slide_id`.
 
     Raises:
-        UsageError: If a slide has several, or some are tables of labels, and no classes are given that count.
+        UsageError: If a slide has several, no mask has a class that is to count, or some are tables of labels, and no
+            classes are given.
     """
-    folder = tissue.mask
-    if folder is None or not folder.exists():
-        raise UsageError(f"--tissue.mask {folder}: no such file or folder")
-    if folder.is_file():
-        if len(slides) > 1:
-            raise UsageError(f"--tissue.mask {folder}: one file, and there are {len(slides)} slides; give a folder")
-        found: dict[str, Path | None] = dict.fromkeys(slides, folder)
-    else:
-        annotations = AnnotationFolder(folder, slides)
-        found = {slide_id: annotations.of(slide_id) for slide_id in slides}
-    for path in found.values():
-        if path is not None and path.suffix.lower() == _TABLE and not tissue.mask_classes:
+    assert tissue.mask is not None, "masks are asked for"
+    annotations = AnnotationFolder(tissue.mask, slides, _FLAG)
+    found = {slide_id: annotations.of(slide_id) for slide_id in slides}
+    paths = [path for path in found.values() if path is not None]
+    for path in paths:
+        if path.suffix.lower() == TABLE and not tissue.mask_classes:
+            classes = ", ".join(read_table_classes(path))
             raise UsageError(
-                f"--tissue.mask {path}: a table of labels; say with --tissue.mask-classes which of them count"
+                f"{_FLAG} {path}: a table of labels; name those that count with {_FLAG}-classes: {classes}"
             )
+    _check_classes(tissue.mask_classes or (), paths)
     return found
+
+
+def _check_classes(classes: Sequence[str], paths: Sequence[Path]) -> None:
+    """Refuse a class that no mask has; the files are read until each is found."""
+    left, seen = {*classes}, set[str]()
+    for path in paths:
+        if not left:
+            return
+        try:
+            names = names_in(path)
+        except SlideError:  # its slide fails
+            continue
+        if names is None:
+            return
+        left -= names
+        seen |= names
+    if left and paths:
+        raise UsageError(f"{_FLAG}-classes {min(left)}: in no mask; they have {', '.join(sorted(seen)) or 'no names'}")
 
 
 def masked(found: TissueMask, slide: Slide, tissue: TissueSpec, path: str) -> TissueMask:
@@ -90,7 +104,7 @@ def masked(found: TissueMask, slide: Slide, tissue: TissueSpec, path: str) -> Ti
             return _INSIDE
         return None if name is None else _INSIDE if name in tissue.mask_classes else DROPPED
 
-    areas = read_areas(Path(path), slide, class_of, bounds=True).areas
+    areas = read_areas(Path(path), slide, class_of, tissue.mask_bounds).areas
     rows, columns = found.mask.shape
     inside = found.mask & False
     if _INSIDE in areas.classes:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from histo.slides.annotations.shapes import DROPPED, bad
+from histo.slides.annotations.shapes import DROPPED
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Naming:
     def class_of(self, name: str | None) -> str | None:
         """Return the class of a name; `DROPPED` if it is no class, None if there is no name.
 
+        In QuPath, names that end with an asterisk are no classes, such as `Ignore*` and `Region*`.
+
         Examples:
             >>> Naming({"Tumor": "TUM"}, frozenset({"Ignore*"})).class_of("Tumor")
             'TUM'
@@ -31,17 +33,12 @@ class Naming:
             return None
         if name in self.drop:
             return DROPPED
+        if name.endswith("*") and name not in self.names:
+            return DROPPED
         own = self.names.get(name, name)
         return own if self.classes is None or own in self.classes else DROPPED
 
-
-def check_known(path: str, found: Iterable[str], classes: Iterable[str]) -> None:
-    """Refuse what is no class: a value of a label map that has no name.
-
-    Raises:
-        SlideError: If there is one.
-    """
-    unknown = {*found} - {*classes, DROPPED}
-    if unknown:
-        first = min(unknown)
-        raise bad(path, f"{first} is no class; give --names {first}=CLASS, or --drop {first}")
+    def unknown(self, names: Iterable[str]) -> list[str]:
+        """Return those of some names of which these settings do not say whether they are a class."""
+        known = {*self.names, *self.drop, *(self.classes or ())}
+        return sorted({*names} - known)

@@ -1,7 +1,7 @@
 """Shapes drawn on a slide: polygons of a name, mended by one rule."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +13,11 @@ from histo.slides.tissue import Mask
 
 WITHIN = 0.95
 """Share of a shape from which on it lies within another one; one of more than this share of the other is the same."""
-DROPPED = ""
-"""In the place of a class: an area that is of none, and covers what is below it."""
+DROPPED, UNNAMED = "", " "
+"""In the place of a class: areas that are of none; the former cover what is below them."""
 _LEAST_POINTS = 3
+_SLIVER_PX = 1.0
+"""Area up to which two shapes only touch, level-0 pixels²."""
 _FARTHEST = 2.0**31
 _PIECE_POINTS = 256
 
@@ -89,7 +91,10 @@ def polygon(rings: Sequence[Points], notes: Counter[str]) -> shapely.Geometry:
     made = shapely.Polygon(closed[0], closed[1:])
     if made.is_valid and made.area > 0:
         return made
-    mended = _areal(shapely.make_valid(made, method="structure", keep_collapsed=False))
+    shell, *holes = (
+        shapely.make_valid(shapely.Polygon(ring), method="structure", keep_collapsed=False) for ring in closed
+    )
+    mended = _areal(shapely.difference(shell, shapely.union_all(holes)) if holes else shell)
     notes["shapes whose lines cross, mended"] += 1
     return mended
 
@@ -117,35 +122,54 @@ def without_overlaps(
     Args:
         shapes: All of a slide.
         class_of: Class of a name; `DROPPED` for one that is no class but covers what is below it, None for one that is
-            as if it were not there.
+            neither.
 
     Returns:
-        The area of each class, and of what was dropped, and the number of pairs of shapes that contradict each other.
+        The area of each class, of what was dropped, and of what has no class (`UNNAMED`), which may lie over others;
+        and the number of pairs of shapes that contradict each other.
     """
-    named = [(shape, of) for shape in shapes if (of := class_of(shape.name)) is not None]
+    all_of = [(shape, class_of(shape.name)) for shape in shapes]
+    unnamed = [shape.area for shape, of in all_of if of is None]
+    named = [(shape, of) for shape, of in all_of if of is not None]
     areas = np.array([shape.area for shape, _ in named], dtype=object)
     classes = np.array([of for _, of in named], dtype=object)
-    first, second = shapely.STRtree(areas).query(areas, predicate="intersects")
-    differ = (first < second) & (classes[first] != classes[second])
-    first, second = first[differ], second[differ]
-    common = shapely.intersection(areas[first], areas[second])
-    sizes, shared = shapely.area(areas), shapely.area(common)
     covered: dict[int, list[shapely.Geometry]] = {}
     contradictions = 0
-    for i, j, part, size in zip(first.tolist(), second.tolist(), common, shared, strict=True):
-        small, large = sorted((i, j), key=lambda number: sizes[number])
-        if size <= 0:
-            continue
-        if size >= WITHIN * sizes[small] and sizes[small] < WITHIN * sizes[large]:
+    for small, large, common in _overlaps(areas, classes):
+        if common is None:
             covered.setdefault(large, []).append(areas[small])
             continue
         contradictions += 1
-        covered.setdefault(small, []).append(part)
-        covered.setdefault(large, []).append(part)
+        covered.setdefault(small, []).append(common)
+        covered.setdefault(large, []).append(common)
     for number, above in covered.items():
         areas[number] = shapely.difference(areas[number], shapely.union_all(above))
-    found = dict.fromkeys(of for _, of in named)
-    return {name: shapely.union_all(areas[classes == name]) for name in found}, contradictions
+    found = {name: shapely.union_all(areas[classes == name]) for name in dict.fromkeys(of for _, of in named)}
+    return found | ({UNNAMED: shapely.union_all(unnamed)} if unnamed else {}), contradictions
+
+
+def _overlaps(
+    areas: npt.NDArray[np.object_], classes: npt.NDArray[np.object_]
+) -> Iterator[tuple[int, int, shapely.Geometry | None]]:
+    """Yield the pairs of shapes of two classes that overlap: the smaller, the larger, and their common part.
+
+    The common part is None if the smaller one lies within the larger one.
+    """
+    tree, sizes = shapely.STRtree(areas), shapely.area(areas)
+    around, inside = tree.query(areas, predicate="contains")
+    differ = classes[around] != classes[inside]
+    within = {*zip(inside[differ].tolist(), around[differ].tolist(), strict=True)}
+    first, second = tree.query(areas, predicate="intersects")
+    differ = (first < second) & (classes[first] != classes[second])
+    for i, j in zip(first[differ].tolist(), second[differ].tolist(), strict=True):
+        small, large = sorted((i, j), key=lambda number: sizes[number])
+        is_smaller = sizes[small] < WITHIN * sizes[large]
+        if is_smaller and (small, large) in within:
+            yield small, large, None
+            continue
+        common = shapely.intersection(areas[small], areas[large])
+        if common.area > _SLIVER_PX:
+            yield small, large, None if is_smaller and common.area >= WITHIN * sizes[small] else common
 
 
 def pieces(area: shapely.Geometry) -> npt.NDArray[np.object_]:

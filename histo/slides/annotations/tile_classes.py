@@ -48,10 +48,10 @@ def classify_tiles(grid: Grid, areas: Areas, classes: Sequence[str], min_share: 
         here = np.s_[row * grid.columns : (row + 1) * grid.columns]
         shares = {name: areas.shares(name, left, top, grid.width, grid.height) for name in areas.classes}
         for share in shares.values():
-            found.touched[here] |= share > 0
+            found.touched[here] |= share > _ROUNDING
         if names and found.touched[here].any():
             of_classes = np.stack([shares[name] for name in names])
             found.share[here] = of_classes.max(axis=0)
-            enough = of_classes.max(axis=0) >= min_share - _ROUNDING
+            enough = of_classes.max(axis=0) >= max(min_share - _ROUNDING, 2 * _ROUNDING)
             found.number[here] = np.where(enough, numbers[of_classes.argmax(axis=0)], NO_CLASS)
     return found

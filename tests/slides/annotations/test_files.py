@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from PIL import Image
 
 from histo.errors import SlideError, UsageError
 from histo.slides.annotations.files import AnnotationFolder, read_areas
-from histo.slides.annotations.naming import Naming, check_known
+from histo.slides.annotations.naming import Naming
+from histo.slides.annotations.shapes import DROPPED
 
 SLIDE = fake_slide(1000, 600)
 
@@ -27,7 +29,7 @@ def write(path: Path, area: shapely.Geometry, name: str = "TUM") -> Path:
 
 def find(folder: Path, *slides: str, files: tuple[str, ...] = ()) -> list[str | None]:
     """Find the annotations of slides, by their paths below the folder."""
-    annotations = AnnotationFolder(folder, dict(zip(slides, files or slides, strict=True)))
+    annotations = AnnotationFolder(folder, dict(zip(slides, files or slides, strict=True)), "--annotations")
     found = [annotations.of(slide) for slide in slides]
     return [path and path.relative_to(folder).as_posix() for path in found]
 
@@ -86,7 +88,7 @@ def test_slides_are_no_annotations(tmp_path: Path) -> None:
 
 def test_what_is_not_used_is_listed(tmp_path: Path) -> None:
     touch(tmp_path, "s.geojson", "typo.geojson", "notes.json")
-    annotations = AnnotationFolder(tmp_path, {"s.svs": "s.svs"})
+    annotations = AnnotationFolder(tmp_path, {"s.svs": "s.svs"}, "--annotations")
     used = annotations.of("s.svs")
 
     assert annotations.others({used}) == [tmp_path / "typo.geojson"]
@@ -112,12 +114,32 @@ def test_coordinates_of_a_slide_with_bounds_count_from_them(tmp_path: Path) -> N
     assert inside == plain == 1
 
 
-def test_a_value_without_a_name_is_refused(tmp_path: Path) -> None:
-    Image.fromarray(np.full((60, 100), 7, np.uint8)).save(tmp_path / "s.png")
+def test_values_without_a_name_are_refused_together(tmp_path: Path) -> None:
+    values = np.full((60, 100), 7, np.uint8)
+    values[:10] = 12
+    Image.fromarray(values).save(tmp_path / "s.png")
+    read = partial(read_areas, tmp_path / "s.png", SLIDE, bounds=True)
 
-    areas = read_areas(tmp_path / "s.png", SLIDE, Naming({"1": "TUM"}).class_of, bounds=True).areas
+    for naming in (Naming({"1": "TUM"}), Naming(classes=("TUM",))):
+        with pytest.raises(SlideError, match=r"s.png: values 12, 7 are no classes; give --names 12=CLASS, or --drop"):
+            read(class_of=naming.class_of, unknown=naming.unknown)
+    naming = Naming({"12": "TUM"}, frozenset("7"))
+    areas = read(class_of=naming.class_of, unknown=naming.unknown).areas
+    assert set(areas.classes) == {"TUM", DROPPED}
 
-    with pytest.raises(SlideError, match=r"s.png: 7 is no class; give --names 7=CLASS, or --drop 7"):
-        check_known(str(tmp_path / "s.png"), areas.classes, ["TUM"])
-    dropped = read_areas(tmp_path / "s.png", SLIDE, Naming({}, frozenset("7")).class_of, bounds=True).areas
-    check_known(str(tmp_path / "s.png"), dropped.classes, ["TUM"])
+
+def test_coordinates_that_are_no_pixels_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.geojson", shapely.box(0.1, 0.2, 0.6, 0.9))
+
+    with pytest.raises(SlideError, match="all its shapes lie within 2 px"):
+        read_areas(path, SLIDE, Naming().class_of, bounds=True)
+
+
+def test_one_file_is_the_annotation_of_the_only_slide(tmp_path: Path) -> None:
+    touch(tmp_path, "drawn.geojson")
+
+    assert (
+        AnnotationFolder(tmp_path / "drawn.geojson", {"a/s.svs": ""}, "--x").of("a/s.svs") == tmp_path / "drawn.geojson"
+    )
+    with pytest.raises(UsageError, match=r"--x .*drawn\.geojson: one file, and there are 2 slides; give a folder"):
+        AnnotationFolder(tmp_path / "drawn.geojson", {"s.svs": "", "t.svs": ""}, "--x")

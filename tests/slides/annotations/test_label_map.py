@@ -16,7 +16,7 @@ from histo.slides.annotations.areas import Areas, MapAreas, ShapeAreas
 from histo.slides.annotations.label_map import read_label_map, read_label_table
 from histo.slides.annotations.naming import Naming
 from histo.slides.slide import Slide, open_slide
-from histo.slides.spec import TissueSpec
+from histo.slides.spec import TilingSpec, TissueSpec
 
 SLIDE = fake_slide(1000, 600)
 VALUES = np.zeros((60, 100), np.uint8)
@@ -123,6 +123,13 @@ def test_damaged_large_and_float_images_are_refused(tmp_path: Path, monkeypatch:
         areas(path)
 
 
+def test_a_picture_is_no_label_map(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (60, 100), np.uint8)
+
+    with pytest.raises(SlideError, match="has 255 different values, and is no map of classes, but a picture"):
+        areas(write(tmp_path, grey))
+
+
 def test_sizes_that_programs_round_are_of_the_shape(tmp_path: Path) -> None:
     odd = fake_slide(1003, 607)
 
@@ -132,7 +139,9 @@ def test_sizes_that_programs_round_are_of_the_shape(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stride", [224, 96])
 def test_a_tile_table_is_the_cells_of_its_tiles(tiny_bundle: Path, tmp_path: Path, stride: int) -> None:
     path = write_tiff(tmp_path / "s.tif", [noise(1152, 768), noise(72, 48)], mpp=0.5)
-    job = make_job(tiny_bundle, tmp_path / "out", tissue=TissueSpec(min_fraction=0).settings(), stride_px=stride)
+    tiling = TilingSpec(stride_px=stride).model_dump(mode="json")
+    tissue = TissueSpec(min_fraction=0).settings()
+    job = make_job(tiny_bundle, tmp_path / "out", tissue=tissue, tiling=tiling, stride_px=stride)
     row = label(job, found(Path(path)))
     slide, reader = open_slide(path)
     reader.close()

@@ -1,5 +1,7 @@
 """Shapes: which lies on top, which contradict each other, and which cells of a raster they cover."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import shapely
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from histo.slides.annotations.areas import ShapeAreas
 from histo.slides.annotations.naming import Naming
-from histo.slides.annotations.shapes import DROPPED, Shape, cells_inside, pieces, without_overlaps
+from histo.slides.annotations.shapes import DROPPED, UNNAMED, Shape, cells_inside, pieces, polygon, without_overlaps
 
 
 def box(name: str | None, x: float, y: float, size: float) -> Shape:
@@ -57,8 +59,28 @@ def test_what_touches_does_not_overlap() -> None:
 def test_what_is_dropped_is_cut_out_and_what_has_no_name_is_as_if_it_were_not_there() -> None:
     shapes = box("TUM", 0, 0, 100), box("Ignore*", 10, 10, 20), box(None, 50, 50, 20)
 
-    assert joined(*shapes, drop=("Ignore*",)) == {"TUM": 9600, DROPPED: 400}
-    assert joined(*shapes, classes=("TUM",)) == {"TUM": 9600, DROPPED: 400}
+    assert joined(*shapes, drop=("Ignore*",)) == {"TUM": 9600, DROPPED: 400, UNNAMED: 400}
+    assert joined(*shapes, classes=("TUM",)) == {"TUM": 9600, DROPPED: 400, UNNAMED: 400}
+    assert joined(*shapes) == {"TUM": 9600, DROPPED: 400, UNNAMED: 400}, "an asterisk is QuPath's sign of no class"
+
+
+def test_a_hole_beside_its_outline_takes_and_adds_nothing() -> None:
+    outline, beside, across = (
+        np.array(shapely.box(*bounds).exterior.coords)
+        for bounds in ((0, 0, 100, 100), (200, 0, 300, 100), (50, 0, 150, 100))
+    )
+
+    assert polygon([outline, beside], Counter()).area == 10000
+    assert polygon([outline, across], Counter()).area == 5000
+    assert polygon([outline, across, beside], Counter()).area == 5000
+
+
+def test_edges_that_rounding_makes_overlap_are_no_contradiction() -> None:
+    left = Shape("TUM", shapely.box(0, 0, 100.000001, 100), "feature 1")
+
+    _, contradictions = without_overlaps((left, box("STR", 100, 0, 100)), Naming().class_of)
+
+    assert contradictions == 0
 
 
 @given(
