@@ -88,7 +88,7 @@ _JOBS = {
     "prepare tiles": _Job(
         "histo.pipelines.prepare_tiles:prepare_tiles",
         "histo.pipelines.tiles.spec:PrepareTilesSpec",
-        "write labelled tiles to one table, the fast form",
+        "gather labelled tiles in one table, or cut them from annotated slides",
     ),
     "prepare volumes": _Job(
         "histo.pipelines.prepare_volumes:prepare_volumes",

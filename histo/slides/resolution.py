@@ -59,7 +59,7 @@ def choose_sampling(slide: Slide, mpp: float, tolerance: float = 0.02, allow_ups
         raise SlideError(
             Cause.TOO_COARSE,
             f"{slide.path}: scanned at {slide.mpp_x:g} x {slide.mpp_y:g} µm/px, coarser than the {mpp:g} µm/px that "
-            "the model needs; rescan it, or accept enlarged pixels with --tiling.allow-upsample",
+            "tiles are to have; rescan it, or accept enlarged pixels with --tiling.allow-upsample",
         )
     level = max(usable, key=lambda level: level.downsample, default=slide.levels[0])
     ratio_x, ratio_y = ratios(level)
