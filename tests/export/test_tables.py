@@ -22,7 +22,7 @@ from histo.pipelines.exports.spec import ExportGeojsonSpec
 from histo.run.record import RunRecord
 from histo.slides.spec import TissueSpec
 
-pytestmark = pytest.mark.usefixtures("joined_ray")
+pytestmark = pytest.mark.usefixtures("inline_ray")
 
 
 @pytest.fixture

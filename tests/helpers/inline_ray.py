@@ -4,7 +4,7 @@ Functions of Ray are replaced, none of histo's. Several training workers are pro
 through gloo, as those of Ray Train do.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,9 @@ import torch
 from ray.train import WorkerGroupError
 
 import histo.pipelines.training.run
+import histo.run.stream.units
 from helpers.worker_processes import call_in_processes
+from histo.run.stream.worker import Crew
 
 NODE = {"Alive": True, "NodeID": "0" * 56, "NodeManagerHostname": "here"}
 
@@ -50,8 +52,14 @@ class InlineTrainer:
             raise WorkerGroupError(str(error), {0: error}) from error
 
 
+def gather_inline(crew: Crew, tasks: Mapping[str, tuple[Any, ...]], *_: Any) -> list[Any]:
+    """Do the tasks of a run of one task for each slide, one after the other."""
+    worker = crew.worker(*crew.arguments)
+    return [worker(*task) for task in tasks.values()]
+
+
 def call_inline(patch: pytest.MonkeyPatch) -> None:
-    """Replace what `histo.pipelines` calls of Ray, but its pools of actors and Ray Data."""
+    """Replace what `histo.pipelines` calls of Ray, but its pools of actors and its graphs of several stages."""
     cpus: list[int] = []
     patch.delenv("RAY_ADDRESS", raising=False)
     patch.setattr(ray, "init", lambda *, num_cpus, **_: cpus.append(num_cpus))
@@ -60,6 +68,7 @@ def call_inline(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ray, "remote", lambda function=None, **_: Inline if function is None else Inline(function))
     patch.setattr(ray, "get", lambda answer: answer)
     patch.setattr(ray, "put", lambda value: value)
+    patch.setattr(histo.run.stream.units, "gather", gather_inline)
     train_inline(patch)
 
 

@@ -86,3 +86,9 @@ def test_the_loop_of_the_page_teaches_a_model_that_knew_nothing(
     assert run_inline([*evaluate[:2], "RUN", *evaluate[3:-1], "BEFORE"]) == 0
     assert accuracy(tmp_path / "BEFORE") <= 0.7
     assert accuracy(tmp_path / "SCORES") >= 0.9
+    assert main([*label[: label.index("--model")], "--model", "BETTER", "--out", "AGAIN"]) == 0
+    rows = [row for name in truths for row in rows_of(tmp_path / "AGAIN" / "tiles" / f"{name}.parquet")]
+    truly = [truths[row["slide_id"]].pure_class(*(row[name] for name in places)) for row in rows]
+    right = [row["label"] == name for row, name in zip(rows, truly, strict=True) if name is not None]
+    assert len(right) > 20
+    assert sum(right) >= 0.8 * len(right)

@@ -53,6 +53,7 @@ def drawn(truth: SlideTruth) -> Path:
 def cut(slides: Path, annotations: Path | None, out: Path, **settings: Any) -> Cut:
     """Cut the only slide of a folder, in this process."""
     tiling = settings.pop("tiling", {"mpp": 0.5})
+    settings = {"sheets": False} | settings
     spec = PrepareTilesSpec(slides=slides, annotations=annotations, out=out, tiling=tiling, **settings)
     (slide,) = find_slides(slides).slides
     path = annotations and AnnotationFolder(annotations, {slide.slide_id: slide.path}, "--annotations").of(
@@ -252,28 +253,38 @@ def test_a_shape_beside_the_slide_fails_the_slide(truth: SlideTruth, tmp_path: P
     assert "feature 1 is at x 9000 to 9900" in answer.error
 
 
-@pytest.mark.usefixtures("joined_ray")
-class TestCommand:
-    """`histo prepare tiles --slides`."""
+@pytest.fixture(scope="module")
+def annotated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three slides, their annotations, and their patients."""
+    folder = tmp_path_factory.mktemp("annotated")
+    for number in range(3):
+        truth = make_slide(folder / "slides", f"s{number}.tif", seed=number)
+        features = [feature(area, f"{name} tissue") for name, area in outlines(truth).items()]
+        write_features(folder / "drawn" / f"s{number}.geojson", features)
+    (folder / "patients.csv").write_text("slide,patient\ns0.tif,A\ns1.tif,A\ns2.tif,B\n")
+    return folder
 
-    def make(self, folder: Path, count: int = 3) -> list[str]:
-        for number in range(count):
-            truth = make_slide(folder / "slides", f"s{number}.tif", seed=number)
-            features = [feature(area, f"{name} tissue") for name, area in outlines(truth).items()]
-            write_features(folder / "drawn" / f"s{number}.geojson", features)
-        (folder / "patients.csv").write_text("slide,patient\ns0.tif,A\ns1.tif,A\ns2.tif,B\n")
-        return [
-            *("prepare", "tiles", "--slides", str(folder / "slides"), "--annotations", str(folder / "drawn")),
-            *("--tiling.mpp", "0.5", "--names", "TUM tissue=TUM,LYM tissue=LYM", "--out", str(folder / "out")),
-            *("--patients", str(folder / "patients.csv")),
-        ]
+
+@pytest.fixture
+def command(annotated: Path, tmp_path: Path) -> list[str]:
+    """A command that cuts copies of them; sheets take half of its time."""
+    shutil.copytree(annotated, tmp_path, dirs_exist_ok=True)
+    return [
+        *("prepare", "tiles", "--slides", str(tmp_path / "slides"), "--annotations", str(tmp_path / "drawn")),
+        *("--tiling.mpp", "0.5", "--names", "TUM tissue=TUM,LYM tissue=LYM", "--out", str(tmp_path / "out")),
+        *("--patients", str(tmp_path / "patients.csv"), "--no-sheets"),
+    ]
+
+
+@pytest.mark.usefixtures("inline_ray")
+class TestCommand:
+    """`histo prepare tiles --slides`; that it runs on Ray is tested by the loop of labelling and correcting."""
 
     def test_the_table_is_a_source_whose_groups_are_patients(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        command = self.make(tmp_path)
 
-        assert main(command) == 0
+        assert main([*command[:-1], "--sheets"]) == 0
 
         said = capsys.readouterr().out
         source = read_sources([tmp_path / "out"])
@@ -290,9 +301,8 @@ class TestCommand:
         ]  # fmt: skip
 
     def test_a_run_goes_on_and_does_again_what_changed(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        command = self.make(tmp_path)
         main(command)
         parts = parts_of(tmp_path / "out")
         first = [part.stat().st_mtime_ns for part in parts]
@@ -315,8 +325,9 @@ class TestCommand:
         assert main(command) == 0
         assert "\n3 done before" in capsys.readouterr().out
 
-    def test_one_more_annotation_cuts_one_more_slide(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        command = self.make(tmp_path)
+    def test_one_more_annotation_cuts_one_more_slide(
+        self, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         (tmp_path / "drawn" / "s0.geojson").rename(tmp_path / "later")
         main(command)
         (tmp_path / "later").rename(tmp_path / "drawn" / "s0.geojson")
@@ -327,8 +338,7 @@ class TestCommand:
         assert "1 to cut, 2 done before" in capsys.readouterr().out
         assert {case.group for case in read_sources([tmp_path / "out"]).cases} == {"A", "B"}
 
-    def test_another_form_leaves_nothing_of_the_former_one(self, tmp_path: Path) -> None:
-        command = self.make(tmp_path)
+    def test_another_form_leaves_nothing_of_the_former_one(self, command: list[str], tmp_path: Path) -> None:
         main([*command, "--form", "images"])
         before = len(read_sources([tmp_path / "out"]).cases)
 
@@ -345,8 +355,7 @@ class TestCommand:
         )
         assert not any((tmp_path / "out").glob("*.parquet"))
 
-    def test_a_table_that_is_not_finished_is_no_source(self, tmp_path: Path) -> None:
-        command = self.make(tmp_path)
+    def test_a_table_that_is_not_finished_is_no_source(self, command: list[str], tmp_path: Path) -> None:
         main(command)
         parts = parts_of(tmp_path / "out")
         (tmp_path / "out" / "table.json").rename(tmp_path / "table.json")
@@ -359,8 +368,8 @@ class TestCommand:
         with pytest.raises(UsageError, match=r"2 parts, which are not the 3 of its table\.json"):
             read_sources([tmp_path / "out"])
 
-    def test_training_knows_the_resolution_of_a_table(self, tmp_path: Path) -> None:
-        main(self.make(tmp_path))
+    def test_training_knows_the_resolution_of_a_table(self, command: list[str], tmp_path: Path) -> None:
+        main(command)
         source = read_sources([tmp_path / "out"])
         found = inspect_images(source)
 
@@ -370,8 +379,7 @@ class TestCommand:
         with pytest.raises(UsageError, match=r"--mpp 0\.25: the tiles of .* were cut at 0\.5 µm/px"):
             tile_mpp([0.25], source, found, 224)
 
-    def test_other_settings_leave_no_part_of_the_former_ones(self, tmp_path: Path) -> None:
-        command = self.make(tmp_path)
+    def test_other_settings_leave_no_part_of_the_former_ones(self, command: list[str], tmp_path: Path) -> None:
         main(command)
 
         assert main([*command, "--size-px", "112"]) == 0
@@ -380,9 +388,8 @@ class TestCommand:
         assert sizes == {112}
 
     def test_a_slide_that_fails_is_said_and_the_table_is_whole_without_it(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        command = self.make(tmp_path)
         good = (tmp_path / "slides" / "s1.tif").read_bytes()
         (tmp_path / "slides" / "s1.tif").write_bytes(good[:5000])
 
@@ -398,8 +405,7 @@ class TestCommand:
         assert main(command) == 0
         assert "1 to cut anew, since slides, annotations or settings changed, 2 done before" in capsys.readouterr().out
 
-    def test_images_have_a_manifest_that_training_reads(self, tmp_path: Path) -> None:
-        command = self.make(tmp_path)
+    def test_images_have_a_manifest_that_training_reads(self, command: list[str], tmp_path: Path) -> None:
         main(command)
 
         assert main([*command, "--form", "images", "--out", str(tmp_path / "images")]) == 0
@@ -413,8 +419,7 @@ class TestCommand:
         with (tmp_path / "images" / "manifest.csv").open() as file:
             assert next(csv.reader(file))[:4] == ["path", "source", "label", "group"]
 
-    def test_python_prepares_tiles_likewise(self, tmp_path: Path) -> None:
-        command = self.make(tmp_path)
+    def test_python_prepares_tiles_likewise(self, command: list[str], tmp_path: Path) -> None:
         main(command)
 
         table = histo.prepare_tiles(
@@ -423,15 +428,15 @@ class TestCommand:
             annotations=tmp_path / "drawn",
             tiling={"mpp": 0.5},
             names={"TUM tissue": "TUM", "LYM tissue": "LYM"},
+            sheets=False,
         )
 
         ours, theirs = (sorted(row["case_id"] for row in rows(folder)) for folder in (table, tmp_path / "out"))
         assert ours == theirs
 
     def test_slides_and_annotations_without_each_other_are_named(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        command = self.make(tmp_path)
         (tmp_path / "drawn" / "s1.geojson").rename(tmp_path / "drawn" / "typo.geojson")
 
         assert main(command) == 0

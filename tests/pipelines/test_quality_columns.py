@@ -3,9 +3,11 @@
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +15,7 @@ from helpers.fake_slides import damage_block, noise, write_tiff
 from helpers.label_loop import found, label, make_job
 
 from histo.cli import main
+from histo.demo.textures import paint
 from histo.pipelines.labelling import region_worker
 from histo.pipelines.labelling.lookup import find_slide_todo
 from histo.pipelines.labelling.slide_ledger import SlideLedger
@@ -85,6 +88,19 @@ def test_a_finished_table_gets_the_columns_alone(
     assert row["status"] == "partial"
     assert len(classified) <= 1, "only the region with a tile that could not be read is read anew"
     assert states(more, slide) == states(job, slide) == {"done": 1}
+
+
+def test_focus_falls_from_one_slide_to_the_next_that_is_more_blurred(job: LabelJob, tmp_path: Path) -> None:
+    tissue = paint("NORM", 1152, 1152, np.random.default_rng(0), mpp=0.5)
+    medians = []
+    for sigma_um in (0, 0.5, 1, 2, 3):
+        image = np.asarray(cv2.GaussianBlur(tissue, (0, 0), sigma_um / 0.5)) if sigma_um else tissue
+        path = write_tiff(tmp_path / f"{sigma_um}.tif", [image, image[::16, ::16].copy()], mpp=0.5)
+        label(replace(job, quality=True), found(Path(path)))
+        rows = pq.read_table(job.out / "tiles" / f"{sigma_um}.tif.parquet", columns=["focus"])
+        medians.append(np.median(rows["focus"].drop_null().to_numpy()))
+
+    assert all(later < 0.95 * earlier for earlier, later in pairwise(medians)), medians
 
 
 def test_copies_of_a_slide_keep_their_own_rows(job: LabelJob, slide: FoundSlide, tmp_path: Path) -> None:

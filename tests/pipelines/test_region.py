@@ -378,7 +378,7 @@ def test_one_block_more_than_there_are_threads_is_read_ahead(
 
     monkeypatch.setattr(region_reader, "read_tiles", read)
 
-    places, pixels = next(iter(RegionReader(label_job)._read_ahead(task.region, task.work)))
+    places, pixels = next(iter(RegionReader(label_job)._read_ahead(task.region, task.work, None)))
 
     assert len(places) == len(pixels) == started[0]
     assert len(started) <= Runtime().threads + 1 < len(list(cut_blocks(task.work.grid, task.region.tile_index)))

@@ -65,9 +65,9 @@ class Counting:
         self._worker, self.read = RegionLabeler(job), 0
         read = self._worker._reader._read
 
-        def counted(index: Indices, work: SlideWork) -> object:
+        def counted(index: Indices, work: SlideWork, measured: object) -> object:
             self.read += len(index)
-            return read(index, work)
+            return read(index, work, measured)  # type: ignore[arg-type]
 
         self._worker._reader._read = counted  # type: ignore[method-assign, assignment]
 
