@@ -256,6 +256,15 @@ def open_table(path: Path) -> pq.ParquetFile:
     return pq.ParquetFile(path)
 
 
+def footer_value(path: Path, name: str) -> str | None:
+    """Return what the footer of a Parquet file says as `histo.NAME`; None if it does not, or cannot be read."""
+    try:
+        with open_table(path) as file:
+            return str(file.schema_arrow.metadata[f"histo.{name}".encode()].decode())
+    except (OSError, KeyError, TypeError, pa.ArrowException):
+        return None
+
+
 def write_table(path: Path, table: pa.Table) -> None:
     """Write one Parquet file atomically (zstd)."""
     with put_atomic(path) as file:

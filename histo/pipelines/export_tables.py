@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -52,8 +53,9 @@ def export_geoparquet(spec: ExportGeoparquetSpec) -> int:
         folder = spec.out / GEOPARQUET
         tasks = [_task(spec.out, row, folder / table_path(row["slide_id"])) for row in rows]
         kept = {folder / table_path(row["slide_id"]) for row in ledger.to_pylist() if row["tiles_path"]}
-        remove_others(spec.out, [GEOPARQUET], kept, (".parquet",), _key_of)
-        failed = _export(spec, ledger, rows, [task for task in tasks if _key_of(task.target) != task.key])
+        remove_others(spec.out, [GEOPARQUET], kept, (".parquet",), partial(tables.footer_value, name="key"))
+        todo = [task for task in tasks if tables.footer_value(task.target, "key") != task.key]
+        failed = _export(spec, ledger, rows, todo)
     return end(spec.out, len(rows), [*failed.values()], "exported", f"GeoParquet: {folder}")
 
 
@@ -100,15 +102,6 @@ def _export(
     job = TableJob(spec.out, tuple(classes_of(ledger)))
     done: list[Exported] = settle(TableExporter, job, {task.slide_id: task for task in tasks}, spec.workers)
     return {answer.unit: answer.error for answer in done if answer.error is not None}
-
-
-def _key_of(path: Path) -> str | None:
-    """Return what a GeoParquet file says that it was made of; nothing if it is none of histo's."""
-    try:
-        with tables.open_table(path) as file:
-            return str(file.schema_arrow.metadata[b"histo.key"].decode())
-    except (OSError, KeyError, TypeError, pa.ArrowException):
-        return None
 
 
 def _csv_names(slide_ids: Sequence[str]) -> dict[str, str]:

@@ -19,8 +19,8 @@ def prepare_tiles(spec: PrepareTilesSpec) -> int:
         HistoError: If the sources or the settings are bad, or too many images are broken.
     """
     if spec.slides is not None:
-        from histo.pipelines.tiles.cutter import FOLDERS  # noqa: PLC0415 -- labelled tiles do without its decoders
-        from histo.pipelines.tiles.slides import cut_slides  # noqa: PLC0415 -- likewise
+        from histo.pipelines.tiles.slides import cut_slides  # noqa: PLC0415 -- labelled tiles do without its decoders
+        from histo.pipelines.tiles.tasks import FOLDERS  # noqa: PLC0415 -- likewise
 
         _check_place(spec.out, goes_on=True)
         with RunFolder(spec.out, "prepare tiles", FOLDERS) as folder:

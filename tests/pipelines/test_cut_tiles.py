@@ -25,9 +25,10 @@ from histo.errors import UsageError
 from histo.learn.data.inspection import inspect_images, tile_mpp
 from histo.learn.data.source import read_sources
 from histo.learn.data.tile_table import read_index
-from histo.pipelines.tiles.cutter import Cut, Cutter
+from histo.pipelines.tiles.cutter import Cutter
 from histo.pipelines.tiles.slides import _classes, _groups, _job, _task, _write_index
 from histo.pipelines.tiles.spec import PrepareTilesSpec
+from histo.pipelines.tiles.tasks import Cut
 from histo.resample import Window
 from histo.slides.annotations.files import AnnotationFolder
 from histo.slides.annotations.naming import Naming
@@ -503,6 +504,26 @@ def test_what_cannot_be_used_is_said_before_ray_starts(
     said_at_all = capsys.readouterr()
     assert said in said_at_all.err
     assert "starting Ray" not in said_at_all.out
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        ("TUM,TUM", "--classes: TUM is named twice"),
+        ("TUM,tum", "differ only in blanks or case"),
+        ('""', "is no name of a class"),
+        ("LYM", "--rest TUM: not one of --classes"),
+    ],
+)
+def test_classes_are_checked_before_ray_starts(
+    truth: SlideTruth, tmp_path: Path, capsys: pytest.CaptureFixture[str], classes: str, said: str
+) -> None:
+    command = ["prepare", "tiles", "--slides", str(truth.path.parent), "--annotations", str(drawn(truth))]
+
+    code = main([*command, "--tiling.mpp", "0.5", "--classes", classes, "--rest", "TUM", "--out", str(tmp_path / "o")])
+
+    assert code == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("of", ["--slides", "--data"])

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,19 @@ import numpy as np
 import pytest
 import shapely
 from helpers.drawn import feature, make_slide, outlines, write_features
+from helpers.fake_slides import fake_slide
 from helpers.label_loop import label, make_job
 from helpers.plain_loop import rows_of
 
 import histo
 from histo.demo.fabricate import CLASSES, SlideTruth
 from histo.errors import UsageError
+from histo.pipelines.derived.slide_files import rows_id
 from histo.pipelines.labelling.tasks import LabelJob
-from histo.slides.annotations.mask import with_masks
+from histo.slides.annotations.mask import masked, with_masks
 from histo.slides.collection import find_slides
 from histo.slides.spec import TissueSpec
+from histo.slides.tissue import TissueMask
 from histo.tables import Row
 
 
@@ -172,6 +176,28 @@ def test_a_class_that_no_mask_has_is_refused(truth: SlideTruth, tiny_bundle: Pat
         label_masked(tiny_bundle, truth, tmp_path / "out", folder, mask_classes=["Tumour"])
     with pytest.raises(UsageError, match=r"--tissue\.mask-classes: a setting of masks; give --tissue\.mask, too"):
         with_masks(find_slides(truth.path), TissueSpec(mask_classes=["TUM"]))
+
+
+@pytest.mark.parametrize(("bounds", "left"), [(True, 1000), (False, 0)])
+def test_coordinates_of_a_mask_count_from_the_scanned_part_unless_it_is_said(
+    tmp_path: Path, bounds: bool, left: int
+) -> None:
+    path = write_features(tmp_path / "s.geojson", [feature(shapely.box(0, 0, 320, 160), "TUM")])
+    slide = replace(fake_slide(3200, 1600), bounds=(1000, 0, 1600, 1600))
+    tissue = TissueSpec(mask=path, mask_bounds=bounds)
+
+    found = masked(TissueMask(np.ones((50, 100), np.bool_), 32, 32), slide, tissue, str(path)).mask
+
+    columns = np.flatnonzero(found.any(axis=0))
+    assert columns[0] == round(left / 32)
+    assert len(columns) == 10
+
+
+def test_tiles_that_were_mended_are_other_rows() -> None:
+    row: Row = {"fingerprint": "f", "n_failed": 0}
+
+    assert rows_id(row) == "f"
+    assert rows_id(row | {"n_failed": 2}) != rows_id(row | {"n_failed": 1}) != "f"
 
 
 def test_a_damaged_mask_fails_the_slide(truth: SlideTruth, tiny_bundle: Path, tmp_path: Path) -> None:

@@ -104,20 +104,7 @@ def key_of(path: Path) -> str | None:
     """Return what a GeoJSON or a table of regions says that it was made of; nothing if it is none of histo's."""
     if path.suffix != ".parquet":
         return _said(path).get("key")
-    try:
-        with tables.open_table(path) as file:
-            return str(file.schema_arrow.metadata[b"histo.key"].decode())
-    except (OSError, KeyError, TypeError, pa.ArrowException):
-        return None
-
-
-def _rows_of(path: Path) -> str | None:
-    """Return which rows a table of regions was made of; nothing if there is none."""
-    try:
-        with tables.open_table(path) as file:
-            return str(file.schema_arrow.metadata[b"histo.rows"].decode())
-    except (OSError, KeyError, TypeError, pa.ArrowException):
-        return None
+    return tables.footer_value(path, "key")
 
 
 def _said(path: Path) -> dict[str, Any]:
@@ -174,7 +161,7 @@ def export_slide(job: ExportJob, task: ExportTask) -> bool:
     key, target = job.key(task), job.file(task.slide_id)
     said = {"key": key, "model_sha256": labels.model_sha256}
     names_in = f"{task.slide_id}/{task.fingerprint}"
-    if _rows_of(job.table(task.slide_id)) != task.rows_id:
+    if tables.footer_value(job.table(task.slide_id), "rows") != task.rows_id:
         store.remove(job.table(task.slide_id))
     if not job.regions:
         try:

@@ -16,8 +16,9 @@ from histo.errors import InputError, UsageError
 from histo.folders import beside
 from histo.input_files import all_blocks, digest, file_state, readable, safe_path
 from histo.learn.data.tile_table import IN_INDEX, INDEX, TableIndex, write_part
-from histo.pipelines.tiles.cutter import IMAGES, LISTS, SHEETS, Cut, CutJob, CutTask, Cutter, key_of
+from histo.pipelines.tiles.cutter import Cutter
 from histo.pipelines.tiles.spec import PrepareTilesSpec
+from histo.pipelines.tiles.tasks import IMAGES, LISTS, SHEETS, Cut, CutJob, CutTask
 from histo.run.ledger import fingerprint_of
 from histo.run.placement import one_each
 from histo.run.record import past_record
@@ -294,7 +295,9 @@ def _count(job: CutJob, tasks: Sequence[CutTask]) -> tuple[Counter[str], Counter
 def _write_index(job: CutJob, tasks: Sequence[CutTask]) -> None:
     """Write what makes a table, or a folder of images, of the parts."""
     if job.form == "table":
-        parts = {job.part(task.slide_id).name: key_of(job.part(task.slide_id)) or "" for task in tasks}
+        parts = {
+            job.part(task.slide_id).name: tables.footer_value(job.part(task.slide_id), "key") or "" for task in tasks
+        }
         index = TableIndex(classes=job.classes, mpp=job.mpp, parts=parts)
         store.put_json(job.out / INDEX, index.model_dump(mode="json"))
         return
