@@ -23,7 +23,7 @@ def measure_quality(tiles: Pixels, mpp: float) -> Values:
 
     Focus is the root mean square of the Laplacian of grey levels over their standard deviation, at 1 µm per pixel. The
     variance of the Laplacian is a measure of focus in brightfield microscopy (Pech-Pacheco and others 2000,
-    doi:10.1109/ICPR.2000.903548); the division takes the contrast of the stain out. Sharp tissue has 1 to 2.5, a blur
+    doi:10.1109/ICPR.2000.903548); the division takes the contrast of the stain out. Sharp tissue has 1 to 3, a blur
     of 1 µm (sigma of a Gaussian) takes more than two fifths of it, and JPEG compression hardly counts at this
     resolution.
 
