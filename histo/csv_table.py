@@ -21,12 +21,12 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _ENCODING = "save it as UTF-8 (in Excel: CSV UTF-8)"
 
 
-def read_csv(path: Path, columns: Sequence[str]) -> pa.Table:
+def read_csv(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a CSV file as a table; the named columns are text as it is written, nulls where a cell is empty.
 
     Args:
         path: The file.
-        columns: Names that its header may have; others are read as they come.
+        columns: Names that its header may have, others are read as they come; None if all columns are text.
 
     Raises:
         OSError: If it cannot be read.
@@ -34,9 +34,11 @@ def read_csv(path: Path, columns: Sequence[str]) -> pa.Table:
     """
     require_regular(path, _MOST_BYTES)
     _check_header(path, columns)
-    _check_quotes(path)
+    header = _check_quotes(path)
     converting = pyarrow.csv.ConvertOptions(
-        column_types=dict.fromkeys(columns, pa.string()), null_values=[""], strings_can_be_null=True
+        column_types=dict.fromkeys(header if columns is None else columns, pa.string()),
+        null_values=[""],
+        strings_can_be_null=True,
     )
     parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
     try:
@@ -47,7 +49,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> pa.Table:
         raise
 
 
-def _check_header(path: Path, columns: Sequence[str]) -> None:
+def _check_header(path: Path, columns: Sequence[str] | None) -> None:
     """Refuse another encoding than UTF-8, and another separator than the comma.
 
     Raises:
@@ -62,7 +64,8 @@ def _check_header(path: Path, columns: Sequence[str]) -> None:
     except UnicodeDecodeError:
         raise ValueError(f"it is not UTF-8; {_ENCODING}") from None
     for separator, name in _SEPARATORS.items():
-        if len(_cells(header, separator) & {*columns}) > 1:
+        cells = _cells(header, separator)
+        if len(cells) > 1 if columns is None and "," not in header else len(cells & {*(columns or ())}) > 1:
             raise ValueError(f"its columns are separated by {name}; separate them by commas")
 
 
@@ -70,16 +73,21 @@ def _cells(header: str, separator: str) -> set[str]:
     return {cell.strip().strip('"').strip().lower() for cell in header.split(separator)}
 
 
-def _check_quotes(path: Path) -> None:
+def _check_quotes(path: Path) -> list[str]:
     """Refuse quotes that none closes, or that are closed within a value: rows would be taken for a part of one value.
+
+    Returns:
+        The header.
 
     Raises:
         ValueError: If there are such.
     """
     csv.field_size_limit(_MOST_BYTES)  # a cell may hold the outline of an area
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         rows = csv.reader(file, strict=True)
         try:
+            header = next(rows, [])
             deque(rows, maxlen=0)
         except csv.Error as error:
             raise ValueError(f"line {rows.line_num}: {error}; quotes may be opened and not closed") from None
+    return header

@@ -9,7 +9,8 @@ it. A deflated file is inflated as far as the bound.
 import io
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -33,7 +34,15 @@ def read_head(path: Path, keywords: Sequence[str]) -> tuple[str, ...]:
         path: The file.
         keywords: What the values are called in the standard.
     """
-    header = read_elements(path, keywords)
+    return _texts(read_elements(path, keywords), keywords)
+
+
+def parse_head(file: BinaryIO, keywords: Sequence[str]) -> tuple[str, ...]:
+    """Return values of a DICOM file that is open at its beginning; see `read_head`."""
+    return _texts(_parsed(lambda: nullcontext(file), keywords), keywords)
+
+
+def _texts(header: Dataset | None, keywords: Sequence[str]) -> tuple[str, ...]:
     return tuple("" if header is None else str(header.get(keyword) or "").strip() for keyword in keywords)
 
 
@@ -44,9 +53,13 @@ def read_elements(path: Path, keywords: Sequence[str]) -> Dataset | None:
         path: The file.
         keywords: What the elements are called in the standard.
     """
+    return _parsed(lambda: open_regular(path), keywords)
+
+
+def _parsed(opened: Callable[[], AbstractContextManager[BinaryIO]], keywords: Sequence[str]) -> Dataset | None:
     tags = [BaseTag(tag_for_keyword(keyword) or 0) for keyword in keywords]
     try:
-        with open_regular(path) as file, warnings.catch_warnings(action="ignore"):  # opening the file records them
+        with opened() as file, warnings.catch_warnings(action="ignore"):  # opening the file records them
             header = _read(file, tags)
             for _ in header:  # values are converted when they are looked at, and may not be what they should be
                 pass

@@ -88,7 +88,7 @@ SLIDES = (
     Column("blocks_lost", _I32, "", "its other empty file blocks: tiles that need them are `read_error`"),
     Column("mpp_x", _F64, "µm/px", "resolution of level 0 along x"),
     Column("mpp_y", _F64, "µm/px", "resolution of level 0 along y"),
-    Column("mpp_source", _STR, "", "`metadata`, or what was given: `if_missing`, `override`"),
+    Column("mpp_source", _STR, "", "`metadata`, or what was given: `list`, `if_missing`, `override`"),
     Column("effective_mpp", _F64, "µm/px", "resolution of the tiles' pixels (geometric mean of x and y)"),
     Column("objective_power", _F64, "", "nominal magnification, where the slide names one"),
     Column("n_tiles", _I32, "", "tiles with enough tissue; n_ok + n_failed"),

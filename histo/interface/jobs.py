@@ -73,8 +73,8 @@ def label(
     A slide that fails is a row of `slides` with the reason, and stops no other.
 
     Args:
-        slides: A folder of slides, searched in depth, or one slide; for a model of studies, a folder of studies or a
-            manifest. Or all settings as one object.
+        slides: A folder of slides, searched in depth, one slide, a pattern, or a list (.csv, .parquet), on a disk or
+            in object storage; for a model of studies, a folder of studies or a manifest. Or all settings as one object.
         model: A model, a model bundle, or a training run, of which the best bundle is taken.
         out: Folder of the results; default: a temporary one, removed when Python ends.
         settings: Those of `histo label`, such as `mpp_if_missing=0.25` or `tissue={"min_fraction": 0.5}`.

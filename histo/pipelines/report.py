@@ -27,10 +27,12 @@ from histo.pipelines.pictures.worker import (
     PictureTask,
     key_of,
 )
+from histo.remote.location import shown
 from histo.report.slide.colours import class_colours
 from histo.run.record import past_record
 from histo.run.run_folder import RunFolder
-from histo.slides.collection import CLASS_MAPS, find_slides
+from histo.slides.finding.find import find_slides, fixed_folder
+from histo.slides.finding.folder import CLASS_MAPS
 from histo.spec.names import nearest
 from histo.tables import Row
 
@@ -49,7 +51,9 @@ def report(spec: ReportSpec) -> int:
         _remove_others(job, [row["slide_id"] for row in table.to_pylist() if row["tiles_path"]])
         tasks, failed = _find_tasks(job, slides, rows)
         say_found(table, rows, len(tasks), len(rows) - len(tasks) - len(failed), "draw")
-        drawn: list[Drawn] = settle(Drawer, job, {task.slide_id: task for task in tasks}, spec.workers, slides)
+        drawn: list[Drawn] = settle(
+            Drawer, job, {task.slide_id: task for task in tasks}, spec.workers, *fixed_folder(slides)
+        )
         failed += [answer.error for answer in drawn if answer.error is not None]
     where = f"pictures: {spec.out / PICTURES}; class maps for QuPath: {spec.out / CLASS_MAPS}"
     return end(spec.out, len(rows), failed, "drawn", where)
@@ -70,30 +74,31 @@ def _job(spec: ReportSpec, table: pa.Table) -> PictureJob:
     for name in probabilities:
         if name not in classes:
             raise UsageError(f"--probabilities {name}: no class of these tables{nearest(name, classes)}")
-    return PictureJob(spec.out, spec.read_timeout_s, probabilities, spec.colours or {})
+    cache = spec.cache.of(spec.read_timeout_s)
+    return PictureJob(spec.out, spec.read_timeout_s, probabilities, spec.colours or {}, cache)
 
 
-def _find_tasks(job: PictureJob, slides: Path, rows: list[Row]) -> tuple[list[PictureTask], list[str]]:
+def _find_tasks(job: PictureJob, slides: str, rows: list[Row]) -> tuple[list[PictureTask], list[str]]:
     """Return the slides that are to be drawn, and a line for each of them that is not found."""
-    found = {slide.slide_id: slide.path for slide in find_slides(slides).slides}
+    found = {slide.slide_id: slide.files for slide in find_slides(slides).slides}
     tasks, lost = [], []
     for row in rows:
-        slide_id, path = row["slide_id"], found.get(row["slide_id"])
-        task = _task(job, row, path or "")
+        slide_id, files = row["slide_id"], found.get(row["slide_id"])
+        task = _task(job, row, files or ())
         if job.is_done(task):
             continue
-        if path is None:
-            lost.append(f"{slide_id}: not found below {slides}; give --slides")
+        if files is None:
+            lost.append(f"{slide_id}: not found in {shown(slides)}; give --slides")
         else:
             tasks.append(task)
     return tasks, lost
 
 
-def _task(job: PictureJob, row: Row, path: str = "") -> PictureTask:
-    return PictureTask(row["slide_id"], path, job.out / row["tiles_path"], rows_id(row))
+def _task(job: PictureJob, row: Row, files: tuple[str, ...] = ()) -> PictureTask:
+    return PictureTask(row["slide_id"], files, job.out / row["tiles_path"], rows_id(row))
 
 
-def _slides(spec: ReportSpec) -> Path:
+def _slides(spec: ReportSpec) -> str:
     """Return where the slides are: where they were labelled, unless it is given."""
     if spec.slides is not None:
         return spec.slides
@@ -101,9 +106,10 @@ def _slides(spec: ReportSpec) -> Path:
     labelled = (record.get("spec") or {}).get("slides")
     if not labelled:
         raise UsageError(f"--slides is missing: {spec.out / 'run.json'} does not say where the slides were labelled")
-    if not Path(labelled).exists():
-        raise UsageError(f"--slides is missing: {labelled}, where they were labelled, is not there any more")
-    return Path(labelled)
+    for folder in fixed_folder(labelled):
+        if not folder.exists():
+            raise UsageError(f"--slides is missing: {labelled}, where they were labelled, is not there any more")
+    return str(labelled)
 
 
 def _remove_others(job: PictureJob, ids: list[str]) -> None:

@@ -30,10 +30,12 @@ class GivenMpp(NamedTuple):
     Attributes:
         if_missing: For slides that name none.
         override: For every slide, whatever it says.
+        listed: For this slide, by a list of slides; it wins over what the slide says.
     """
 
     if_missing: float | None = None
     override: float | None = None
+    listed: float | None = None
 
 
 class Resolution(NamedTuple):
@@ -42,7 +44,7 @@ class Resolution(NamedTuple):
     Attributes:
         x: Along x.
         y: Along y.
-        source: `metadata`, `if_missing` or `override`.
+        source: `metadata`, `list`, `if_missing` or `override`.
     """
 
     x: float
@@ -65,7 +67,8 @@ def find_mpp(path: str, properties: Mapping[str, str], given: GivenMpp) -> Resol
     if found is None:
         raise SlideError(
             Cause.NO_MPP,
-            f"{path}: no resolution in the metadata; give one with --mpp-if-missing (µm/px at level 0)",
+            f"{path}: no resolution in the metadata; give one with --mpp-if-missing (µm/px at level 0), or "
+            "in a column mpp of a list of slides",
         )
     low, high = PLAUSIBLE_MPP
     if not (low <= found.x <= high and low <= found.y <= high):
@@ -80,6 +83,8 @@ def find_mpp(path: str, properties: Mapping[str, str], given: GivenMpp) -> Resol
 def _known(properties: Mapping[str, str], given: GivenMpp) -> Resolution | None:
     if given.override is not None:
         return Resolution(given.override, given.override, "override")
+    if given.listed is not None:
+        return Resolution(given.listed, given.listed, "list")
     x, y = _described(properties) or (
         positive(properties.get(name)) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
     )
@@ -95,6 +100,8 @@ def _remedy(source: str) -> str:
         return (
             "give the true one of all these slides with --mpp-override (µm/px at level 0), or correct the file's tags"
         )
+    if source == "list":
+        return "correct it in the list of slides"
     return f"correct --mpp-{source.replace('_', '-')}"
 
 

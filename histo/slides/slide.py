@@ -27,7 +27,7 @@ class Slide:
         levels: The pyramid, finest first.
         mpp_x: µm per level-0 pixel along x.
         mpp_y: µm per level-0 pixel along y.
-        mpp_source: `metadata`, `if_missing` or `override`.
+        mpp_source: `metadata`, `list`, `if_missing` or `override`.
         bounds: The scanned part `(x, y, width, height)` in level-0 pixels, if the file names one.
         objective_power: Nominal magnification, if the file names one.
         quickhash: OpenSlide's quickhash-1, if there is one.
@@ -59,6 +59,7 @@ def open_slide(
     mpp_if_missing: float | None = None,
     reader: ReaderChoice = "openslide",
     mpp_override: float | None = None,
+    mpp_listed: float | None = None,
 ) -> tuple[Slide, Reader]:
     """Open a slide and read its metadata.
 
@@ -67,6 +68,7 @@ def open_slide(
         mpp_if_missing: µm per level-0 pixel for a slide that names none.
         reader: What is to decode its pixels.
         mpp_override: µm per level-0 pixel, whatever the slide names.
+        mpp_listed: µm per level-0 pixel that a list of slides gives for this one.
 
     Raises:
         SlideError: If it is not a slide, its resolution is unknown or not plausible, it contradicts itself, or `direct`
@@ -74,7 +76,7 @@ def open_slide(
     """
     reference = OpenSlideReader(path)
     try:
-        slide = _describe(path, reference.handle, GivenMpp(mpp_if_missing, mpp_override))
+        slide = _describe(path, reference.handle, GivenMpp(mpp_if_missing, mpp_override, mpp_listed))
         if reader == "openslide":
             reference.direct = _witness(slide, reference)
             return slide, reference

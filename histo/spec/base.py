@@ -5,8 +5,11 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
+from urllib.parse import unquote
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from histo.remote.location import scheme
 
 
 class Spec(BaseModel):
@@ -30,11 +33,16 @@ def changed_names(spec: Spec, fields: Iterable[str]) -> Iterator[str]:
             yield name
 
 
-def _not_empty(path: Any) -> Any:
+def _local(path: Any) -> Any:
+    """Refuse what names no local file, and cannot be made to."""
     if path == "":
         raise ValueError("the path is empty")
     if isinstance(path, str) and "\0" in path:
         raise ValueError("the path has a NUL character")
+    if isinstance(path, str) and scheme(path) == "file":
+        return unquote(path.partition("://")[2])
+    if isinstance(path, str) and scheme(path) is not None:
+        raise ValueError("cannot be in object storage; give a path that all nodes see")
     return path
 
 
@@ -56,8 +64,20 @@ def _absolute(path: Path) -> Path:
     return path
 
 
-AbsolutePath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_absolute)]
+AbsolutePath = Annotated[Path, BeforeValidator(_local), AfterValidator(_absolute)]
 """A path that keeps its meaning in a worker with another working folder; relative ones start at the caller's."""
+
+
+def _place(place: Any) -> Any:
+    """Write a path or a pattern of paths out from the root on; URIs are what they are."""
+    text = os.fspath(place) if isinstance(place, os.PathLike) else place
+    if not isinstance(text, str) or scheme(text) not in (None, "file"):
+        return text
+    return str(_absolute(Path(_local(text))))
+
+
+Place = Annotated[str, BeforeValidator(_place)]
+"""An absolute path, a pattern of such paths, or a URI as `s3://bucket/folder`."""
 
 
 def _as_list(paths: Any) -> Any:

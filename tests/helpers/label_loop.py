@@ -14,7 +14,8 @@ from histo.pipelines.labelling.region_worker import RegionLabeler
 from histo.pipelines.labelling.slide_ledger import SlideLedger
 from histo.pipelines.labelling.tasks import LabelJob, RegionTask, SlideTask, Summary
 from histo.run.failure import is_transient
-from histo.slides.collection import Collection, FoundSlide, find_slides
+from histo.slides.finding.collection import Collection, FoundSlide
+from histo.slides.finding.find import find_slides
 from histo.slides.spec import TilingSpec, TissueSpec
 from histo.tables import Row
 
@@ -69,6 +70,12 @@ def label(
     """Label a slide as the driver does, and return its row of the ledger; `between` is called after planning."""
     _label_all(job, Collection((slide,), {}), worker or RegionLabeler(job), between)
     return next(row for row in rows_of(job.out / "slides.parquet") if row["slide_id"] == slide.slide_id)
+
+
+def label_collection(job: LabelJob, where: str | Path) -> dict[str, Row]:
+    """Label all slides of a collection, and return their rows of the ledger."""
+    _label_all(job, find_slides(where), RegionLabeler(job), bool)
+    return {row["slide_id"]: row for row in rows_of(job.out / "slides.parquet")}
 
 
 def label_folder(job: LabelJob, folder: Path) -> Path:

@@ -23,7 +23,8 @@ from histo.demo.fabricate import write_pyramid
 from histo.demo.textures import GLASS
 from histo.pipelines.labelling.tasks import LabelJob
 from histo.resample import Pixels
-from histo.slides.collection import Collection, find_slides
+from histo.slides.finding.collection import Collection
+from histo.slides.finding.find import find_slides
 from histo.slides.spec import TissueSpec
 
 CLASSES = ("MUS", "STR", "TUM")

@@ -32,7 +32,7 @@ from histo.pipelines.tiles.tasks import Cut
 from histo.resample import Window
 from histo.slides.annotations.files import AnnotationFolder
 from histo.slides.annotations.naming import Naming
-from histo.slides.collection import find_slides
+from histo.slides.finding.find import find_slides
 from histo.slides.resolution import choose_sampling
 from histo.slides.slide import open_slide
 from histo.slides.window import read_window
@@ -61,7 +61,7 @@ def cut(slides: Path, annotations: Path | None, out: Path, **settings: Any) -> C
         slide.slide_id
     )
     naming = Naming(spec.names or {}, frozenset(spec.drop or ()), tuple(spec.classes) if spec.classes else None)
-    job = _job(spec, slides, naming, _classes(spec, naming, [path] if path else []))
+    job = _job(spec, str(slides), naming, _classes(spec, naming, [path] if path else []))
     task = _task(job, "settings", _groups(spec, [slide.slide_id]), slide, path)
     answer = Cutter(job)(task)
     if answer.error is None:

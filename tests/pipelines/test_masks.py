@@ -21,7 +21,7 @@ from histo.errors import UsageError
 from histo.pipelines.derived.slide_files import rows_id
 from histo.pipelines.labelling.tasks import LabelJob
 from histo.slides.annotations.mask import masked, with_masks
-from histo.slides.collection import find_slides
+from histo.slides.finding.find import find_slides
 from histo.slides.spec import TissueSpec
 from histo.slides.tissue import TissueMask
 from histo.tables import Row

@@ -12,7 +12,7 @@ from helpers.mutated_slides import KINDS, fabricated, mutated
 from helpers.rereads import Rectangles, readable
 
 from histo.errors import Cause
-from histo.slides.collection import find_slides
+from histo.slides.finding.find import find_slides
 
 pytestmark = pytest.mark.slow
 

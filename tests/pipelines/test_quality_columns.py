@@ -20,7 +20,7 @@ from histo.pipelines.labelling import region_worker
 from histo.pipelines.labelling.lookup import find_slide_todo
 from histo.pipelines.labelling.slide_ledger import SlideLedger
 from histo.pipelines.labelling.tasks import LabelJob
-from histo.slides.collection import Collection, FoundSlide
+from histo.slides.finding.collection import Collection, FoundSlide
 from histo.slides.plan import plan_slide
 from histo.slides.quality import measure_quality
 from histo.slides.slide import open_slide

@@ -36,7 +36,8 @@ from histo.pipelines.labelling.tasks import LabelJob, RegionTask, SlideTask, Sli
 from histo.pipelines.labelling.work_clock import Clock
 from histo.run.stream.worker import Handed
 from histo.slides import tiles
-from histo.slides.collection import Collection, find_slides
+from histo.slides.finding.collection import Collection
+from histo.slides.finding.find import find_slides
 from histo.slides.grid import Region
 from histo.slides.spec import ReaderChoice
 from histo.slides.tiles import cut_blocks
@@ -103,6 +104,16 @@ def test_a_slide_of_which_no_tile_is_to_be_read_has_its_answer_at_once(job: Labe
 )
 def test_large_collections_and_gpus_have_several_regions_in_a_block(slides: int, gpus: int, regions: int) -> None:
     assert graph.regions_per_block(slides, LabelPlacement(2, gpus, 1)) == regions
+
+
+@pytest.mark.parametrize(("slides", "workers", "together"), [(8, 2, True), (7, 2, False), (100, 26, False)])
+def test_regions_of_remote_slides_stay_together_where_there_are_enough(
+    slides: int, workers: int, together: bool
+) -> None:
+    found = graph.regions_per_block(slides, LabelPlacement(workers, 0, 1), are_remote=True)
+
+    assert (found > 100) == together
+    assert graph.regions_per_block(slides, LabelPlacement(workers, 0, 1, readers=3), are_remote=True) == 1
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from histo.pipelines.labelling.region_worker import RegionLabeler
 from histo.pipelines.labelling.slide_ledger import SlideLedger
 from histo.pipelines.labelling.tasks import LabelJob, SlideWork, Summary
 from histo.run.run_folder import remove_traces
-from histo.slides.collection import Collection, FoundSlide
+from histo.slides.finding.collection import Collection, FoundSlide
 from histo.slides.grid import Indices, Region
 from histo.tables import Row
 

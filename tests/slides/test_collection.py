@@ -12,7 +12,9 @@ from pydicom.uid import ExplicitVRLittleEndian, VLWholeSlideMicroscopyImageStora
 
 from histo.errors import UsageError
 from histo.input_files import digest, readable, sampled_blocks, table_path
-from histo.slides.collection import SLIDE_EXTENSIONS, FoundSlide, find_slides
+from histo.slides.finding.collection import FoundSlide
+from histo.slides.finding.find import find_slides
+from histo.slides.finding.grouping import SLIDE_EXTENSIONS
 
 laws = settings(max_examples=100)
 BLOCK = 64 * 1024

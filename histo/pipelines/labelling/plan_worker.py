@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from histo import tables
 from histo.input_files import all_blocks, digest, file_state, sampled_blocks
 from histo.pipelines.labelling import tile_tables
 from histo.pipelines.labelling.tasks import LabelJob, SlideTask, SlideWork, mask_id
+from histo.remote.cache import Copies
 from histo.run.failure import describe_failure
 from histo.run.isolation import Watchdog, guarded
 from histo.slides.grid import Region
@@ -37,12 +39,36 @@ def plan_found(job: LabelJob, found: SlideTask) -> Planned:
     """Plan one slide that was found; whatever goes wrong becomes some of its columns."""
     columns: Row = {"mask_sha256": mask_id(found.mask)}
     try:
-        size_bytes, mtime_ns = file_state(found.files)
-        columns |= {"size_bytes": size_bytes, "mtime_ns": mtime_ns}
-        here = partial(_plan, job, found, columns)
-        return guarded(job, found.slide_id, "plan", here, _plan, found, columns)
+        with job.cache.local(found.files) as copies:
+            planned = _plan_here(job, replace(found, files=copies.files), columns)
+            copies.mark(ahead=planned.work is not None)
     except Exception as error:  # noqa: BLE001 -- a slide's plan is a boundary: anything becomes its ledger row
         return Planned(columns | describe_failure(error, found.slide_id))
+    return _named(planned, job, found, copies) if copies.are_copies else planned
+
+
+def _plan_here(job: LabelJob, found: SlideTask, columns: Row) -> Planned:
+    """Plan a slide whose files are on this node, or seen by it."""
+    try:
+        size_bytes, mtime_ns = file_state(found.files)
+        columns = columns | {"size_bytes": size_bytes, "mtime_ns": mtime_ns}
+        here = partial(_plan, job, found, columns)
+        return guarded(job, found.slide_id, "plan", here, _plan, found, columns)
+    except Exception as error:  # noqa: BLE001 -- likewise
+        return Planned(columns | describe_failure(error, found.slide_id))
+
+
+def _named(planned: Planned, job: LabelJob, found: SlideTask, copies: Copies) -> Planned:
+    """Name the remote files in the place of their copies, of which other nodes have their own."""
+    columns = dict(planned.columns)
+    for name in ("error", "traceback"):
+        if columns.get(name):
+            columns[name] = job.cache.named(columns[name], found.files, copies.states)
+    if planned.work is None:
+        return Planned(columns)
+    slide = replace(planned.work.slide, path=found.files[0])
+    work = replace(planned.work, files=found.files, states=copies.states, slide=slide)
+    return Planned(columns, work, planned.regions)
 
 
 def _plan(job: LabelJob, found: SlideTask, columns: Row) -> Planned:
@@ -63,7 +89,7 @@ def _look(job: LabelJob, found: SlideTask, columns: Row) -> tuple[SlideWork, tup
     slide_id, files, watchdog = found.slide_id, found.files, Watchdog(job.read_timeout_s)
     columns |= _identify(job, found, files, watchdog)
     with watchdog.guard():
-        slide, reader = open_slide(files[0], job.mpp_if_missing, job.reader, job.mpp_override)
+        slide, reader = open_slide(files[0], job.mpp_if_missing, job.reader, job.mpp_override, found.mpp)
     try:
         columns |= _bounds(slide)
         known = columns["content_id"], slide.mpp_x, slide.mpp_y, columns["mask_sha256"]

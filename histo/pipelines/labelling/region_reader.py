@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -16,6 +18,7 @@ from histo.pipelines.labelling import tile_tables
 from histo.pipelines.labelling.runtime import Runtime
 from histo.pipelines.labelling.tasks import Counts, LabelJob, SlideWork, Summary
 from histo.pipelines.labelling.work_clock import Clock
+from histo.remote.location import scheme
 from histo.resample import Pixels
 from histo.run.failure import describe_failure
 from histo.run.isolation import Watchdog, guarded
@@ -63,13 +66,28 @@ class RegionReader:
         pixels, bad, quality = read
         return Handed((region, work, bad, quality, effort), pixels)
 
-    def settled(self, region: Region, work: SlideWork) -> Counts | None:
-        """Count a region's tiles if they are classified: by an earlier attempt, or in a table that lacks their quality.
+    @contextmanager
+    def here(self, work: SlideWork) -> Iterator[SlideWork]:
+        """Have the files of a slide on this node; what cannot be read of a copy that is damaged is not its fault."""
+        with ExitStack() as stack:
+            with self._clock.fetching():
+                copies = stack.enter_context(self._job.cache.local(work.files, work.states))
+            if not copies.are_copies:
+                yield work
+                return
+            copies.mark(ahead=False)
+            copied = replace(work, files=copies.files, slide=replace(work.slide, path=copies.files[0]))
+            try:
+                yield copied
+            except Exception as error:
+                if (lost := trouble(copied)) is not None:
+                    raise lost from error
+                raise
+            finally:
+                self._readers = Readers()  # those before hold files open, of which copies may be removed
 
-        Of the latter, quality is measured, and added to the rows as they are.
-        """
-        if (kept := tile_tables.kept_counts(self._job, region, work)) is not None:
-            return kept
+    def completed(self, region: Region, work: SlideWork) -> Counts | None:
+        """Complete rows of a table that lacks their quality: it is measured, and added to the rows as they are."""
         if (quality := self.unmeasured(region)) is None or (rows := self._known(region, work)) is None:
             return None
         bad = np.ones(len(quality), np.bool_)
@@ -104,7 +122,13 @@ class RegionReader:
 
     def _read_whole(self, region: Region, work: SlideWork) -> Counts | tuple[Pixels, Bad, Quality | None]:
         """Return a region's pixels, `(tiles, size_px, size_px, 3)`, or what an earlier attempt has made of them."""
-        if (kept := self.settled(region, work)) is not None:
+        if (kept := tile_tables.kept_counts(self._job, region, work)) is not None:
+            return kept
+        with self.here(work) as here:
+            return self._read_here(region, here)
+
+    def _read_here(self, region: Region, work: SlideWork) -> Counts | tuple[Pixels, Bad, Quality | None]:
+        if (kept := self.completed(region, work)) is not None:
             return kept
         count, size, quality = len(region.tile_index), self._job.size_px, self.unmeasured(region)
         pixels, bad = np.zeros((count, size, size, 3), np.uint8), np.ones(count, np.bool_)
@@ -163,7 +187,10 @@ def attempted(
     except FloatingPointError:
         raise
     except Exception as error:  # noqa: BLE001 -- a region is the other boundary
-        return None, describe_failure(trouble(work) or error, f"{work.slide_id}, region {region.name}")
+        failure = describe_failure(trouble(work) or error, f"{work.slide_id}, region {region.name}")
+        return None, {
+            name: job.cache.named(text, work.files, work.states) if text else text for name, text in failure.items()
+        }
 
 
 def check_unchanged(work: SlideWork, bad: Bad) -> None:
@@ -180,8 +207,10 @@ def trouble(work: SlideWork, look_inside: bool = True) -> InputError | None:
     """Say so if a slide's files are not those that were planned.
 
     Where something could not be decoded, the files are also read without a decoder (`look_inside`), since a lost drive
-    must not be taken for a damaged slide.
+    must not be taken for a damaged slide. Remote files are looked at when they are fetched.
     """
+    if scheme(work.files[0]) is not None:
+        return None
     try:
         state = file_state(work.files)
         if look_inside:

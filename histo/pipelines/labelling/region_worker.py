@@ -48,7 +48,13 @@ class RegionLabeler:
         return Summary.of(region, work, counts, self._clock.take(), failure)
 
     def _label(self, region: Region, work: SlideWork) -> Counts:
-        if (kept := self._reader.settled(region, work)) is not None:
+        if (kept := tile_tables.kept_counts(self._job, region, work)) is not None:
+            return kept
+        with self._reader.here(work) as here:
+            return self._label_here(region, here)
+
+    def _label_here(self, region: Region, work: SlideWork) -> Counts:
+        if (kept := self._reader.completed(region, work)) is not None:
             return kept
         quality = self._reader.unmeasured(region)
         blocks = self._clock.waiting_for(self._reader.blocks(region, work, quality))

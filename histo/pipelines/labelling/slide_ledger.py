@@ -3,14 +3,17 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+
 from histo import tables
 from histo.errors import Cause
 from histo.input_files import readable, table_path
 from histo.pipelines.labelling.tasks import LabelJob, Summary
+from histo.remote.location import shown
 from histo.run.failure import one_line
 from histo.run.ledger import Ledger, LedgerFile
 from histo.run.progress import Tiles
-from histo.slides.collection import Collection
+from histo.slides.finding.collection import Collection
 from histo.tables import Row
 
 FILE = "slides.parquet"
@@ -42,7 +45,8 @@ class _Account:
 class SlideLedger(Ledger):
     """Keeps one row per slide, and `slides.parquet` up to date.
 
-    Slides that have a table in the same folder, and are not in the collection now, keep their rows: `absent`.
+    Slides that have a table in the same folder, and are not in the collection now, keep their rows: `absent`. What a
+    list says of a slide follows the columns that all ledgers have.
 
     Args:
         job: The run.
@@ -56,7 +60,10 @@ class SlideLedger(Ledger):
     def __init__(self, job: LabelJob, collection: Collection, fresh: bool = False) -> None:
         self._job = job
         layout = tables.schema(tables.SLIDES, job.classes, {"schema_version": str(tables.SCHEMA_VERSION)})
-        super().__init__(ledger_file(job.out), layout, _ORDER)
+        listed = [pa.field(name, kind) for name, kind in collection.columns.items()]
+        super().__init__(ledger_file(job.out), pa.schema([*layout, *listed], layout.metadata), _ORDER)
+        self._own = frozenset(layout.names)
+        self._listed = {slide.slide_id: slide for slide in collection.slides}
         self._accounts: dict[str, _Account] = {}
         self._fill({} if fresh else ledger_file(job.out).earlier(layout), collection)
         self._tiles_done = self._tiles_kept = self._planned_slides = self._planned_tiles = 0
@@ -64,10 +71,15 @@ class SlideLedger(Ledger):
     def _fill(self, earlier: dict[str, Row], collection: Collection) -> None:
         for slide in collection.slides:
             row = earlier.pop(slide.slide_id, None) or {"slide_id": slide.slide_id, "status": "pending", "attempts": 0}
-            self.put(self.declared(row) | {"uri": readable(slide.path), "status": _back(row)})
+            uri = readable(shown(slide.path))
+            self.put(self._without_list(row) | slide.columns | {"uri": uri, "status": _back(row)})
         for row in earlier.values():
             if row.get("tiles_path"):
-                self.put_uncounted(self.declared(row) | {"status": "absent"})
+                self.put_uncounted(self._without_list(row) | {"status": "absent"})
+
+    def _without_list(self, row: Row) -> Row:
+        """Leave out of an earlier row what a list said, and columns of an older or newer histo."""
+        return {name: value for name, value in row.items() if name in self._own}
 
     def begin(self, slide_id: str, columns: Row, n_regions: int, again: bool = False) -> None:
         """Enter what planning found out about a slide, and expect its regions.
@@ -82,7 +94,7 @@ class SlideLedger(Ledger):
         begun: Row = {"slide_id": slide_id, "uri": earlier["uri"], "status": "pending", "n_ok": 0, "n_failed": 0}
         attempts = {"attempts": (earlier.get("attempts") or 0) + (not again)}
         self.put_uncounted(earlier | attempts)
-        begun |= columns | attempts
+        begun |= columns | attempts | self._listed[slide_id].columns
         class_counts = begun.pop("classes", None) or [0] * len(self._job.classes)
         account = self._accounts[slide_id] = _Account(begun, class_counts, n_regions)
         self._planned_slides += account.is_planned
@@ -150,8 +162,8 @@ class SlideLedger(Ledger):
         return self._close(slide_id)
 
     def _failure_fingerprint(self, columns: Row) -> str:
-        known = (columns.get(name) for name in ("size_bytes", "mtime_ns", "mask_sha256"))
-        return self._job.failure_fingerprint(*known)
+        size_bytes, mtime_ns, mask = (columns.get(name) for name in ("size_bytes", "mtime_ns", "mask_sha256"))
+        return self._job.failure_fingerprint(size_bytes, mtime_ns, mask, self._listed[columns["slide_id"]].mpp)
 
     def _close(self, slide_id: str) -> str:
         columns = self._accounts.pop(slide_id).columns

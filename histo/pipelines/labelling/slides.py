@@ -21,16 +21,17 @@ from histo.run.report import report
 from histo.run.run_folder import RunFolder
 from histo.run.say import say
 from histo.slides.annotations.mask import with_masks
-from histo.slides.collection import Collection, find_slides
+from histo.slides.finding.collection import Collection
+from histo.slides.finding.find import find_slides, fixed_folder
 from histo.slides.readers.foreign import ways_out
 
 
-def label_slides(spec: LabelSpec, slides: Path, model: Path, bundle: Bundle) -> int:
+def label_slides(spec: LabelSpec, slides: str, model: Path, bundle: Bundle) -> int:
     """Label slides, or resume a run that does; returns 0, or 3 if some slides are failed or partial.
 
     Args:
         spec: The settings.
-        slides: Folder of the slides, or one slide.
+        slides: Where the slides are, see `find_slides`.
         model: Folder of the bundle.
         bundle: What its document says.
 
@@ -51,7 +52,7 @@ def label_slides(spec: LabelSpec, slides: Path, model: Path, bundle: Bundle) -> 
         facts = collection_facts(collection.others, collection.linked, todo.states)
         earlier = None if fresh else past_record(spec.out)
         choose = partial(place_label, spec.workers, spec.readers, spec.device)
-        inputs = [slides, model, *([spec.tissue.mask] if spec.tissue.mask else [])]
+        inputs = [*fixed_folder(slides), model, *([spec.tissue.mask] if spec.tissue.mask else [])]
         asked = "--readers and --workers" if spec.readers else "--workers"
         with placed(bool(todo.tasks), spec.processes, choose, spec.out, *inputs, asked=asked) as placement:
             if fresh:
@@ -125,4 +126,5 @@ def _job(spec: LabelSpec, model: Path, bundle: Bundle) -> LabelJob:
         versions=versions(),
         masked=spec.tissue.mask is not None,
         quality=spec.quality,
+        cache=spec.cache.of(spec.read_timeout_s),
     )

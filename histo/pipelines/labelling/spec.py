@@ -7,12 +7,13 @@ from pydantic import Field, model_validator
 from histo.learn.network.spec import InferencePrecision
 from histo.run.placement import Device
 from histo.slides.spec import ReaderChoice, TilingSpec, TissueSpec
-from histo.spec.base import AbsolutePath, Spec, changed_names
+from histo.spec.base import AbsolutePath, Place, Spec, changed_names
+from histo.spec.cache import CacheSpec
 
 _OF_STUDIES = ("study_is",)
 _OF_SLIDES = (
     *("tiling", "tissue", "reader", "readers", "verify", "quality", "pictures", "batch_size", "max_failed_fraction"),
-    *("mpp_if_missing", "mpp_override"),
+    *("mpp_if_missing", "mpp_override", "cache"),
 )
 
 
@@ -27,8 +28,9 @@ class LabelSpec(Spec):
         )
     )
 
-    slides: AbsolutePath | None = None
-    """Folder of slides, searched in depth; or one slide."""
+    slides: Place | None = None
+    """Folder of slides, searched in depth; one slide; a pattern ("/data/**/*.svs"); or a list (.csv or .parquet: uri,
+    and where known slide_id and mpp). On a disk that all nodes see, or s3://, gs://, https://."""
     studies: AbsolutePath | None = None
     """In the place of slides: folder of MRI or CT studies, searched in depth, or a manifest (.csv or .parquet)."""
     study_is: Literal["folder", "file"] = "folder"
@@ -72,6 +74,7 @@ class LabelSpec(Spec):
     """Hash whole slide files, also where size and time say that they are unchanged."""
     tiling: TilingSpec = TilingSpec()
     tissue: TissueSpec = TissueSpec()
+    cache: CacheSpec = CacheSpec()
 
     @property
     def processes(self) -> int | None:

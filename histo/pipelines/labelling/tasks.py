@@ -1,6 +1,6 @@
 """Settings of a label run for its workers, and the messages between them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -8,6 +8,8 @@ from histo.errors import InputError
 from histo.input_files import all_blocks, digest
 from histo.learn.network.spec import InferencePrecision
 from histo.pipelines.labelling.work_clock import NOTHING, Effort
+from histo.remote.cache import Cache
+from histo.remote.objects import RemoteState
 from histo.run.ledger import fingerprint_of
 from histo.slides.grid import Grid, Region
 from histo.slides.resolution import Sampling
@@ -46,6 +48,7 @@ class LabelJob:
         mpp_override: µm per level-0 pixel of every slide, whatever it names.
         masked: Whether masks from elsewhere are asked for.
         quality: Whether the quality of tiles is measured.
+        cache: Copies of remote slides on each node.
     """
 
     out: Path
@@ -70,6 +73,7 @@ class LabelJob:
     mpp_override: float | None = None
     masked: bool = False
     quality: bool = False
+    cache: Cache = field(default_factory=Cache)
 
     def tolerates(self, n_ok: int, n_failed: int) -> bool:
         """Whether a slide with so many readable and unreadable tiles still has a result."""
@@ -87,10 +91,20 @@ class LabelJob:
         content = {"content_id": content_id, "mpp": [mpp_x, mpp_y]} | _of_mask(mask)
         return fingerprint_of(self._settings() | content)
 
-    def failure_fingerprint(self, size_bytes: int | None, mtime_ns: int | None, mask: str | None = None) -> str:
-        """Return the sha256 of everything that the failure of a slide may depend on, itself apart."""
+    def failure_fingerprint(
+        self, size_bytes: int | None, mtime_ns: int | None, mask: str | None = None, mpp: float | None = None
+    ) -> str:
+        """Return the sha256 of everything that the failure of a slide may depend on, itself apart.
+
+        Args:
+            size_bytes: Of its files.
+            mtime_ns: Of their latest change.
+            mask: See `mask_id`.
+            mpp: µm per level-0 pixel, if a list says so.
+        """
         limits = {"mpp_if_missing": self.mpp_if_missing, "max_failed_fraction": self.max_failed_fraction}
         limits |= {} if self.mpp_override is None else {"mpp_override": self.mpp_override}
+        limits |= {} if mpp is None else {"mpp": mpp}
         return fingerprint_of(self._settings() | limits | {"file": [size_bytes, mtime_ns]} | _of_mask(mask))
 
     def _settings(self) -> dict[str, Any]:
@@ -134,6 +148,7 @@ class SlideTask:
         content_id: Of its files, as an earlier run knew it; empty if none did.
         sha256: Of its whole files, likewise.
         mask: File of its tissue mask, empty if it has none; None if masks from elsewhere are not asked for.
+        mpp: µm per level-0 pixel, if a list says so.
     """
 
     slide_id: str
@@ -142,6 +157,7 @@ class SlideTask:
     content_id: str = ""
     sha256: str = ""
     mask: str | None = None
+    mpp: float | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +166,7 @@ class SlideWork:
 
     Attributes:
         slide_id: Its name.
-        files: All its files.
+        files: All its files; URIs of remote ones.
         state: Their size and latest change, when it was planned; see `input_files.file_state`.
         slide: Its description.
         sampling: Which level is read, and how it is reduced.
@@ -158,6 +174,7 @@ class SlideWork:
         n_regions: Number of its regions.
         fingerprint: Of the slide's result.
         columns: What planning knows of the slide for the ledger; it goes into the footer of the slide's table.
+        states: What the remote files are.
     """
 
     slide_id: str
@@ -169,6 +186,7 @@ class SlideWork:
     n_regions: int
     fingerprint: str
     columns: Row
+    states: tuple[RemoteState, ...] = ()
 
 
 class RegionTask(NamedTuple):

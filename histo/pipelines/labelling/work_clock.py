@@ -74,6 +74,16 @@ class Clock:
             yield item
 
     @contextmanager
+    def fetching(self) -> Iterator[None]:
+        """Count the time in which a slide is fetched as reading, for which its region waits."""
+        self._change(waiting=1)
+        try:
+            with self.reading():
+                yield
+        finally:
+            self._change(waiting=-1)
+
+    @contextmanager
     def reading(self) -> Iterator[None]:
         """Count the time of a thread that reads."""
         begun = time.monotonic()

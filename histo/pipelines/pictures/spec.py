@@ -4,7 +4,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from histo.spec.base import AbsolutePath, Spec
+from histo.spec.base import AbsolutePath, Place, Spec
+from histo.spec.cache import CacheSpec
 
 
 class ReportSpec(Spec):
@@ -14,8 +15,8 @@ class ReportSpec(Spec):
 
     out: AbsolutePath
     """Folder of a label run; pictures go to `pictures` and `class_maps` in it."""
-    slides: AbsolutePath | None = None
-    """Folder of the slides, or one slide, where they are not any more where they were labelled."""
+    slides: Place | None = None
+    """Where the slides are, as for a label job, where they are not any more where they were labelled."""
     probabilities: list[str] | None = None
     """Classes of which a map of probabilities is drawn, too."""
     colours: dict[str, str] | None = None
@@ -24,3 +25,4 @@ class ReportSpec(Spec):
     """Slides that are drawn at the same time; default: one for each CPU."""
     read_timeout_s: float = Field(default=300.0, gt=0, le=86_400)
     """Seconds that reading one slide may take, after which it is tried alone."""
+    cache: CacheSpec = CacheSpec()

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ import tifffile
 from PIL import Image
 
 from histo.input_files import safe_path
+from histo.remote.cache import Cache
 from histo.report.slide.colours import class_colours
 from histo.report.slide.labels import read_labels
 from histo.report.slide.panel import read_panel
@@ -20,7 +21,7 @@ from histo.report.slide.picture import KEY, class_map, draw, probability_map
 from histo.report.slide.tiff import write_class_map
 from histo.run.failure import describe_failure
 from histo.run.isolation import Watchdog, guarded
-from histo.slides.collection import CLASS_MAPS
+from histo.slides.finding.folder import CLASS_MAPS
 
 PICTURES, PROBABILITIES = "pictures", "probabilities"
 FOLDERS = (PICTURES, PROBABILITIES, CLASS_MAPS)
@@ -35,13 +36,13 @@ class PictureTask:
 
     Attributes:
         slide_id: The slide.
-        path: Its file, as it can be opened.
+        files: Its files, the one to open first.
         table: Its tile table.
         rows_id: Of the table's rows.
     """
 
     slide_id: str
-    path: str
+    files: tuple[str, ...]
     table: Path
     rows_id: str
 
@@ -55,12 +56,14 @@ class PictureJob:
         read_timeout_s: Seconds that reading a slide may take.
         probabilities: Classes of which a map of probabilities is drawn.
         colours: Chosen colours of classes.
+        cache: Copies of remote slides on each node.
     """
 
     out: Path
     read_timeout_s: float
     probabilities: tuple[str, ...]
     colours: Mapping[str, str]
+    cache: Cache = field(default_factory=Cache)
 
     def key(self, rows_id: str) -> str:
         """Return the sha256 of all that the pictures of a slide depend on."""
@@ -131,8 +134,8 @@ def draw_slide(job: PictureJob, task: PictureTask) -> None:
     """Draw a slide; its class map is written last, and says that all is done."""
     labels = read_labels(task.table, task.slide_id, job.probabilities)
     colours = class_colours(labels.classes, job.colours)
-    with Watchdog(job.read_timeout_s).guard():
-        panel = read_panel(Path(task.path), labels)
+    with job.cache.local(task.files) as copies, Watchdog(job.read_timeout_s).guard():
+        panel = read_panel(Path(copies.files[0]), labels)
     date, key = datetime.fromtimestamp(task.table.stat().st_mtime, UTC).date().isoformat(), job.key(task.rows_id)
     draw(labels, panel, class_map(labels, colours), date, job.picture(task.slide_id), key)
     for name in job.probabilities:

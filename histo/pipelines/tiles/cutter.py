@@ -55,12 +55,17 @@ def cut_slide(job: CutJob, task: CutTask) -> Cut:
     Raises:
         InputError: If the slide or its annotation cannot be used.
     """
+    with job.cache.local(task.files) as copies:
+        return _cut(job, task, copies.files[0])
+
+
+def _cut(job: CutJob, task: CutTask, path: str) -> Cut:
     store.remove(job.sheet(task.slide_id))
     for image in job.images(task.slide_id).glob("*.png"):
         store.remove(image)
     watchdog = Watchdog(job.read_timeout_s)
     with watchdog.guard():
-        slide, opened = open_slide(task.path, job.mpp_if_missing, job.reader, job.mpp_override)
+        slide, opened = open_slide(path, job.mpp_if_missing, job.reader, job.mpp_override, task.mpp)
     reader = WatchedReader(opened, watchdog.guard)
     try:
         annotation = None

@@ -14,11 +14,12 @@ from histo.class_names import check_groups, check_names
 from histo.csv_table import read_csv
 from histo.errors import InputError, UsageError
 from histo.folders import beside
-from histo.input_files import all_blocks, digest, file_state, readable, safe_path
+from histo.input_files import all_blocks, digest, readable, safe_path
 from histo.learn.data.tile_table import IN_INDEX, INDEX, TableIndex, write_part
 from histo.pipelines.tiles.cutter import Cutter
 from histo.pipelines.tiles.spec import PrepareTilesSpec
 from histo.pipelines.tiles.tasks import IMAGES, LISTS, SHEETS, Cut, CutJob, CutTask
+from histo.remote.location import shown
 from histo.run.ledger import fingerprint_of
 from histo.run.placement import one_each
 from histo.run.record import past_record
@@ -27,14 +28,15 @@ from histo.run.say import say
 from histo.slides.annotations.files import AnnotationFolder, missing, names_in
 from histo.slides.annotations.mask import with_masks
 from histo.slides.annotations.naming import Naming
-from histo.slides.collection import FoundSlide, find_slides
+from histo.slides.finding.collection import FoundSlide
+from histo.slides.finding.find import find_slides, fixed_folder
 from histo.slides.readers.foreign import ways_out
 from histo.tables import open_table
 
 ALGORITHM = 1
 """Version of the tiles that the same slides, annotations and settings give."""
 MANIFEST = "manifest.csv"
-_FREE = {"out", "workers", "sheets", "read_timeout_s", "slides", "annotations", "patients"}
+_FREE = {"out", "workers", "sheets", "read_timeout_s", "slides", "annotations", "patients", "cache"}
 """Settings that no tile depends on, or whose files are looked at."""
 _FLAG = "--annotations"
 _MOST_NAMED = 5
@@ -42,13 +44,13 @@ _FAILED = "failed"
 """In the place of the key of a slide's part."""
 
 
-def cut_slides(folder: RunFolder, spec: PrepareTilesSpec, root: Path) -> int:
+def cut_slides(folder: RunFolder, spec: PrepareTilesSpec, root: str) -> int:
     """Cut the tiles of all slides, or go on where a run stopped; returns 0, or 3 if some slides failed.
 
     Args:
         folder: Of the output, held.
         spec: The settings.
-        root: Folder of the slides, or one slide.
+        root: Where the slides are, see `find_slides`.
 
     Raises:
         HistoError: If the settings or annotations are bad, or the run cannot go on.
@@ -79,7 +81,8 @@ def _cut(
     """Have workers cut slides; one that fails has a part without rows, so that the table is whole without it."""
     from histo.run.cluster import describe, placed  # noqa: PLC0415 -- Ray takes long to load, and that was to be said first
 
-    inputs = [path for path in (spec.slides, spec.annotations, spec.tissue.mask) if path is not None]
+    inputs = [path for path in (spec.annotations, spec.tissue.mask) if path is not None]
+    inputs += fixed_folder(spec.slides or "")
     with placed(True, spec.workers, partial(one_each, spec.workers, "cpu"), spec.out, *inputs) as placement:
         from histo.run.stream.units import gather  # noqa: PLC0415 -- likewise
         from histo.run.stream.worker import Crew  # noqa: PLC0415 -- likewise
@@ -201,11 +204,11 @@ def _groups(spec: PrepareTilesSpec, slides: Sequence[str]) -> dict[str, str]:
     return {name: str(patient) for name, patient in found.items()}
 
 
-def _job(spec: PrepareTilesSpec, root: Path, naming: Naming, classes: tuple[str, ...]) -> CutJob:
+def _job(spec: PrepareTilesSpec, root: str, naming: Naming, classes: tuple[str, ...]) -> CutJob:
     assert spec.tiling.mpp is not None, "it is checked"
     return CutJob(
         out=spec.out,
-        source=readable(root.name),
+        source=readable(PurePosixPath(shown(root)).name),
         form=spec.form,
         classes=classes,
         size_px=spec.size_px,
@@ -221,6 +224,7 @@ def _job(spec: PrepareTilesSpec, root: Path, naming: Naming, classes: tuple[str,
         mpp_override=spec.mpp_override,
         reader=spec.reader,
         read_timeout_s=spec.read_timeout_s,
+        cache=spec.cache.of(spec.read_timeout_s),
     )
 
 
@@ -228,14 +232,15 @@ def _task(job: CutJob, made_by: str, groups: Mapping[str, str], slide: FoundSlid
     """Return the task of a slide; its key names the state of its files, and the content of its annotation and mask."""
     drawn = [str(annotation) if annotation else "", slide.mask]
     made_of = {"made_by": made_by, "slide_id": slide.slide_id, "group": groups[slide.slide_id]}
+    made_of |= {} if slide.mpp is None else {"mpp": str(slide.mpp)}
     try:
-        made_of["state"] = str(file_state(slide.files))
+        made_of["state"] = str(tuple(slide.state()))
         made_of |= {f"drawn_{i}": digest(all_blocks([path])) for i, path in enumerate(drawn) if path}
         key = fingerprint_of(made_of)
     except InputError:  # the worker says what is wrong
         key = ""
     mask = slide.mask if job.tissue.mask else None
-    return CutTask(slide.slide_id, slide.path, annotation, groups[slide.slide_id], key, mask)
+    return CutTask(slide.slide_id, slide.files, annotation, groups[slide.slide_id], key, mask, slide.mpp)
 
 
 def _remove_others(job: CutJob, tasks: Sequence[CutTask]) -> None:

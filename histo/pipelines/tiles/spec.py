@@ -5,12 +5,13 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from histo.slides.spec import ReaderChoice, TilingSpec, TissueSpec
-from histo.spec.base import AbsolutePath, AbsolutePaths, Spec, changed_names
+from histo.spec.base import AbsolutePath, AbsolutePaths, Place, Spec, changed_names
+from histo.spec.cache import CacheSpec
 
 _OF_DATA = ("max_broken",)
 _OF_SLIDES = (
     *("annotations", "form", "size_px", "min_share", "names", "drop", "rest", "patients", "bounds", "sheets", "tiling"),
-    *("tissue", "mpp_if_missing", "mpp_override", "reader", "read_timeout_s"),
+    *("tissue", "mpp_if_missing", "mpp_override", "reader", "read_timeout_s", "cache"),
 )
 _OF_ANNOTATIONS = ("min_share", "names", "drop", "rest", "classes")
 
@@ -27,8 +28,9 @@ class PrepareTilesSpec(Spec):
 
     data: AbsolutePaths | None = None
     """Labelled tiles: folders of class folders, .npz files, .csv or .parquet manifests; one or several."""
-    slides: AbsolutePath | None = None
-    """In the place of data: folder of slides, searched in depth, or one slide; tiles are cut from them."""
+    slides: Place | None = None
+    """In the place of data: slides of which tiles are cut, as those of a label job: a folder, searched in depth, a
+    slide, a pattern or a list."""
     annotations: AbsolutePath | None = None
     """Folder of annotations, named as the slides: GeoJSON (QuPath), XML (ASAP), label maps (PNG, TIFF), tile tables;
     default: all tiles of tissue, without labels."""
@@ -71,6 +73,7 @@ class PrepareTilesSpec(Spec):
     """Share of images (0 to 1) that may be unusable; they are left out and listed."""
     tiling: TilingSpec = TilingSpec()
     tissue: TissueSpec = TissueSpec()
+    cache: CacheSpec = CacheSpec()
 
     @model_validator(mode="after")
     def _one_input(self) -> Self:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from histo import tables
 from histo.input_files import safe_path
+from histo.remote.cache import Cache
 from histo.slides.annotations.naming import Naming
 from histo.slides.spec import ReaderChoice, TilingSpec, TissueSpec
 
@@ -21,19 +22,21 @@ class CutTask:
 
     Attributes:
         slide_id: The slide.
-        path: Its file.
+        files: Its files, the one to open first.
         annotation: Its annotation; None where tiles have no labels.
         group: Its patient, or itself.
         key: sha256 of all that its tiles depend on.
         mask: File of its tissue mask, empty if it has none; None if masks from elsewhere are not asked for.
+        mpp: µm per level-0 pixel, if a list says so.
     """
 
     slide_id: str
-    path: str
+    files: tuple[str, ...]
     annotation: Path | None
     group: str
     key: str
     mask: str | None = None
+    mpp: float | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class CutJob:
         mpp_override: µm per level-0 pixel of every slide.
         reader: What decodes the slides.
         read_timeout_s: Seconds without a read after which a worker is ended.
+        cache: Copies of remote slides on each node.
     """
 
     out: Path
@@ -77,6 +81,7 @@ class CutJob:
     mpp_override: float | None
     reader: ReaderChoice
     read_timeout_s: float
+    cache: Cache = field(default_factory=Cache)
 
     @property
     def columns(self) -> tuple[tables.Column, ...]:

@@ -8,7 +8,7 @@ from histo.errors import Cause, SlideError, UsageError
 from histo.slides.annotations.files import TABLE, AnnotationFolder, missing, names_in, read_areas
 from histo.slides.annotations.label_map import read_table_classes
 from histo.slides.annotations.shapes import DROPPED
-from histo.slides.collection import Collection
+from histo.slides.finding.collection import Collection
 from histo.slides.slide import Slide
 from histo.slides.spec import TissueSpec
 from histo.slides.tissue import TissueMask

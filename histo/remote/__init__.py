@@ -1,0 +1,1 @@
+"""Files in object storage and on web servers, and their copies on nodes."""

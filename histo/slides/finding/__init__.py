@@ -1,0 +1,1 @@
+"""Find slides: in folders, by patterns, in lists, in object storage."""
