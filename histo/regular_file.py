@@ -34,13 +34,17 @@ def open_regular(path: Path, most_bytes: int | None = None) -> BufferedReader:
         ValueError: If the path is none, such as one with a null byte.
     """
     _check(path.stat(), path, most_bytes)  # before it is opened: opening a device may already do something
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 -- pathlib's has no opener
     try:
-        _check(os.fstat(descriptor), path, most_bytes)
-        return os.fdopen(descriptor, "rb")
+        _check(os.fstat(file.fileno()), path, most_bytes)
     except BaseException:
-        os.close(descriptor)
+        file.close()
         raise
+    return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_regular(path: Path, most_bytes: int = DOCUMENT_BYTES) -> bytes:

@@ -1,7 +1,7 @@
-"""Write results: every file appears whole; lines are appended to `.jsonl` files.
+"""Read and write results, on disk or in object storage; files appear whole.
 
-A folder on a file system today; a key in an object store could take its place: callers put, list and
-remove whole files. Logs (`.jsonl`) alone grow line by line.
+Callers put, list, read and remove whole files; logs (`.jsonl`) alone grow line by line. In object storage a file is one
+object, and folders are prefixes of names: they need not be made, and are gone with their last file.
 """
 
 import csv
@@ -10,24 +10,32 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from uuid import uuid4
 
 from histo.errors import UsageError
 from histo.printable import printable
-from histo.regular_file import open_regular
+from histo.regular_file import open_regular, read_regular
+from histo.remote import objects
+from histo.remote.location import AnyPath, canonical
 
 TEMPORARY_SUFFIX = ".tmp"
+_READ_AHEAD = 256 * 1024
+"""Bytes that a read from object storage fetches at least; the footer of a table has fewer."""
 _FORMULA = re.compile("'*[=+@-]")
 """How text begins that a spreadsheet takes for a formula, and such text with apostrophes before it."""
 
 
 @contextmanager
-def put_atomic(path: Path) -> Iterator[BinaryIO]:
+def put_atomic(path: AnyPath) -> Iterator[BinaryIO]:
     """Write a file that takes its place in one step when the block ends, and leaves nothing behind when it fails.
+
+    One for object storage is written to a temporary local file first.
 
     Examples:
         >>> import tempfile
@@ -37,6 +45,12 @@ def put_atomic(path: Path) -> Iterator[BinaryIO]:
         >>> (folder / "a" / "b.txt").read_bytes()
         b'whole'
     """
+    if not isinstance(path, Path):
+        with tempfile.NamedTemporaryFile() as draft:
+            yield cast(BinaryIO, draft)
+            draft.flush()
+            objects.upload(Path(draft.name), str(path))
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{uuid4().hex}{TEMPORARY_SUFFIX}"
     try:
@@ -50,13 +64,13 @@ def put_atomic(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def put_json(path: Path, value: Any) -> None:
+def put_json(path: AnyPath, value: Any) -> None:
     """Write a JSON document atomically, readable by a person."""
     with put_atomic(path) as file:
         file.write((json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n").encode())
 
 
-def put_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def put_csv(path: AnyPath, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a CSV file atomically; None becomes an empty cell.
 
     Text that a spreadsheet would run gets an apostrophe before it, which `cell_text` takes away; control characters
@@ -87,26 +101,39 @@ def cell_text(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell[1:]) else cell
 
 
-def put_json_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:
+def put_json_lines(path: AnyPath, values: Iterable[dict[str, Any]]) -> None:
     """Write a JSONL file atomically."""
     with put_atomic(path) as file:
         file.write(_json_lines(values).encode())
 
 
-def append_json_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:
-    """Append lines to a JSONL file in one write, and flush it to the disk."""
+def append_json_lines(path: AnyPath, values: Iterable[dict[str, Any]]) -> None:
+    """Append lines to a JSONL file, see `append`."""
+    append(path, _json_lines(values).encode())
+
+
+def append(path: AnyPath, content: bytes) -> None:
+    """Append to a file in one write, and flush it to the disk. In object storage the file is written anew.
+
+    One process at a time may do so.
+    """
+    if not isinstance(path, Path):
+        before = content_of(path) or b""
+        with put_atomic(path) as file:
+            file.write(before + content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(_json_lines(values))
-        file.flush()
-        os.fsync(file.fileno())
+    with path.open("ab") as log:
+        log.write(content)
+        log.flush()
+        os.fsync(log.fileno())
 
 
 def _json_lines(values: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(value) + "\n" for value in values)
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
+def read_json_lines(path: AnyPath) -> list[dict[str, Any]]:
     """Read a JSONL file up to the first line that was not written to its end; none if there is no file.
 
     What follows such a line is not trusted, whatever it is.
@@ -126,22 +153,109 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _content(path: Path) -> bytes:
+def _content(path: AnyPath) -> bytes:
     try:
-        with open_regular(path) as file:
-            return file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return b""
+        return content_of(path) or b""
     except OSError as error:
         raise UsageError(
             f"{path}: cannot be read ({error.strerror or error}); put back a copy of it, or give another folder"
         ) from None
 
 
-def move(source: Path, target: Path) -> None:
-    """Put a file in another place in one step; both lie on one file system."""
+def content_of(path: AnyPath) -> bytes | None:
+    """Return what a file has; None if there is none.
+
+    Raises:
+        OSError: If it cannot be read, or is no regular file.
+    """
+    try:
+        if not isinstance(path, Path):
+            return objects.read(str(path))
+        with open_regular(path) as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def read_document(path: AnyPath) -> bytes:
+    """Read a whole file of a size that a document has, see `regular_file.read_regular`.
+
+    Raises:
+        OSError: If there is none, it cannot be read, is no regular file, or is larger.
+    """
+    return read_regular(path) if isinstance(path, Path) else objects.read(str(path))
+
+
+def opened(path: AnyPath) -> BinaryIO:
+    """Open a file to be read from any place.
+
+    Raises:
+        OSError: If it cannot be opened, or is no regular file.
+    """
+    if isinstance(path, Path):
+        return open_regular(path)
+    return cast(BinaryIO, io.BufferedReader(objects.RemoteFile(str(path)), _READ_AHEAD))
+
+
+def is_there(path: AnyPath) -> bool:
+    """Whether there is a file, or a folder; in object storage, one that has files."""
+    return path.exists() if isinstance(path, Path) else objects.is_there(str(path))
+
+
+def changed_s(path: AnyPath) -> float:
+    """Return when a file was last changed, seconds since 1970.
+
+    Raises:
+        OSError: If it is not there.
+    """
+    return path.stat().st_mtime if isinstance(path, Path) else objects.state(str(path)).changed_ns / 1e9
+
+
+def list_files(folder: AnyPath, pattern: str = "*") -> Iterator[AnyPath]:
+    """Yield the files below a folder, at any depth, that have such a name; none if there is no folder.
+
+    Examples:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> put_json(folder / "a" / "b.json", 1)
+        >>> [path.name for path in list_files(folder, "*.json")]
+        ['b.json']
+    """
+    if isinstance(folder, Path):
+        yield from (path for path in folder.rglob(pattern) if not path.is_dir() or path.is_symlink())
+        return
+    top = canonical(str(folder))
+    with suppress(FileNotFoundError):
+        for uri in objects.list_files(top):
+            below = uri.removeprefix(top).strip("/")
+            if below and fnmatchcase(below.rpartition("/")[2], pattern):
+                yield folder / below
+
+
+def remove_empty_folders(folder: AnyPath) -> None:
+    """Remove a folder and those below it if they have no files."""
+    if isinstance(folder, Path):
+        for name, _, _ in os.walk(folder, topdown=False):
+            with suppress(OSError):  # there is something in it
+                Path(name).rmdir()
+
+
+def move(source: AnyPath, target: AnyPath) -> None:
+    """Put a file in another place; in one step on a file system. Both lie on the same one."""
+    if not (isinstance(source, Path) and isinstance(target, Path)):
+        with put_atomic(target) as file:
+            file.write(content_of(source) or b"")
+        remove(source)
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     source.replace(target)
+
+
+def put_folder(source: Path, target: AnyPath) -> None:
+    """Copy a local folder, whose place nothing reads yet; its files appear whole, one after the other."""
+    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        with path.open("rb") as file, put_atomic(target / str(path.relative_to(source))) as copy:
+            shutil.copyfileobj(file, copy)
 
 
 def replace_folder(source: Path, target: Path) -> None:
@@ -160,9 +274,11 @@ def replace_folder(source: Path, target: Path) -> None:
         source.rename(target)
 
 
-def remove(path: Path) -> None:
+def remove(path: AnyPath) -> None:
     """Remove a file or a folder, whether it is there or not."""
-    if path.is_dir() and not path.is_symlink():
+    if not isinstance(path, Path):
+        objects.delete(str(path))
+    elif path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

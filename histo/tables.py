@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from histo.regular_file import require_regular
-from histo.store import put_atomic
+from histo.remote.location import AnyPath, connect
+from histo.store import opened, put_atomic
 
 SCHEMA_VERSION = 1
 
@@ -245,18 +246,31 @@ def schema(
     return pa.schema(fields, metadata={f"histo.{key}": value for key, value in (metadata or {}).items()})
 
 
-def open_table(path: Path) -> pq.ParquetFile:
+def open_table(path: AnyPath) -> pq.ParquetFile:
     """Open a Parquet file, without ever waiting for what is no file.
 
     Raises:
         OSError: If it cannot be opened, or is no regular file.
         pyarrow.ArrowException: If it is damaged.
     """
+    if not isinstance(path, Path):
+        return pq.ParquetFile(opened(path), pre_buffer=True)
     require_regular(path)
     return pq.ParquetFile(path)
 
 
-def footer_value(path: Path, name: str) -> str | None:
+def dataset(files: Sequence[AnyPath], layout: pa.Schema) -> "pa.dataset.Dataset":
+    """Return Parquet files, all in one place, as one dataset, of which only what is asked for is read."""
+    from pyarrow.dataset import dataset as opened_as_one  # noqa: PLC0415 -- it loads slowly, and jobs do without
+
+    remote = [str(file) for file in files if not isinstance(file, Path)]
+    if not remote:
+        return opened_as_one([str(file) for file in files], layout, format="parquet")
+    storage = connect(remote[0])[0]
+    return opened_as_one([connect(uri)[1] for uri in remote], layout, format="parquet", filesystem=storage)
+
+
+def footer_value(path: AnyPath, name: str) -> str | None:
     """Return what the footer of a Parquet file says as `histo.NAME`; None if it does not, or cannot be read."""
     try:
         with open_table(path) as file:
@@ -265,7 +279,7 @@ def footer_value(path: Path, name: str) -> str | None:
         return None
 
 
-def write_table(path: Path, table: pa.Table) -> None:
+def write_table(path: AnyPath, table: pa.Table) -> None:
     """Write one Parquet file atomically (zstd)."""
     with put_atomic(path) as file:
         pq.write_table(table, file, compression="zstd")

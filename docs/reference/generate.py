@@ -9,6 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from upath import UPath
 
 from histo import tables
 from histo.cli import _specs
@@ -57,7 +58,7 @@ TABLES = (
 
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 """Sign of each limit, lower ones first."""
-_PLAIN = {int: "whole number", float: "number", str: "text", bool: "switch", Path: "path"}
+_PLAIN = {int: "whole number", float: "number", str: "text", bool: "switch", Path: "path", UPath: "URI"}
 
 
 def cli() -> str:

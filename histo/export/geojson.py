@@ -9,7 +9,6 @@ QuPath shows, which of a slide with bounds is the part within them.
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence, Set
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from matplotlib.colors import to_rgb
 
 from histo import store, tables
 from histo.export.regions import Region
+from histo.remote.location import AnyPath
 
 MEASURED = ("confidence", "entropy", "tissue_fraction")
 """Columns that are measurements of a tile, beside its quality, if the table has it, and the probabilities."""
@@ -32,7 +32,7 @@ class TooLargeError(Exception):
 
 
 def tile_features(
-    table: Path,
+    table: AnyPath,
     classes: Sequence[str],
     colours: Mapping[str, str],
     origin: tuple[int, int],
@@ -81,7 +81,7 @@ def tile_features(
                 )
 
 
-def least_certain(table: Path, count: int, only: Sequence[str] | None = None) -> frozenset[int]:
+def least_certain(table: AnyPath, count: int, only: Sequence[str] | None = None) -> frozenset[int]:
     """Return the indices of the tiles of least confidence; of equals, those that come first.
 
     Args:
@@ -132,7 +132,7 @@ def region_id(names_in: str, number: int) -> str:
     return _uuid(names_in, f"region {number}")
 
 
-def write_features(target: Path, said: Mapping[str, Any], features: Iterator[str], most_bytes: int) -> None:
+def write_features(target: AnyPath, said: Mapping[str, Any], features: Iterator[str], most_bytes: int) -> None:
     """Write a feature collection, a feature at a time, atomically.
 
     Args:
@@ -153,14 +153,14 @@ def write_features(target: Path, said: Mapping[str, Any], features: Iterator[str
         file.write(b"\n]}\n")
 
 
-def read_said(path: Path) -> dict[str, Any]:
+def read_said(path: AnyPath) -> dict[str, Any]:
     """Return what a file of histo's says of itself.
 
     Raises:
         OSError: If it cannot be read.
         ValueError: If it is none.
     """
-    with path.open("rb") as file:
+    with store.opened(path) as file:
         head = file.readline(2**20)
     found: dict[str, Any] = json.loads(head.rstrip().removesuffix(b"[") + b"[]}")["histo"]
     return found

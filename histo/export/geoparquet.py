@@ -6,7 +6,6 @@ of the earth (`crs` is null). Specification: geoparquet.org/releases/v1.1.0.
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from histo import store, tables
+from histo.remote.location import AnyPath
 
 GEOMETRY = "geometry"
 _ROWS = 20_000
@@ -40,7 +40,7 @@ def outlines(areas: npt.NDArray[np.object_]) -> pa.Array:
     return pa.array(shapely.to_wkb(areas).tolist(), pa.binary())
 
 
-def write_geoparquet(table: Path, target: Path, key: str) -> None:
+def write_geoparquet(table: AnyPath, target: AnyPath, key: str) -> None:
     """Write a tile table with the outline of each tile, atomically.
 
     Args:

@@ -6,13 +6,13 @@ A CSV file per slide in `model-outputs-csv` has the columns `minx`, `miny`, `wid
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
 
 from histo import store, tables
+from histo.remote.location import AnyPath
 
 CSV_FOLDER = "model-outputs-csv"
 _PLACES = {"x": "minx", "y": "miny", "width": "width", "height": "height"}
@@ -20,7 +20,7 @@ _ROWS = 20_000
 """Rows of a table that are held at a time."""
 
 
-def write_csv(table: Path, target: Path, classes: Sequence[str]) -> None:
+def write_csv(table: AnyPath, target: AnyPath, classes: Sequence[str]) -> None:
     """Write a tile table as WSInfer's CSV, atomically; a tile that could not be read has empty probabilities.
 
     Raises:

@@ -12,11 +12,13 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
+
+from upath import UPath
 
 from histo.interface.labels import Labels
 from histo.interface.model import Model, load_model
-from histo.interface.paths import StrPath, full_path
+from histo.interface.paths import StrPath, full_place
 from histo.interface.words import in_python
 from histo.job_environment import job_environment
 from histo.learn.bundle import find_bundle, read_bundle
@@ -26,6 +28,7 @@ from histo.pipelines.labelling.spec import LabelSpec
 from histo.pipelines.pictures.spec import ReportSpec
 from histo.pipelines.tiles.spec import PrepareTilesSpec
 from histo.pipelines.training.spec import TrainSpec
+from histo.remote.cache import Cache
 from histo.spec.base import SpecType
 from histo.spec.keywords import from_keywords
 
@@ -104,11 +107,12 @@ def _temporary_folder() -> str:
     return folder
 
 
-def _input(model: StrPath | None) -> str:
+def _input(model: StrPath | UPath | None) -> str:
     """Return the setting that names what a model classifies."""
     if model is None:
         return "slides"
-    bundle = read_bundle(find_bundle(full_path(model), flag="model"), flag="model")
+    with Cache().local_folder(find_bundle(full_place(model), flag="model")) as copy:
+        bundle = read_bundle(copy, flag="model")
     return "studies" if bundle.task == "volumes" else "slides"
 
 
@@ -164,7 +168,7 @@ def draw(labels: StrPath | Labels | ReportSpec, **settings: Any) -> dict[str, Pa
         settings: Those of `histo report`, such as `probabilities=["TUM"]` or `colours={"TUM": "#AA0000"}`.
 
     Returns:
-        The picture of each slide that could be drawn, by `slide_id`: a PNG.
+        The picture of each slide that could be drawn, by `slide_id`: a PNG (a `UPath` in object storage).
 
     Raises:
         HistoError: If no label run of slides is there, or the run cannot go on.
@@ -180,7 +184,7 @@ def draw(labels: StrPath | Labels | ReportSpec, **settings: Any) -> dict[str, Pa
         from histo.pipelines.report import report as run  # noqa: PLC0415
 
         run(spec)
-    return pictures_of(spec)
+    return cast(dict[str, Path], pictures_of(spec))
 
 
 @overload
@@ -195,7 +199,7 @@ def export_geojson(labels: StrPath | Labels | ExportGeojsonSpec, **settings: Any
         settings: Those of `histo export geojson`, such as `regions=True` or `least_certain=50`.
 
     Returns:
-        The file of each slide that could be exported, by `slide_id`.
+        The file of each slide that could be exported, by `slide_id` (a `UPath` in object storage).
 
     Raises:
         HistoError: If no label run of slides is there, or the run cannot go on.
@@ -211,7 +215,7 @@ def export_geojson(labels: StrPath | Labels | ExportGeojsonSpec, **settings: Any
         from histo.pipelines.export_geojson import geojson_of  # noqa: PLC0415
 
         run(spec)
-    return geojson_of(spec)
+    return cast(dict[str, Path], geojson_of(spec))
 
 
 @overload

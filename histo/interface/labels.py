@@ -1,17 +1,16 @@
 """Labels: the tables of a label run."""
 
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset
-import pyarrow.parquet
 
 from histo import tables
 from histo.errors import UsageError
-from histo.interface.paths import StrPath, full_path
+from histo.interface.paths import StrPath, full_place
 from histo.pipelines.labelling import slide_ledger
+from histo.remote.location import AnyPath
 
 
 class Labels:
@@ -21,7 +20,7 @@ class Labels:
         out: Folder of the run.
     """
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: AnyPath) -> None:
         self.out = out
         if self._slides is None and self._studies is None:
             raise UsageError(f"{out}: no label run is there; give the folder of `histo label`")
@@ -64,10 +63,10 @@ class Labels:
         Raises:
             UsageError: If the run is one of studies.
         """
-        files = [str(self.out / path) for path in self.slides["tiles_path"].to_pylist() if path]
-        measured = bool(files) and tables.QUALITY[0].name in pyarrow.parquet.read_schema(files[0]).names
+        files = [self.out / path for path in self.slides["tiles_path"].to_pylist() if path]
+        measured = bool(files) and tables.QUALITY[0].name in tables.open_table(files[0]).schema_arrow.names
         columns = (*tables.TILES, *(tables.QUALITY if measured else ()))
-        return pyarrow.dataset.dataset(files, tables.schema(columns, self.classes, {}), format="parquet")
+        return tables.dataset(files, tables.schema(columns, self.classes, {}))
 
     @cached_property
     def _slides(self) -> Any:
@@ -98,4 +97,4 @@ def read_labels(out: StrPath) -> Labels:
         labels = histo.read_labels("OUT")
         labels.slides.to_pandas()[["slide_id", "status", "fraction_TUM"]]
     """
-    return Labels(full_path(out))
+    return Labels(full_place(out))

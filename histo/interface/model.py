@@ -10,11 +10,13 @@ import numpy.typing as npt
 from PIL.Image import Image as PillowImage
 
 from histo.errors import UsageError
-from histo.interface.paths import StrPath, full_path
+from histo.interface.paths import StrPath, full_place
 from histo.interface.words import in_python
 from histo.learn.bundle import Bundle, TileInput, find_bundle, read_bundle
 from histo.learn.data.images import FileImages, from_pillow
 from histo.learn.network.spec import InferencePrecision
+from histo.remote.cache import Cache
+from histo.remote.location import AnyPath
 from histo.resample import Pixels
 from histo.run.placement import usable_cpus
 
@@ -36,7 +38,7 @@ class Model:
         bundle: Content of `model.json`.
     """
 
-    def __init__(self, path: Path, bundle: Bundle, predictor: "Predictor") -> None:
+    def __init__(self, path: AnyPath, bundle: Bundle, predictor: "Predictor") -> None:
         self.path = path
         self.bundle = bundle
         self._predictor = predictor
@@ -153,12 +155,13 @@ def load_model(
     """
     if device not in ("auto", "cpu", "gpu"):
         raise ValueError(f"device: {device!r}: it is 'auto', 'cpu' or 'gpu'")
-    folder = find_bundle(full_path(path), flag="model")
-    bundle = read_bundle(folder, flag="model")
-    from histo.learn.predict.load import load_predictor  # noqa: PLC0415 -- a path that is wrong is said first
+    folder = find_bundle(full_place(path), flag="model")
+    with Cache().local_folder(folder) as copy:
+        bundle = read_bundle(copy, flag="model")
+        from histo.learn.predict.load import load_predictor  # noqa: PLC0415 -- a path that is wrong is said first
 
-    with in_python():
-        predictor = load_predictor(folder, _device(device), usable_cpus(), batch_size, precision)
+        with in_python():
+            predictor = load_predictor(copy, _device(device), usable_cpus(), batch_size, precision)
     return Model(folder, bundle, predictor)
 
 

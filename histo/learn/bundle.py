@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, overload
 
 from pydantic import (
     AfterValidator,
@@ -30,6 +30,8 @@ from histo.errors import UsageError
 from histo.learn.array_layout import TILES, Layout, Task, TileLayout, VolumeLayout
 from histo.learn.epoch_index import read_index
 from histo.regular_file import WEIGHTS_BYTES, open_regular, read_regular
+from histo.remote.location import AnyPath
+from histo.store import is_there
 
 MODEL_JSON = "model.json"
 WEIGHTS = "model.safetensors"
@@ -160,7 +162,15 @@ class Bundle(_Record):
         return self.input.layout.shape(self.input.size_px)
 
 
-def find_bundle(path: Path, epoch: int | None = None, flag: str = "--model") -> Path:
+@overload
+def find_bundle(path: Path, epoch: int | None = None, flag: str = "--model") -> Path: ...
+
+
+@overload
+def find_bundle(path: AnyPath, epoch: int | None = None, flag: str = "--model") -> AnyPath: ...
+
+
+def find_bundle(path: AnyPath, epoch: int | None = None, flag: str = "--model") -> AnyPath:
     """Return the folder of the bundle that a path means.
 
     Args:
@@ -181,15 +191,15 @@ def find_bundle(path: Path, epoch: int | None = None, flag: str = "--model") -> 
     return path / "checkpoints" / f"epoch_{epoch:04d}"
 
 
-def _find_best(path: Path, flag: str) -> Path:
+def _find_best(path: AnyPath, flag: str) -> AnyPath:
     """Return the best bundle of a run; what is no run is taken as a bundle.
 
     Raises:
         UsageError: If the run has not ended, and has none yet.
     """
-    if (path / "model" / MODEL_JSON).is_file():
+    if is_there(path / "model" / MODEL_JSON):
         return path / "model"
-    index = None if (path / MODEL_JSON).is_file() else read_index(path)
+    index = None if is_there(path / MODEL_JSON) else read_index(path)
     if index is None:
         return path
     kept = f", or give {path / 'checkpoints' / f'epoch_{index.kept[-1]:04d}'}" if index.kept else ""

@@ -53,18 +53,19 @@ class Form:
     trouble: str | None = None
 
 
-def ensure_form(folder: Path, fallback: Path | None = None, threads: int = 1) -> Form:
+def ensure_form(folder: Path, fallback: Path | None = None, threads: int = 1, keeps_bundle: bool = False) -> Form:
     """Convert a bundle, unless it has a valid form; bfloat16 stays unmeasured.
 
     Args:
         folder: The bundle; its form goes into it.
         fallback: Where the form is put if the bundle cannot be written.
         threads: That may be used.
+        keeps_bundle: Whether the bundle stays as it is.
 
     Raises:
         UsageError: If the bundle cannot be used.
     """
-    places = [folder / FOLDER] + ([fallback / FOLDER] if fallback else [])
+    places = ([] if keeps_bundle else [folder / FOLDER]) + ([fallback / FOLDER] if fallback else [])
     for place in places:
         if read_conversion(place, folder) is not None:
             return Form(place)

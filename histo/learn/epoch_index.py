@@ -3,14 +3,13 @@
 It says how many epochs have ended, and which checkpoints are kept.
 """
 
-from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from histo import store
 from histo.errors import UsageError
-from histo.regular_file import read_regular
+from histo.remote.location import AnyPath
 
 STATE = "state.pt"
 """In a checkpoint: what training goes on from, beside the weights."""
@@ -38,12 +37,12 @@ class EpochIndex(BaseModel):
         return self
 
 
-def index_path(run: Path) -> Path:
+def index_path(run: AnyPath) -> AnyPath:
     """Where the index of a run is."""
     return run / "checkpoints" / "index.json"
 
 
-def read_index(run: Path) -> EpochIndex | None:
+def read_index(run: AnyPath) -> EpochIndex | None:
     """Read the index of a run; None if there is none.
 
     Raises:
@@ -51,7 +50,7 @@ def read_index(run: Path) -> EpochIndex | None:
     """
     path = index_path(run)
     try:
-        return EpochIndex.model_validate_json(read_regular(path))
+        return EpochIndex.model_validate_json(store.read_document(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -60,6 +59,6 @@ def read_index(run: Path) -> EpochIndex | None:
         raise UsageError(f"{path}: is damaged; put back a copy of it, or give another folder") from None
 
 
-def write_index(run: Path, index: EpochIndex) -> None:
+def write_index(run: AnyPath, index: EpochIndex) -> None:
     """Replace the index of a run in one step."""
     store.put_json(index_path(run), index.model_dump())

@@ -1,7 +1,6 @@
 """Command `export geojson`: write the tiles or regions of slides for QuPath."""
 
 from contextlib import nullcontext
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -27,10 +26,12 @@ from histo.pipelines.exports.worker import (
     ExportTask,
     key_of,
 )
+from histo.remote.location import AnyPath
 from histo.report.slide.colours import class_colours
 from histo.run.run_folder import RunFolder
 from histo.run.say import say
 from histo.spec.names import nearest
+from histo.store import is_there
 from histo.tables import Row
 
 __all__ = ["ExportGeojsonSpec", "export_geojson"]
@@ -42,7 +43,7 @@ def export_geojson(spec: ExportGeojsonSpec) -> int:
     Raises:
         HistoError: If the folder holds no label run, or the run cannot go on.
     """
-    with RunFolder(spec.out, "label", written=FOLDERS) if spec.out.is_dir() else nullcontext():
+    with RunFolder(spec.out, "label", written=FOLDERS) if is_there(spec.out) else nullcontext():
         table = read_ledger(spec.out)
         job, rows = _job(spec, table), labelled_rows(table)
         ids = [row["slide_id"] for row in table.to_pylist() if row["tiles_path"]]
@@ -61,7 +62,7 @@ def export_geojson(spec: ExportGeojsonSpec) -> int:
     return end(spec.out, len(rows), failed, "exported", where)
 
 
-def geojson_of(spec: ExportGeojsonSpec) -> dict[str, Path]:
+def geojson_of(spec: ExportGeojsonSpec) -> dict[str, AnyPath]:
     """Return the file of each slide that is exported, by `slide_id`, made of its table and of these settings."""
     table = read_ledger(spec.out)
     job = _job(spec, table)

@@ -29,10 +29,11 @@ from histo.pipelines.derived.slide_files import (
 from histo.pipelines.exports.spec import ExportGeoparquetSpec, ExportWsinferSpec
 from histo.pipelines.exports.table_worker import ALGORITHM, TableExporter, TableJob, TableTask
 from histo.pipelines.exports.worker import Exported
+from histo.remote.location import AnyPath
 from histo.run.ledger import fingerprint_of
 from histo.run.record import past_record, versions
 from histo.run.run_folder import RunFolder
-from histo.store import put_json, remove
+from histo.store import is_there, list_files, put_json, read_document, remove
 from histo.tables import Row
 
 __all__ = ["ExportGeoparquetSpec", "ExportWsinferSpec", "export_geoparquet", "export_wsinfer"]
@@ -47,7 +48,7 @@ def export_geoparquet(spec: ExportGeoparquetSpec) -> int:
     Raises:
         HistoError: If the folder holds no label run, or the run cannot go on.
     """
-    with RunFolder(spec.out, "label", written=[GEOPARQUET]) if spec.out.is_dir() else nullcontext():
+    with RunFolder(spec.out, "label", written=[GEOPARQUET]) if is_there(spec.out) else nullcontext():
         ledger = read_ledger(spec.out)
         rows = labelled_rows(ledger)
         folder = spec.out / GEOPARQUET
@@ -65,30 +66,30 @@ def export_wsinfer(spec: ExportWsinferSpec) -> int:
     Raises:
         HistoError: If the folder holds no label run, or the run cannot go on.
     """
-    with RunFolder(spec.out, "label", written=[WSINFER]) if spec.out.is_dir() else nullcontext():
+    with RunFolder(spec.out, "label", written=[WSINFER]) if is_there(spec.out) else nullcontext():
         ledger = read_ledger(spec.out)
         rows = labelled_rows(ledger)
         folder = spec.out / WSINFER
         names = _csv_names([row["slide_id"] for row in rows])
         tasks = [_task(spec.out, row, folder / CSV_FOLDER / names[row["slide_id"]]) for row in rows]
         before = _written(folder)
-        for path in (folder / CSV_FOLDER).rglob("*.csv"):
+        for path in list(list_files(folder / CSV_FOLDER, "*.csv")):
             if path not in {task.target for task in tasks}:
                 remove(path)
-        todo = [task for task in tasks if before.get(task.slide_id) != task.key or not task.target.exists()]
+        todo = [task for task in tasks if before.get(task.slide_id) != task.key or not is_there(task.target)]
         failed = _export(spec, ledger, rows, todo)
         if todo:
             _write_record(spec.out, folder, classes_of(ledger), [task for task in tasks if task.slide_id not in failed])
     return end(spec.out, len(rows), [*failed.values()], "exported", f"in WSInfer's layout: {folder}")
 
 
-def _task(out: Path, row: Row, target: Path) -> TableTask:
+def _task(out: AnyPath, row: Row, target: AnyPath) -> TableTask:
     table = out / row["tiles_path"]
     made_of = {"algorithm": ALGORITHM, "rows": rows_id(row), "columns": _columns(table)}
     return TableTask(row["slide_id"], table, target, fingerprint_of(made_of))
 
 
-def _columns(table: Path) -> list[str]:
+def _columns(table: AnyPath) -> list[str]:
     with suppress(OSError, pa.ArrowException), tables.open_table(table) as file:
         return [*file.schema_arrow.names]
     return []
@@ -111,15 +112,15 @@ def _csv_names(slide_ids: Sequence[str]) -> dict[str, str]:
     return {name: f"{short if counts[short] == 1 else safe_path(name)}.csv" for name, short in bare.items()}
 
 
-def _written(folder: Path) -> dict[str, str]:
+def _written(folder: AnyPath) -> dict[str, str]:
     """Return what the CSV files were made of, by `slide_id`, as the record beside them says."""
-    for path in folder.glob(_RECORD):
+    for path in list_files(folder, _RECORD):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            return dict(json.loads(path.read_text(encoding="utf-8"))["histo"]["tables"])
+            return dict(json.loads(read_document(path))["histo"]["tables"])
     return {}
 
 
-def _write_record(out: Path, folder: Path, classes: Sequence[str], tasks: Sequence[TableTask]) -> None:
+def _write_record(out: AnyPath, folder: AnyPath, classes: Sequence[str], tasks: Sequence[TableTask]) -> None:
     """Write the record of the run in the place of the former one."""
     past = past_record(out) or {}
     model = Path(str(past.get("model", "")))
@@ -139,6 +140,6 @@ def _write_record(out: Path, folder: Path, classes: Sequence[str], tasks: Sequen
     bundle = {"path": str(model), "architecture": backbone, "classes": classes}
     document = run_metadata(bundle, tiling, past.get("versions") or versions(), past.get("argv") or [], began)
     document["histo"] = {"tables": {task.slide_id: task.key for task in tasks}}
-    for path in folder.glob(_RECORD):
+    for path in list(list_files(folder, _RECORD)):
         remove(path)
     put_json(folder / f"run_metadata_{datetime.now(UTC):%Y%m%dT%H%M%S}.json", document)

@@ -16,15 +16,16 @@ def label(spec: LabelSpec) -> int:
     """
     say(f"labelling {spec.studies or spec.slides} with {spec.model}; results go to {spec.out}")
     model = find_bundle(spec.model)
-    bundle = read_bundle(model)
-    if spec.studies is not None:
-        from histo.pipelines.studies.label import label_studies  # noqa: PLC0415 -- slides do without its decoders
+    with spec.cache.of(spec.read_timeout_s).local_folder(model) as copy:
+        bundle = read_bundle(copy)
+        if spec.studies is not None:
+            from histo.pipelines.studies.label import label_studies  # noqa: PLC0415 -- slides do without its decoders
 
-        return label_studies(spec, spec.studies, model, bundle)
-    from histo.pipelines.labelling.slides import label_slides  # noqa: PLC0415 -- the line above comes first
+            return label_studies(spec, spec.studies, model, copy, bundle)
+        from histo.pipelines.labelling.slides import label_slides  # noqa: PLC0415 -- the line above comes first
 
-    assert spec.slides is not None, "one of the two is given"
-    code = label_slides(spec, spec.slides, model, bundle)
+        assert spec.slides is not None, "one of the two is given"
+        code = label_slides(spec, spec.slides, model, copy, bundle)
     if spec.pictures:
         from histo.pipelines.report import report  # noqa: PLC0415 -- labels do without what draws
 

@@ -1,7 +1,6 @@
 """Command `report`: draw the slides of a label run."""
 
 from contextlib import nullcontext
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -27,13 +26,14 @@ from histo.pipelines.pictures.worker import (
     PictureTask,
     key_of,
 )
-from histo.remote.location import shown
+from histo.remote.location import AnyPath, shown
 from histo.report.slide.colours import class_colours
 from histo.run.record import past_record
 from histo.run.run_folder import RunFolder
 from histo.slides.finding.find import find_slides, fixed_folder
 from histo.slides.finding.folder import CLASS_MAPS
 from histo.spec.names import nearest
+from histo.store import is_there, list_files
 from histo.tables import Row
 
 __all__ = ["ReportSpec", "report"]
@@ -45,7 +45,7 @@ def report(spec: ReportSpec) -> int:
     Raises:
         HistoError: If the folder holds no label run, or the run cannot go on.
     """
-    with RunFolder(spec.out, "label", written=FOLDERS) if spec.out.is_dir() else nullcontext():
+    with RunFolder(spec.out, "label", written=FOLDERS) if is_there(spec.out) else nullcontext():
         table = read_ledger(spec.out)
         job, slides, rows = _job(spec, table), _slides(spec), labelled_rows(table)
         _remove_others(job, [row["slide_id"] for row in table.to_pylist() if row["tiles_path"]])
@@ -59,7 +59,7 @@ def report(spec: ReportSpec) -> int:
     return end(spec.out, len(rows), failed, "drawn", where)
 
 
-def pictures_of(spec: ReportSpec) -> dict[str, Path]:
+def pictures_of(spec: ReportSpec) -> dict[str, AnyPath]:
     """Return the picture of each slide that is drawn, by `slide_id`, made of its table and of these settings."""
     table = read_ledger(spec.out)
     job = _job(spec, table)
@@ -88,7 +88,7 @@ def _find_tasks(job: PictureJob, slides: str, rows: list[Row]) -> tuple[list[Pic
         if job.is_done(task):
             continue
         if files is None:
-            lost.append(f"{slide_id}: not found in {shown(slides)}; give --slides")
+            lost.append(f"{slide_id}: not found below {shown(slides)}; give --slides")
         else:
             tasks.append(task)
     return tasks, lost
@@ -114,7 +114,7 @@ def _slides(spec: ReportSpec) -> str:
 
 def _remove_others(job: PictureJob, ids: list[str]) -> None:
     """Remove the pictures of slides that have no table any more, all but those given."""
-    classes = [path.name for path in (job.out / PROBABILITIES).glob("*")]
+    classes = {path.parent.name for path in list_files(job.out / PROBABILITIES)}
     kept = {job.class_map(slide_id) for slide_id in ids}
     kept |= {job.picture(slide_id, of) for slide_id in ids for of in (None, *classes)}
     remove_others(job.out, FOLDERS, kept, (".png", ".tif"), key_of)

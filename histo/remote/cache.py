@@ -18,9 +18,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TextIO
 
-from histo.errors import Cause, InputError
-from histo.remote.location import scheme, shown, steps
-from histo.remote.objects import RemoteState, fetch, state
+from histo.errors import Cause, HistoError, InputError, UsageError
+from histo.remote.location import AnyPath, canonical, scheme, shown, steps
+from histo.remote.objects import RemoteState, fetch, list_files, state
 
 _SHARE = 0.5
 """Of what is free on the disk, where no size is given."""
@@ -94,6 +94,35 @@ class Cache:
         with self._held(entry, uris, states, paths):
             os.utime(entry.lock)
             yield Copies(tuple(map(str, paths)), tuple(states), entry.ahead)
+
+    @contextmanager
+    def local_folder(self, place: AnyPath) -> Iterator[Path]:
+        """Have a folder on this node for as long as the block lasts; a local one is as it is.
+
+        Errors that name the copy name the folder in its place.
+
+        Raises:
+            UsageError: If there is no such folder, or it cannot be had.
+        """
+        if isinstance(place, Path):
+            yield place
+            return
+        uri = canonical(str(place))
+        try:
+            listed = list_files(uri, self.patience_s)
+        except FileNotFoundError:
+            listed = {}
+        except OSError as error:
+            raise UsageError(f"{shown(uri)}: cannot be read ({error.strerror or error})") from None
+        if not listed:
+            raise UsageError(f"{shown(uri)}: no such folder")
+        with self.local([*listed], [*listed.values()]) as copies:
+            first = Path(copies.files[0])
+            here = first.parents[len(steps(next(iter(listed)))) - len(steps(uri)) - 1]
+            try:
+                yield here
+            except HistoError as error:
+                raise type(error)(str(error).replace(str(here), shown(uri))) from error
 
     def named(self, text: str, files: Sequence[str], states: Sequence[RemoteState]) -> str:
         """Name remote files in a text that names their copies here."""

@@ -3,12 +3,17 @@
 import errno
 import logging
 import re
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import unquote, urlsplit
+
+from upath import UPath
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
+AnyPath: TypeAlias = Path | UPath
+"""A local path, or the URI of a place in object storage."""
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
 """Extras of histo's installation that the kinds of storage need."""

@@ -1,11 +1,13 @@
-"""Look at, list and read remote files; what fails on the way is tried again."""
+"""Look at, list, read and write remote files, again and again until it succeeds."""
 
 import errno
+import io
 import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +18,15 @@ from histo.remote.location import connect, shown, uri_of
 PATIENCE_S = 60.0
 """Seconds for which a request is tried again where no other time is given."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 15.0
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError)
+_FINAL = (
+    FileNotFoundError,
+    FileExistsError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    NotImplementedError,
+    TypeError,
+)
 _FINAL_NAMES = ("NoCredentialsError", "PartialCredentialsError", "InvalidURL", "NonHttpUrlClientError", "RefreshError")
 """Exceptions of the libraries below fsspec that another attempt does not mend; they need not be installed."""
 _MAY_PASS = (408, 425, 429)
@@ -80,6 +90,8 @@ def _as_system_error(error: Exception, uri: str, how_long: str) -> OSError:
     uri = shown(uri)
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(errno.ENOENT, "no such file, or it may not be seen", uri)
+    if isinstance(error, FileExistsError):
+        return FileExistsError(errno.EEXIST, "a file is there", uri)
     if isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403):
         return PermissionError(errno.EACCES, "access denied; look after the credentials of this node", uri)
     status = getattr(error, "status", None)
@@ -183,6 +195,110 @@ def fetch(uri: str, target: Path, expected: RemoteState, patience_s: float = PAT
     if state(uri, patience_s) != expected:
         raise OSError(errno.ESTALE, "it changed while it was fetched", shown(uri))
     os.utime(target, ns=(expected.changed_ns, expected.changed_ns))
+
+
+class RemoteFile(io.RawIOBase):
+    """A remote file to be read from any place; each read is a request.
+
+    Args:
+        uri: The file.
+
+    Raises:
+        OSError: If it is not there, or cannot be read; see `patiently`.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.name = self._uri = uri
+        self._size, self._at = state(uri).size_bytes, 0
+
+    def readable(self) -> bool:
+        """See `io.RawIOBase`."""
+        return True
+
+    def seekable(self) -> bool:
+        """See `io.RawIOBase`."""
+        return True
+
+    def tell(self) -> int:
+        """See `io.RawIOBase`."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """See `io.RawIOBase`."""
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """See `io.RawIOBase`."""
+        end = min(self._at + len(buffer), self._size)
+        if end <= self._at:
+            return 0
+        content = read(self._uri, self._at, end)
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+
+def is_there(uri: str) -> bool:
+    """Whether there is a file, or a folder with files.
+
+    Raises:
+        OSError: If it cannot be known; see `patiently`.
+    """
+    files, path = connect(uri)
+    try:
+        patiently(lambda: files.info(path), uri)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def upload(source: Path, uri: str) -> None:
+    """Put a local file at a URI; it appears whole, in the place of what was there.
+
+    Raises:
+        OSError: If it cannot be written; see `patiently`.
+    """
+    files, path = connect(uri)
+    patiently(lambda: files.put_file(str(source), path), uri)
+
+
+def put(uri: str, content: bytes) -> None:
+    """Put a small file at a URI, in the place of what was there.
+
+    Raises:
+        OSError: If it cannot be written; see `patiently`.
+    """
+    files, path = connect(uri)
+    patiently(lambda: files.pipe_file(path, content), uri)
+
+
+def create(uri: str, content: bytes) -> None:
+    """Put a small file at a URI where none is: of several that try, one succeeds, if the storage can tell.
+
+    Raises:
+        FileExistsError: If one is there; it may be of an earlier attempt of this call.
+        OSError: If it cannot be written; see `patiently`.
+    """
+    files, path = connect(uri)
+    patiently(lambda: files.pipe_file(path, content, mode="create"), uri)
+
+
+def delete(uri: str) -> None:
+    """Remove a file, or all files below a folder, whether there are any or not.
+
+    Raises:
+        OSError: If it cannot be done; see `patiently`.
+    """
+    files, path = connect(uri)
+
+    def remove(name: str) -> None:
+        with suppress(FileNotFoundError):
+            patiently(lambda: files.rm_file(name), uri)
+
+    found = patiently(lambda: files.find(path), uri)  # a file finds itself
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        list(threads.map(remove, found))
 
 
 def _whole(content: bytes, start: int, end: int, size: int) -> bytes:

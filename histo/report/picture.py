@@ -1,7 +1,6 @@
 """Write a figure to a PNG file: text is text, never a formula, and legible."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -9,6 +8,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator
 
+from histo.remote.location import AnyPath
 from histo.report.letters import SAID, has_glyphs, legible
 from histo.store import put_atomic
 
@@ -19,7 +19,7 @@ _LINE_PX = 18
 
 
 def write_picture(
-    figure: Figure, target: Path, dpi: int = 110, said: Mapping[str, str] | None = None, names: Iterable[str] = ()
+    figure: Figure, target: AnyPath, dpi: int = 110, said: Mapping[str, str] | None = None, names: Iterable[str] = ()
 ) -> None:
     """Write a figure atomically, and in the file's own text what else is to be said of it.
 

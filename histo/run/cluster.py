@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from importlib import import_module
-from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -17,9 +16,10 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from histo.errors import HistoError, UsageError
+from histo.remote.location import AnyPath
 from histo.run.placement import Node, Placement, Resources, usable_cpus
 from histo.run.ray_start import Watch, is_private, join, last_word, start_private
-from histo.store import TEMPORARY_SUFFIX, put_atomic, remove
+from histo.store import TEMPORARY_SUFFIX, is_there, put_atomic, remove
 
 _SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # reports are collected that often, not every 2 s
@@ -125,7 +125,7 @@ def placed(
     is_needed: bool,
     processes: int | None,
     choose: Callable[[Resources], PlacementT],
-    *shared: Path,
+    *shared: AnyPath,
     asked: str = "--workers",
 ) -> Iterator[PlacementT | None]:
     """Join or start Ray, unless nothing is to do; yields where the workers are.
@@ -155,11 +155,12 @@ def _load_stream() -> None:
         import_module("histo.run.stream.drive")
 
 
-def check_shared(out: Path, *inputs: Path) -> None:
+def check_shared(out: AnyPath, *inputs: AnyPath) -> None:
     """Make sure that every node of the cluster sees the same output folder, and the inputs.
 
     Raises:
-        UsageError: If one does not; its part of the results would be lost.
+        UsageError: If one does not, or cannot reach the object storage where they are; its part of the results would
+            be lost.
     """
     if is_private():  # the one node is this process's own machine
         return
@@ -171,17 +172,23 @@ def check_shared(out: Path, *inputs: Path) -> None:
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             look = ray.remote(_missing).options(num_cpus=0, scheduling_strategy=here)
             with suppress(ray.exceptions.RayError):  # the node has just been lost, and does no work either
-                for path in ray.get(look.remote([marker, *inputs])):
+                for path, reason in ray.get(look.remote([marker, *inputs])):
                     seen = path if path != marker else out
-                    raise UsageError(
-                        f"{seen}: not visible on node {node['NodeManagerHostname']}; it must be a shared folder"
-                    )
+                    raise UsageError(f"{seen}: not visible on node {node['NodeManagerHostname']}; {reason}")
     finally:
         remove(marker)
 
 
-def _missing(paths: list[Path]) -> list[Path]:
-    return [path for path in paths if not path.exists()]
+def _missing(paths: list[AnyPath]) -> list[tuple[AnyPath, str]]:
+    """Return what this node does not see, each with a reason."""
+    missing: list[tuple[AnyPath, str]] = []
+    for path in paths:
+        try:
+            if not is_there(path):
+                missing.append((path, "it must be a shared folder, or in object storage that all nodes reach"))
+        except OSError as error:
+            missing.append((path, error.strerror or str(error)))
+    return missing
 
 
 def root_cause(error: BaseException) -> str:

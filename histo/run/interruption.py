@@ -3,17 +3,17 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import ray.exceptions
 
 from histo.errors import HistoError
+from histo.remote.location import AnyPath
 from histo.run.cluster import root_cause
 from histo.run.say import put, say
 
 
 @contextmanager
-def interruptible(out: Path, resume: str = "the same command goes on from here") -> Iterator[None]:
+def interruptible(out: AnyPath, resume: str = "the same command goes on from here") -> Iterator[None]:
     """Say that a run is interrupted, because Ray cannot go on or because it is stopped.
 
     Args:

@@ -20,8 +20,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from histo import store
 from histo.errors import Cause, InputError
 from histo.input_files import safe_path
+from histo.remote.location import AnyPath
 
 LOST_BEFORE_ISOLATION = 2
 DEATHS = 3
@@ -43,7 +45,7 @@ class Job(Protocol):
     """What has to be known of a run."""
 
     @property
-    def out(self) -> Path:
+    def out(self) -> AnyPath:
         """Output folder."""
 
     @property
@@ -82,14 +84,12 @@ def guarded(job: Job, unit: str, name: str, here: Callable[[], T], alone: Callab
 def _attempt(job: Job, unit: str, name: str) -> Iterator[int]:
     """Mark that a piece of work has begun; yields how many workers were lost with it so far."""
     mark = job.out / "staging" / "attempts" / safe_path(unit) / name
-    lost = mark.stat().st_size if mark.exists() else 0
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    with mark.open("ab") as file:
-        file.write(b".")
+    lost = len(store.content_of(mark) or b"")
+    store.append(mark, b".")
     try:
         yield lost
     finally:  # not reached by a process that dies
-        mark.unlink(missing_ok=True)
+        store.remove(mark)
 
 
 def _alone(job: Job, unit: str, name: str, work: Callable[..., T], *arguments: Any) -> T:

@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 
 from histo import store, tables
 from histo.errors import UsageError
+from histo.remote.location import AnyPath
 from histo.tables import Row
 
 _REBUILD_S = 5.0
@@ -37,13 +37,13 @@ class LedgerFile:
         needed: The columns that have a value in a row, by its status; there is no other status.
     """
 
-    path: Path
+    path: AnyPath
     key: str
     if_removed: str
     needed: Mapping[str, Sequence[str]]
 
     @property
-    def lines(self) -> Path:
+    def lines(self) -> AnyPath:
         """The rows that were settled since the last rebuild."""
         return self.path.parent / "staging" / "ledger.jsonl"
 
@@ -53,7 +53,7 @@ class LedgerFile:
         Raises:
             UsageError: If it cannot be read.
         """
-        if not self.path.exists():
+        if not store.is_there(self.path):
             return None
         try:
             table = tables.open_table(self.path).read()
@@ -153,7 +153,7 @@ class Ledger:
         self._rebuild_every_s = _REBUILD_S
 
     @property
-    def path(self) -> Path:
+    def path(self) -> AnyPath:
         """The Parquet file."""
         return self._file.path
 

@@ -1,15 +1,19 @@
 """One run at a time in one output folder."""
 
+import _thread
 import errno
 import fcntl
 import os
 import platform
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from histo.errors import UsageError
+from histo.errors import HistoError, UsageError
+from histo.remote import lease
+from histo.remote.location import AnyPath
 from histo.run.say import say
 
 _MOST_SAID = 200
@@ -17,16 +21,21 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @contextmanager
-def sole_run(out: Path) -> Iterator[None]:
+def sole_run(out: AnyPath) -> Iterator[None]:
     """Hold the lock of an output folder.
 
     The operating system holds it for this process (flock, on network file systems too) and gives it back when the
-    process dies in whatever way, so a dead run never blocks the next one.
+    process dies in whatever way, so a dead run never blocks the next one. In object storage it is a `Lease`.
 
     Raises:
         UsageError: If another run holds it, or something else is in its place.
+        HistoError: If the lock was lost to another run.
     """
     path = out / ".lock"
+    if not isinstance(path, Path):
+        with _leased(path):
+            yield
+        return
     file = _acquire(path)
     try:
         yield
@@ -36,6 +45,40 @@ def sole_run(out: Path) -> Iterator[None]:
         file.close()
 
 
+@contextmanager
+def _leased(path: AnyPath) -> Iterator[None]:
+    lost = threading.Event()
+
+    def stop() -> None:
+        lost.set()
+        _thread.interrupt_main()
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lease.held(str(path), _me(), say, stop))
+        except lease.HeldError as error:
+            raise _in_use(path, str(error)) from None
+        try:
+            yield
+        except KeyboardInterrupt:
+            if lost.is_set():
+                raise HistoError(
+                    f"--out {path.parent}: another run has taken its lock, since this one was silent for more than "
+                    f"{lease.DEAD_S:.0f} s; let that one end, and give the same command again"
+                ) from None
+            raise
+
+
+def _me() -> str:
+    return f"process {os.getpid()} on {platform.node()}"
+
+
+def _in_use(path: AnyPath, holder: str) -> UsageError:
+    return UsageError(
+        f"--out {path.parent}: another run writes there ({holder}); wait for it or stop it, or give another folder"
+    )
+
+
 def _acquire(path: Path) -> TextIO:
     while True:
         file = _open(path)
@@ -43,10 +86,7 @@ def _acquire(path: Path) -> TextIO:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = _read_and_close(file)
-            raise UsageError(
-                f"--out {path.parent}: another run writes there ({holder}); wait for it or stop it, or give another "
-                "folder"
-            ) from None
+            raise _in_use(path, holder) from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 file.close()
@@ -56,7 +96,7 @@ def _acquire(path: Path) -> TextIO:
             path.unlink(missing_ok=True)
         elif _is_at(path, file):
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.write(_me())
             file.flush()
             return file
         file.close()  # the run that held it before has just ended, and removed it

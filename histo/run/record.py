@@ -18,9 +18,9 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from histo.errors import HistoError, UsageError
-from histo.regular_file import read_regular
+from histo.remote.location import AnyPath
 from histo.spec.base import Spec
-from histo.store import put_json
+from histo.store import is_there, put_json, read_document
 
 FILE = "run.json"
 _PACKAGES = (
@@ -29,13 +29,13 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def check_command(out: Path, command: str) -> None:
+def check_command(out: AnyPath, command: str) -> None:
     """Make sure that a folder does not hold the results of another command.
 
     Raises:
         UsageError: If it does.
     """
-    if (out / FILE).exists() and read_record(out)["command"] != command:
+    if is_there(out / FILE) and read_record(out)["command"] != command:
         raise UsageError(f"--out {out}: holds the results of another job; give another folder")
 
 
@@ -43,7 +43,7 @@ class RunRecord:
     """The `run.json` of one execution. As a context manager it notes how the execution ended, also by an error."""
 
     def __init__(
-        self, folder: Path, command: str, spec: Spec, earlier: dict[str, Any] | None = None, **values: Any
+        self, folder: AnyPath, command: str, spec: Spec, earlier: dict[str, Any] | None = None, **values: Any
     ) -> None:
         self._path = folder / FILE
         self._values: dict[str, Any] = {
@@ -87,7 +87,7 @@ class _Record(BaseModel):
     earlier: list[dict[str, Any]] = []
 
 
-def read_record(folder: Path) -> dict[str, Any]:
+def read_record(folder: AnyPath) -> dict[str, Any]:
     """Read a run's `run.json`.
 
     Raises:
@@ -95,7 +95,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     """
     path = folder / FILE
     try:
-        record: dict[str, Any] = json.loads(read_regular(path))
+        record: dict[str, Any] = json.loads(read_document(path))
         checked = _Record.model_validate(record)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -106,16 +106,16 @@ def read_record(folder: Path) -> dict[str, Any]:
     raise UsageError(f"{path}: cannot be read ({reason}); put back a copy of it, or give another folder")
 
 
-def past_record(folder: Path) -> dict[str, Any] | None:
+def past_record(folder: AnyPath) -> dict[str, Any] | None:
     """Read the `run.json` of the execution before, if there was one.
 
     Raises:
         UsageError: If it is damaged.
     """
-    return read_record(folder) if (folder / FILE).exists() else None
+    return read_record(folder) if is_there(folder / FILE) else None
 
 
-def is_begun(folder: Path, spec: Spec) -> bool:
+def is_begun(folder: AnyPath, spec: Spec) -> bool:
     """Whether the execution before had the same settings, and did not come to its end."""
     before = past_record(folder)
     return before is not None and before["exit_code"] in (None, 1) and before["spec"] == spec.model_dump(mode="json")

@@ -1,14 +1,13 @@
 """Last lines of a run: failures with their causes, and counts by status."""
 
-from pathlib import Path
-
+from histo.remote.location import AnyPath
 from histo.run.ledger import Ledger
 from histo.run.say import say
 
 _FAILURES_SHOWN = 50
 
 
-def report(ledger: Ledger, out: Path, what: str, code: int) -> None:
+def report(ledger: Ledger, out: AnyPath, what: str, code: int) -> None:
     """Print the first fifty failures, and how many slides or studies are in which state.
 
     Args:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from histo import store
 from histo.errors import HistoError, UsageError
+from histo.remote.location import AnyPath
 from histo.run.lock import sole_run
 from histo.run.record import RunRecord, check_command
 from histo.spec.base import Spec
@@ -24,7 +25,7 @@ class RunFolder:
     to.
 
     Args:
-        path: The folder.
+        path: The folder, on a file system or in object storage.
         command: What runs.
         written: Folders in it that workers write to, `staging` apart.
         resume: How the run is resumed, for messages.
@@ -34,7 +35,7 @@ class RunFolder:
     """
 
     def __init__(
-        self, path: Path, command: str, written: Iterable[str] = (), resume: str = "the same command goes on"
+        self, path: AnyPath, command: str, written: Iterable[str] = (), resume: str = "the same command goes on"
     ) -> None:
         self.path, self.command = path, command
         self._written, self._resume = tuple(written), resume
@@ -70,7 +71,7 @@ class RunFolder:
         return RunRecord(self.path, self.command, spec, earlier, **facts)
 
 
-def claim(out: Path) -> None:
+def claim(out: AnyPath) -> None:
     """Make an output folder, and prove that it can be written.
 
     Raises:
@@ -86,20 +87,20 @@ def claim(out: Path) -> None:
 
 
 @contextmanager
-def _storage_errors(out: Path, resume: str) -> Iterator[None]:
+def _storage_errors(out: AnyPath, resume: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno is None or isinstance(error, _OF_PROCESSES):  # a library's own, or of what runs beside this
             raise
-        outside = isinstance(error.filename, str) and not Path(error.filename).is_relative_to(out)
+        outside = isinstance(error.filename, str) and not f"{error.filename}/".startswith(f"{out}/")
         where = error.filename if outside else f"--out {out}"
         raise HistoError(
             f"{where}: {error.strerror or error}; mend the storage or make room on it; {resume}"
         ) from error
 
 
-def remove_traces(out: Path, *folders: str) -> None:
+def remove_traces(out: AnyPath, *folders: str) -> None:
     """Remove what processes leave where they are killed: the marks of their attempts, and drafts of files.
 
     Args:
@@ -107,6 +108,8 @@ def remove_traces(out: Path, *folders: str) -> None:
         folders: Those in it that workers write to, `staging` apart. Other folders may be those of other runs.
     """
     store.remove(out / "staging" / "attempts")
+    if not isinstance(out, Path):  # what is not written to its end is not there
+        return
     pattern = f".*{store.TEMPORARY_SUFFIX}"
     drafts = [*out.glob(pattern), *(draft for name in (*folders, "staging") for draft in (out / name).rglob(pattern))]
     for draft in drafts:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 from urllib.parse import unquote
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
+from upath import UPath
 
-from histo.remote.location import scheme
+from histo.remote.location import WEB, AnyPath, connect, scheme
 
 
 class Spec(BaseModel):
@@ -78,6 +79,29 @@ def _place(place: Any) -> Any:
 
 Place = Annotated[str, BeforeValidator(_place)]
 """An absolute path, a pattern of such paths, or a URI as `s3://bucket/folder`."""
+
+
+def stored_path(place: Any) -> AnyPath:
+    """Make a path of what a person writes, or the URI of a place that files can be written to.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if isinstance(place, str) and scheme(place) in WEB:
+        raise ValueError("cannot be on a web server; give a folder that all nodes see, or s3:// or gs://")
+    if isinstance(place, UPath) or (isinstance(place, str) and scheme(place) not in (None, "file")):
+        try:
+            connect(str(place))
+        except OSError as error:
+            raise ValueError(error.strerror) from None
+        return UPath(str(place).rstrip("/"))
+    if not isinstance(place, str | os.PathLike):
+        raise ValueError("is no path")  # noqa: TRY004 -- pydantic's word for bad input
+    return _absolute(Path(_local(place)))
+
+
+StoredPath = Annotated[AnyPath, PlainValidator(stored_path), PlainSerializer(str)]
+"""An absolute path, or a URI as `s3://bucket/folder`, where results are."""
 
 
 def _as_list(paths: Any) -> Any:

@@ -105,6 +105,7 @@ _METAVARS = {
     "float": "X",
     "str": "TEXT",
     "Path": "PATH",
+    "{Path,UPath}": "PATH",
     "list[Path]": "PATH,...",
     "list[str]": "NAME,...",
     "dict[str,str]": "NAME=VALUE,...",

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from helpers.plain_loop import rows_of
 from histo.learn.bundle import bundle_hash, read_bundle
@@ -81,7 +81,7 @@ def label_collection(job: LabelJob, where: str | Path) -> dict[str, Row]:
 def label_folder(job: LabelJob, folder: Path) -> Path:
     """Label all slides below a folder, and return the folder of their tables."""
     _label_all(job, find_slides(folder), RegionLabeler(job), bool)
-    return job.out
+    return cast(Path, job.out)
 
 
 def _label_all(

@@ -35,7 +35,7 @@ def settle(
     job: JobT,
     layout: pa.Schema,
     studies: Sequence[FoundStudy],
-    put_in_order: Callable[[Path, StudyLedger], None] | None = None,
+    put_in_order: Callable[[Any, StudyLedger], None] | None = None,
     retry_failed: bool = False,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
     """Do what a driver does; returns the rows of the ledger by study, and what the studies were found to be."""

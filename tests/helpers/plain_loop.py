@@ -9,6 +9,7 @@ import openslide
 import pyarrow.parquet as pq
 
 from histo.learn.predict.torch_predictor import TorchPredictor
+from histo.remote.location import AnyPath
 from histo.resample import Pixels
 
 
@@ -34,9 +35,9 @@ class PlainLoop:
         return means
 
 
-def rows_of(path: Path) -> list[dict[str, Any]]:
+def rows_of(path: AnyPath) -> list[dict[str, Any]]:
     """Read a table as dicts."""
-    rows: list[dict[str, Any]] = pq.ParquetFile(path).read().to_pylist()
+    rows: list[dict[str, Any]] = pq.ParquetFile(path if isinstance(path, Path) else path.open("rb")).read().to_pylist()
     return rows
 
 

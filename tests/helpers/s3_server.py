@@ -35,11 +35,17 @@ def use_server(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-def upload(folder: Path, prefix: str) -> None:
-    """Copy a folder to the bucket."""
+def have_bucket() -> None:
+    """Make the bucket; all servers of a process have the same ones."""
     files = s3fs.S3FileSystem()
     if not files.exists(BUCKET):
         files.mkdir(BUCKET)
+
+
+def upload(folder: Path, prefix: str) -> None:
+    """Copy a folder to the bucket."""
+    files = s3fs.S3FileSystem()
+    have_bucket()
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             files.put_file(str(path), f"{BUCKET}/{prefix}/{path.relative_to(folder).as_posix()}")

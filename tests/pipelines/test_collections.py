@@ -9,17 +9,21 @@ from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import cast
 
+import gcsfs
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import s3fs
 from helpers.drawn import make_slide
+from helpers.gs_server import gs_server
 from helpers.label_loop import label, label_collection, make_job
 from helpers.plain_loop import rows_of
 from helpers.s3_server import BUCKET, s3_server, serving, troubled, upload, use_server
 from PIL import Image
+from upath import UPath
 
 from histo.cli import main
 from histo.demo.fabricate import write_pyramid
@@ -306,3 +310,20 @@ def test_a_job_labels_a_bucket(
     assert done.returncode == 3, done.stderr
     assert "2 ok, 1 failed" in done.stdout
     assert_as_plain(tmp_path / "out", {row["slide_id"]: row for row in rows_of(tmp_path / "out/slides.parquet")}, plain)
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # of gcsfs, which sends whole files
+def test_google_cloud_storage_gives_the_tables_of_the_folder_and_takes_them(
+    folder: Path, plain: tuple[Path, dict[str, Row]], job: LabelJob
+) -> None:
+    with gs_server(BUCKET):
+        files = gcsfs.GCSFileSystem()
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            files.put_file(str(path), f"{BUCKET}/c/{path.relative_to(folder).as_posix()}")
+        out = UPath(f"gs://{BUCKET}/out")
+
+        rows = label_collection(replace(job, out=out), f"gs://{BUCKET}/c")
+
+        files.get(f"{BUCKET}/out/tiles", str(job.out / "tiles"), recursive=True)
+    assert_as_plain(cast(Path, job.out), rows, plain)
+    assert rows["a.tif"]["uri"] == "gs://slides/c/a.tif"

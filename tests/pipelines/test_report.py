@@ -24,7 +24,7 @@ def drawing(label_job: LabelJob, tmp_path: Path) -> tuple[PictureJob, PictureTas
     slide = found(write_slide(tmp_path / "slides" / "_s.tif", 1152, 576))
     label(label_job, slide)
     (table,) = (label_job.out / "tiles").rglob("*.parquet")
-    return PictureJob(label_job.out, 60, ("STR",), {}), PictureTask("_s.tif", slide.path, table, "f")
+    return PictureJob(label_job.out, 60, ("STR",), {}), PictureTask("_s.tif", slide.files, table, "f")
 
 
 def test_a_worker_draws_a_slide_and_says_in_each_file_what_it_was_made_of(
@@ -49,7 +49,7 @@ def test_a_worker_draws_a_slide_and_says_in_each_file_what_it_was_made_of(
 
 def test_what_cannot_be_drawn_is_said_in_one_line(drawing: tuple[PictureJob, PictureTask]) -> None:
     job, task = drawing
-    Path(task.path).write_bytes(b"no slide any more")
+    Path(task.files[0]).write_bytes(b"no slide any more")
 
     drawn = Drawer(job)(task)
 

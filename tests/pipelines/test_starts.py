@@ -12,7 +12,7 @@ from ray.data.exceptions import ExecutionTimeoutError
 from histo.errors import HistoError
 from histo.run.placement import Placement
 from histo.run.stream import drive
-from histo.run.stream.worker import WORKERS, Starts
+from histo.run.stream.worker import WORKERS, Starts, admit_workers
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Told:
 
 @pytest.fixture
 def starts(tmp_path: Path) -> Starts:
-    (tmp_path / WORKERS).mkdir(parents=True)
+    admit_workers(tmp_path)
     return Starts(tmp_path, "Reader")
 
 
@@ -89,6 +89,7 @@ def test_workers_that_are_late_may_still_start_where_all_others_cannot(
     fail_often(starts, "a")
     fail_often(starts, "b")
 
+    monkeypatch.setattr(drive, "_LOOK_S", 0)
     late = attempt(tmp_path, 3)
     late._take(Silent(3))  # type: ignore[arg-type]
     monkeypatch.setattr(drive, "_LATE_S", 0)

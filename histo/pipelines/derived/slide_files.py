@@ -1,9 +1,7 @@
 """Files made of tables of slides: find, remove and count them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -11,6 +9,7 @@ import pyarrow as pa
 from histo import store
 from histo.errors import UsageError
 from histo.pipelines.labelling.slide_ledger import ledger_file
+from histo.remote.location import AnyPath
 from histo.run.placement import one_each
 from histo.run.say import say
 from histo.tables import Row
@@ -21,7 +20,7 @@ _LABELLED = ("ok", "partial", "empty")
 AnswerT = TypeVar("AnswerT")
 
 
-def read_ledger(out: Path) -> pa.Table:
+def read_ledger(out: AnyPath) -> pa.Table:
     """Read the ledger of a label run.
 
     Raises:
@@ -60,7 +59,11 @@ def say_found(table: pa.Table, rows: Sequence[Row], tasks: int, done: int, verb:
 
 
 def remove_others(
-    out: Path, folders: Iterable[str], kept: set[Path], suffixes: Sequence[str], key_of: Callable[[Path], str | None]
+    out: AnyPath,
+    folders: Iterable[str],
+    kept: set[AnyPath],
+    suffixes: Sequence[str],
+    key_of: Callable[[AnyPath], str | None],
 ) -> None:
     """Remove files of slides that have no table any more.
 
@@ -72,12 +75,12 @@ def remove_others(
         key_of: Returns what a file says that it was made of, and nothing if it is none of histo's, which stays.
     """
     for folder in folders:
-        for path in (out / folder).rglob("*.*"):
+        for path in list(store.list_files(out / folder, "*.*")):
             if path not in kept and path.suffix in suffixes and key_of(path) is not None:
                 store.remove(path)
 
 
-def settle(worker: type, job: Any, tasks: Mapping[str, object], workers: int | None, *inputs: Path) -> list[AnswerT]:
+def settle(worker: type, job: Any, tasks: Mapping[str, object], workers: int | None, *inputs: AnyPath) -> list[AnswerT]:
     """Have workers do a task for each slide, on all CPUs; returns what became of each.
 
     Args:
@@ -103,7 +106,7 @@ def settle(worker: type, job: Any, tasks: Mapping[str, object], workers: int | N
         return gather(Crew(worker, (job,), job.out), by_name, placement, "slides")
 
 
-def end(out: Path, total: int, failed: Sequence[str], done: str, where: str) -> int:
+def end(out: AnyPath, total: int, failed: Sequence[str], done: str, where: str) -> int:
     """Say what became of the slides; returns 0, or 3 if some failed.
 
     Args:
@@ -113,8 +116,7 @@ def end(out: Path, total: int, failed: Sequence[str], done: str, where: str) -> 
         done: Past participle of what was done, as in `12 drawn`.
         where: Names the files.
     """
-    with suppress(OSError):  # parts of slides may wait there
-        (out / "staging").rmdir()
+    store.remove_empty_folders(out / "staging")  # parts of slides may wait there
     for reason in failed:
         say(f"failed: {reason}")
     code = 3 if failed else 0

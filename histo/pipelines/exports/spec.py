@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from histo.spec.base import AbsolutePath, Spec
+from histo.spec.base import Spec, StoredPath
 
 
 class ExportGeojsonSpec(Spec):
@@ -12,7 +12,7 @@ class ExportGeojsonSpec(Spec):
 
     POSITIONAL: ClassVar[str | None] = "out"
 
-    out: AbsolutePath
+    out: StoredPath
     """Folder of a label run; files go to `geojson` in it, and tables of regions to `regions`."""
     regions: bool = False
     """Merge neighbouring tiles of one class into regions: annotations, in the place of a tile object for each tile."""
@@ -38,7 +38,7 @@ class ExportGeoparquetSpec(Spec):
 
     POSITIONAL: ClassVar[str | None] = "out"
 
-    out: AbsolutePath
+    out: StoredPath
     """Folder of a label run; files go to `geoparquet` in it."""
     workers: int | None = Field(default=None, ge=1)
     """Slides that are exported at the same time; default: one for each CPU."""
@@ -49,7 +49,7 @@ class ExportWsinferSpec(Spec):
 
     POSITIONAL: ClassVar[str | None] = "out"
 
-    out: AbsolutePath
+    out: StoredPath
     """Folder of a label run; files go to `wsinfer` in it."""
     workers: int | None = Field(default=None, ge=1)
     """Slides that are exported at the same time; default: one for each CPU."""

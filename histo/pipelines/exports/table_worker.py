@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -11,6 +10,7 @@ from histo.errors import Cause, InputError
 from histo.export.geoparquet import write_geoparquet
 from histo.export.wsinfer import write_csv
 from histo.pipelines.exports.worker import Exported
+from histo.remote.location import AnyPath
 from histo.run.failure import describe_failure
 from histo.run.isolation import guarded
 
@@ -31,8 +31,8 @@ class TableTask:
     """
 
     slide_id: str
-    table: Path
-    target: Path
+    table: AnyPath
+    target: AnyPath
     key: str
 
 
@@ -45,7 +45,7 @@ class TableJob:
         classes: All classes.
     """
 
-    out: Path
+    out: AnyPath
     classes: tuple[str, ...]
     read_timeout_s: float = 86_400.0
 

@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from histo.export.geojson import (
 from histo.export.geoparquet import geo_metadata
 from histo.export.regions import Region, merge, smoothed
 from histo.input_files import safe_path, table_path
+from histo.remote.location import AnyPath
 from histo.report.slide.colours import class_colours
 from histo.report.slide.labels import NO_TILE, SlideLabels, read_labels
 from histo.run.failure import describe_failure
@@ -50,7 +50,7 @@ class ExportTask:
     """
 
     slide_id: str
-    table: Path
+    table: AnyPath
     fingerprint: str
     rows_id: str
     origin: tuple[int, int]
@@ -70,7 +70,7 @@ class ExportJob:
         least_certain: Number of tiles of a slide; None for all.
     """
 
-    out: Path
+    out: AnyPath
     regions: bool
     smooth: int
     classes: tuple[str, ...] | None
@@ -85,11 +85,11 @@ class ExportJob:
         made_of += [sorted(self.colours.items()), self.most_bytes, self.least_certain]
         return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
 
-    def file(self, slide_id: str) -> Path:
+    def file(self, slide_id: str) -> AnyPath:
         """Where a slide's GeoJSON stands."""
         return self.out / GEOJSON / f"{safe_path(slide_id)}.geojson"
 
-    def table(self, slide_id: str) -> Path:
+    def table(self, slide_id: str) -> AnyPath:
         """Where the table of a slide's regions stands."""
         return self.out / REGIONS / table_path(slide_id)
 
@@ -100,14 +100,14 @@ class ExportJob:
         return said.get("key") == key and (not said.get("merged") or key_of(self.table(task.slide_id)) == key)
 
 
-def key_of(path: Path) -> str | None:
+def key_of(path: AnyPath) -> str | None:
     """Return what a GeoJSON or a table of regions says that it was made of; nothing if it is none of histo's."""
     if path.suffix != ".parquet":
         return _said(path).get("key")
     return tables.footer_value(path, "key")
 
 
-def _said(path: Path) -> dict[str, Any]:
+def _said(path: AnyPath) -> dict[str, Any]:
     """Return what a GeoJSON says of itself; nothing if it is none of histo's."""
     try:
         said = read_said(path)

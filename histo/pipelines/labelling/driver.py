@@ -5,7 +5,6 @@ The driver holds the summaries of the slides in work, and never a pixel.
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import ray.data
 
@@ -16,6 +15,7 @@ from histo.pipelines.labelling.runtime import Runtime
 from histo.pipelines.labelling.slide_ledger import SlideLedger
 from histo.pipelines.labelling.stages import LabelPlacement
 from histo.pipelines.labelling.tasks import LabelJob, SlideTask, Summary
+from histo.remote.location import AnyPath
 from histo.run.failure import describe_failure, is_transient
 from histo.run.progress import Progress
 from histo.run.stream.drive import Work, drive
@@ -66,7 +66,7 @@ class _LabelWork(Work[Summary]):
         ledger.write(force=True)
 
     @property
-    def out(self) -> Path:
+    def out(self) -> AnyPath:
         """See `Work.out`."""
         return self._job.out
 

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 
 import numpy as np
@@ -20,7 +21,7 @@ from histo.pipelines.labelling.region_reader import (
     attempted,
     check_unchanged,
 )
-from histo.pipelines.labelling.runtime import Runtime
+from histo.pipelines.labelling.runtime import Runtime, here
 from histo.pipelines.labelling.tasks import Counts, LabelJob, SlideWork, Summary
 from histo.pipelines.labelling.work_clock import Clock, Effort
 from histo.resample import Pixels
@@ -96,9 +97,11 @@ class _Network:
 
     def __init__(self, job: LabelJob, runtime: Runtime) -> None:
         self._job = job
-        on = runtime.device, runtime.threads, job.batch_size, job.precision, runtime.openvino
-        self.predict = load_predictor(job.model, *on)
-        if bundle_hash(job.model) != job.model_hash:
+        self._copies = ExitStack()
+        model, openvino = here(self._copies, job.cache, job.model, runtime)
+        on = runtime.device, runtime.threads, job.batch_size, job.precision, openvino
+        self.predict = load_predictor(model, *on)
+        if bundle_hash(model) != job.model_hash:
             raise HistoError(f"{job.model}: the bundle was changed while the run went on; label again")
 
     def classify(self, blocks: Iterable[Block], count: int) -> tuple[npt.NDArray[np.float32], Bad]:

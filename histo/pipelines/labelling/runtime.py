@@ -1,20 +1,21 @@
 """Choose the runtime of a label run, and convert its bundle if need be."""
 
+import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import ray
 import ray.exceptions
 
+from histo import store
 from histo.errors import HistoError
 from histo.learn.openvino.record import FOLDER, read_conversion
+from histo.remote.cache import Cache
+from histo.remote.location import AnyPath
 from histo.run.cluster import root_cause
 from histo.run.placement import Placement
 from histo.run.say import say
-
-if TYPE_CHECKING:
-    from histo.learn.conversion import Form
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Runtime:
 
     device: str = "cpu"
     threads: int = 1
-    openvino: Path | None = None
+    openvino: AnyPath | None = None
 
     @property
     def regions_at_once(self) -> int:
@@ -37,45 +38,67 @@ class Runtime:
         return 1 if self.device == "cpu" else 2 + self.threads // 4
 
 
-def find_runtime(model: Path, out: Path, placement: Placement) -> Runtime:
+def here(copies: ExitStack, cache: Cache, model: AnyPath, runtime: Runtime) -> tuple[Path, Path | None]:
+    """Return a bundle and its form for OpenVINO as they are on this node; copies last as long as their stack."""
+    form = runtime.openvino
+    return (
+        copies.enter_context(cache.local_folder(model)),
+        None if form is None else copies.enter_context(cache.local_folder(form)),
+    )
+
+
+def find_runtime(model: AnyPath, copy: Path, out: AnyPath, placement: Placement) -> Runtime:
     """Return on what workers compute; without a GPU the bundle is converted, if it is not yet.
 
     Args:
         model: The bundle.
+        copy: The same on this node, if it is in object storage.
         out: Output folder, where the converted form is put if the bundle cannot be written.
         placement: Where the workers are.
 
     Raises:
         HistoError: If the bundle cannot be converted.
     """
-    openvino = None if placement.gpus else openvino_form(model, out)
+    openvino = None if placement.gpus else openvino_form(model, copy, out)
     return Runtime(placement.torch_device, max(1, placement.cpus), openvino)
 
 
-def openvino_form(model: Path, out: Path) -> Path | None:
+def openvino_form(model: AnyPath, copy: Path, out: AnyPath) -> AnyPath | None:
     """Return where the bundle's form for CPUs is; it is made where there is none, once, by a task that loads torch.
 
     Args:
         model: The bundle.
-        out: Output folder, where the form is put if the bundle cannot be written.
+        copy: The same on this node, if it is in object storage.
+        out: Output folder, where the form is put if the bundle cannot be written, or is in object storage.
 
     Raises:
         HistoError: If the task fails.
     """
-    place = model / FOLDER
-    if read_conversion(place, model) is not None:
-        return place
+    if read_conversion(copy / FOLDER, copy) is not None:
+        return model / FOLDER
     say(f"{model}: converting the network for CPUs, once")
     try:
         form = ray.get(ray.remote(num_cpus=0)(_convert).remote(model, out / "staging"))
     except ray.exceptions.RayError as error:
         raise HistoError(f"{model}: cannot be converted: {root_cause(error)}") from error
-    if form.folder is None:
-        say(f"{form.trouble}; it runs in torch, which takes longer")
-    return form.folder
+    if isinstance(form, str):
+        say(f"{form}; it runs in torch, which takes longer")
+        return None
+    return form
 
 
-def _convert(model: Path, fallback: Path) -> "Form":
+def _convert(model: AnyPath, fallback: AnyPath) -> AnyPath | str:
+    """Return where the form is, or the reason if there can be none."""
     from histo.learn.conversion import ensure_form  # noqa: PLC0415 -- the driver must not load torch
 
-    return ensure_form(model, fallback)
+    if isinstance(model, Path) and isinstance(fallback, Path):
+        form = ensure_form(model, fallback)
+        return form.folder or form.trouble or ""
+    with Cache().local_folder(model) as copy, tempfile.TemporaryDirectory() as folder:
+        form = ensure_form(copy, Path(folder), keeps_bundle=copy is not model)  # others read a copy, too
+        if form.folder is None:
+            return form.trouble or ""
+        if form.folder == copy / FOLDER:
+            return form.folder
+        store.put_folder(form.folder, fallback / FOLDER)
+    return fallback / FOLDER

@@ -1,7 +1,6 @@
 """Ledger of slides: a row for every slide found, and its outcome."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -9,7 +8,7 @@ from histo import tables
 from histo.errors import Cause
 from histo.input_files import readable, table_path
 from histo.pipelines.labelling.tasks import LabelJob, Summary
-from histo.remote.location import shown
+from histo.remote.location import AnyPath, shown
 from histo.run.failure import one_line
 from histo.run.ledger import Ledger, LedgerFile
 from histo.run.progress import Tiles
@@ -185,7 +184,7 @@ class SlideLedger(Ledger):
         return Tiles(self._tiles_done, self._tiles_kept, expected, is_estimate=unplanned > 0)
 
 
-def ledger_file(out: Path) -> LedgerFile:
+def ledger_file(out: AnyPath) -> LedgerFile:
     """Where the rows of slides stand."""
     return LedgerFile(out / FILE, "slide_id", "the tables are counted again", _NEEDED)
 

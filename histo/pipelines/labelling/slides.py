@@ -15,6 +15,7 @@ from histo.pipelines.labelling.spec import LabelSpec
 from histo.pipelines.labelling.stages import place_label
 from histo.pipelines.labelling.tasks import LabelJob
 from histo.pipelines.labelling.totals import say_next, say_totals
+from histo.remote.location import AnyPath
 from histo.run.failure import is_transient
 from histo.run.record import RunRecord, collection_facts, is_begun, past_record, versions
 from histo.run.report import report
@@ -26,19 +27,20 @@ from histo.slides.finding.find import find_slides, fixed_folder
 from histo.slides.readers.foreign import ways_out
 
 
-def label_slides(spec: LabelSpec, slides: str, model: Path, bundle: Bundle) -> int:
+def label_slides(spec: LabelSpec, slides: str, model: AnyPath, copy: Path, bundle: Bundle) -> int:
     """Label slides, or resume a run that does; returns 0, or 3 if some slides are failed or partial.
 
     Args:
         spec: The settings.
         slides: Where the slides are, see `find_slides`.
         model: Folder of the bundle.
+        copy: The same on this node, if it is in object storage.
         bundle: What its document says.
 
     Raises:
         HistoError: If the settings are bad, or the run cannot go on.
     """
-    job = _job(spec, model, bundle)
+    job = _job(spec, model, copy, bundle)
     collection = with_masks(find_slides(slides), spec.tissue)
     with RunFolder(spec.out, "label", written=["tiles"]) as folder:
         fresh = spec.overwrite and not is_begun(spec.out, spec)
@@ -64,7 +66,7 @@ def label_slides(spec: LabelSpec, slides: str, model: Path, bundle: Bundle) -> i
                     from histo.pipelines.labelling.runtime import find_runtime  # noqa: PLC0415 -- likewise
 
                     say(str(placement))
-                    runtime = find_runtime(model, spec.out, placement)
+                    runtime = find_runtime(model, copy, spec.out, placement)
                     share = label_all(job, runtime, todo.tasks, ledger, placement)
                     waited = {"waiting_for_pixels": round(share, 3)}
                 code = _finish(spec.out, collection.others, ledger, record, waited)
@@ -75,7 +77,9 @@ def label_slides(spec: LabelSpec, slides: str, model: Path, bundle: Bundle) -> i
     return code
 
 
-def _finish(out: Path, others: dict[str, int], ledger: SlideLedger, record: RunRecord, waited: dict[str, float]) -> int:
+def _finish(
+    out: AnyPath, others: dict[str, int], ledger: SlideLedger, record: RunRecord, waited: dict[str, float]
+) -> int:
     """Bring the ledger and the record of a run to their end; returns the exit code."""
     counts = ledger.counts()
     assert not counts.get("pending"), "every slide was settled"
@@ -85,7 +89,7 @@ def _finish(out: Path, others: dict[str, int], ledger: SlideLedger, record: RunR
     return record.finish(3 if bad else 0, slides=counts, **waited)
 
 
-def _clear(out: Path) -> None:
+def _clear(out: AnyPath) -> None:
     for name in (FILE, "tiles", "staging"):
         store.remove(out / name)
 
@@ -94,7 +98,7 @@ def _describe(collection: Collection) -> str:
     return f"{len(collection.slides)} slides{beside(collection.linked, collection.others)}{ways_out(collection.others)}"
 
 
-def _job(spec: LabelSpec, model: Path, bundle: Bundle) -> LabelJob:
+def _job(spec: LabelSpec, model: AnyPath, copy: Path, bundle: Bundle) -> LabelJob:
     if not isinstance(bundle.input, TileInput):
         raise UsageError(f"--model {spec.model}: classifies studies; give --studies, or a bundle that classifies tiles")
     mpp = spec.tiling.mpp or bundle.input.mpp
@@ -106,7 +110,7 @@ def _job(spec: LabelSpec, model: Path, bundle: Bundle) -> LabelJob:
     return LabelJob(
         out=spec.out,
         model=model,
-        model_hash=bundle_hash(model),
+        model_hash=bundle_hash(copy),
         weights_sha256=bundle.weights_sha256,
         classes=bundle.classes,
         size_px=bundle.input.size_px,
@@ -119,7 +123,7 @@ def _job(spec: LabelSpec, model: Path, bundle: Bundle) -> LabelJob:
         max_failed_fraction=spec.max_failed_fraction,
         reader=spec.reader,
         precision=spec.precision,
-        agreement=agreement(model, spec.precision),
+        agreement=agreement(copy, spec.precision),
         read_timeout_s=spec.read_timeout_s,
         verify=spec.verify,
         batch_size=spec.batch_size,

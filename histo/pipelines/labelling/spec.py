@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from histo.learn.network.spec import InferencePrecision
 from histo.run.placement import Device
 from histo.slides.spec import ReaderChoice, TilingSpec, TissueSpec
-from histo.spec.base import AbsolutePath, Place, Spec, changed_names
+from histo.spec.base import AbsolutePath, Place, Spec, StoredPath, changed_names
 from histo.spec.cache import CacheSpec
 
 _OF_STUDIES = ("study_is",)
@@ -35,9 +35,9 @@ class LabelSpec(Spec):
     """In the place of slides: folder of MRI or CT studies, searched in depth, or a manifest (.csv or .parquet)."""
     study_is: Literal["folder", "file"] = "folder"
     """Unit that is a study: a folder that holds images, or every NIfTI file."""
-    model: AbsolutePath
+    model: StoredPath
     """Model bundle (a folder), or a training run, of which the best bundle is taken."""
-    out: AbsolutePath
+    out: StoredPath
     """Folder of the results; what is finished there is not done again."""
     workers: int | None = Field(default=None, ge=1)
     """Workers that read and classify; default: up to four for each GPU, or one for each CPU without GPUs."""

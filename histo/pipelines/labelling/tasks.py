@@ -1,7 +1,6 @@
 """Settings of a label run for its workers, and the messages between them."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from histo.errors import InputError
@@ -9,6 +8,7 @@ from histo.input_files import all_blocks, digest
 from histo.learn.network.spec import InferencePrecision
 from histo.pipelines.labelling.work_clock import NOTHING, Effort
 from histo.remote.cache import Cache
+from histo.remote.location import AnyPath
 from histo.remote.objects import RemoteState
 from histo.run.ledger import fingerprint_of
 from histo.slides.grid import Grid, Region
@@ -51,8 +51,8 @@ class LabelJob:
         cache: Copies of remote slides on each node.
     """
 
-    out: Path
-    model: Path
+    out: AnyPath
+    model: AnyPath
     model_hash: str
     weights_sha256: str
     classes: tuple[str, ...]

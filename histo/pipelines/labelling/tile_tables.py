@@ -4,33 +4,38 @@ A part's name depends on the slide, its fingerprint and the region alone, so a s
 and nothing else.
 """
 
+import errno
 import json
-import os
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from histo import store, tables
 from histo.input_files import safe_path, table_path
 from histo.pipelines.labelling.tasks import Counts, LabelJob, SlideWork
+from histo.remote.location import AnyPath
 from histo.run.run_folder import remove_traces
 from histo.slides.grid import Region
 from histo.tables import Row
 
 _ASIDE = "finished.table"
 """Name of a table that is set aside among the parts of its slide."""
+_AT_ONCE = 8
+"""Parts that are read at a time."""
 
 
-def tiles_file(out: Path, slide_id: str) -> Path:
+def tiles_file(out: AnyPath, slide_id: str) -> AnyPath:
     """Where the finished table of a slide stands."""
     return out / "tiles" / table_path(slide_id)
 
 
-def parts_folder(out: Path, slide_id: str, fingerprint: str) -> Path:
+def parts_folder(out: AnyPath, slide_id: str, fingerprint: str) -> AnyPath:
     """Where the parts of an unfinished slide stand."""
     return out / "staging" / "parts" / fingerprint[:16] / safe_path(slide_id)
 
@@ -141,7 +146,7 @@ def write_region(job: LabelJob, region: Region, work: SlideWork, table: pa.Table
         tables.write_table(part_file(job.out, region, work), table)
 
 
-def part_file(out: Path, region: Region, work: SlideWork) -> Path:
+def part_file(out: AnyPath, region: Region, work: SlideWork) -> AnyPath:
     """Where the part of one region stands."""
     return parts_folder(out, work.slide_id, work.fingerprint) / f"{region.name}.parquet"
 
@@ -172,7 +177,7 @@ def known_rows(region: Region, table: pa.Table) -> pa.Table | None:
     return found if is_whole else None
 
 
-def _read(path: Path, fingerprint: str) -> pa.Table | None:
+def _read(path: AnyPath, fingerprint: str) -> pa.Table | None:
     try:
         with tables.open_table(path) as file:
             return file.read() if _fingerprint(file.schema_arrow) == fingerprint else None
@@ -180,7 +185,7 @@ def _read(path: Path, fingerprint: str) -> pa.Table | None:
         return None
 
 
-def is_finished(out: Path, slide_id: str, fingerprint: str, n_tiles: int) -> bool:
+def is_finished(out: AnyPath, slide_id: str, fingerprint: str, n_tiles: int) -> bool:
     """Whether a slide's table has this fingerprint and as many rows; only the footer is read."""
     try:
         with tables.open_table(tiles_file(out, slide_id)) as file:
@@ -223,13 +228,15 @@ def merge_slide(job: LabelJob, slide_id: str, fingerprint: str, regions: Sequenc
         n_tiles: Number of its tiles.
     """
     folder = parts_folder(job.out, slide_id, fingerprint)
+    there = {part.name for part in store.list_files(folder)}
     staged = [folder / f"{name}.parquet" for name in sorted(regions)]
-    if not all(part.exists() for part in staged) and is_finished(job.out, slide_id, fingerprint, n_tiles):
+    if not all(part.name in there for part in staged) and is_finished(job.out, slide_id, fingerprint, n_tiles):
         store.remove(folder)  # the task was lost while it did this
         return
     columns = (*tables.TILES, *(tables.QUALITY if job.quality else ()))
     names = [field.name for field in tables.schema(columns, job.classes)]
-    merged = pa.concat_tables(tables.open_table(part).read(names) for part in staged).sort_by("tile_index")
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        merged = pa.concat_tables(threads.map(partial(_columns_of, names), staged)).sort_by("tile_index")
     index = merged["tile_index"].to_numpy()
     assert len(index) == n_tiles, f"{slide_id}: {len(index)} rows of {n_tiles} tiles"
     assert (np.diff(index) > 0).all(), f"{slide_id}: a tile is there twice"
@@ -237,10 +244,19 @@ def merge_slide(job: LabelJob, slide_id: str, fingerprint: str, regions: Sequenc
     store.remove(folder)
 
 
-def forget(out: Path, slide_id: str) -> None:
+def _columns_of(names: Sequence[str], part: AnyPath) -> pa.Table:
+    """Read a part in one request."""
+    content = store.content_of(part)
+    if content is None:
+        raise FileNotFoundError(errno.ENOENT, "no such file", str(part))
+    return pq.ParquetFile(pa.BufferReader(content)).read(list(names))
+
+
+def forget(out: AnyPath, slide_id: str) -> None:
     """Remove what is staged of a slide, of whatever fingerprint."""
-    for folder in (out / "staging" / "parts").glob("*"):
-        store.remove(folder / safe_path(slide_id))
+    for path, slide in list(_staged(out)):
+        if slide == safe_path(slide_id):
+            store.remove(path)
 
 
 def discard_slide(job: LabelJob, slide_id: str, for_good: bool) -> None:
@@ -259,15 +275,18 @@ def discard_slide(job: LabelJob, slide_id: str, for_good: bool) -> None:
         store.remove(path)
 
 
-def sweep(out: Path, keep: Iterable[str]) -> None:
+def sweep(out: AnyPath, keep: Iterable[str]) -> None:
     """Remove what a run needed on its way, but the parts of slides that are to go on, given by `slide_id`."""
     remove_traces(out, "tiles")
     kept = {safe_path(slide_id) for slide_id in keep}
+    for path, slide in list(_staged(out)):
+        if slide not in kept:
+            store.remove(path)
+    store.remove_empty_folders(out / "staging")
+
+
+def _staged(out: AnyPath) -> Iterator[tuple[AnyPath, str]]:
+    """Yield the files that are staged, each with the slide that it is a part of; others with no name."""
     staging = out / "staging"
-    for name, _, files in os.walk(staging, topdown=False):
-        folder = Path(name)
-        slide = "/".join(folder.relative_to(staging).parts[2:])
-        if files and slide not in kept:
-            store.remove(folder)
-        elif not any(folder.iterdir()):
-            folder.rmdir()
+    for path in store.list_files(staging):
+        yield path, "/".join(path.parent.parts[len(staging.parts) + 2 :])

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from histo.spec.base import AbsolutePath, Place, Spec
+from histo.spec.base import Place, Spec, StoredPath
 from histo.spec.cache import CacheSpec
 
 
@@ -13,7 +13,7 @@ class ReportSpec(Spec):
 
     POSITIONAL: ClassVar[str | None] = "out"
 
-    out: AbsolutePath
+    out: StoredPath
     """Folder of a label run; pictures go to `pictures` and `class_maps` in it."""
     slides: Place | None = None
     """Where the slides are, as for a label job, where they are not any more where they were labelled."""

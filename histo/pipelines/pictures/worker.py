@@ -12,8 +12,10 @@ from typing import Any
 import tifffile
 from PIL import Image
 
+from histo import store
 from histo.input_files import safe_path
 from histo.remote.cache import Cache
+from histo.remote.location import AnyPath
 from histo.report.slide.colours import class_colours
 from histo.report.slide.labels import read_labels
 from histo.report.slide.panel import read_panel
@@ -43,7 +45,7 @@ class PictureTask:
 
     slide_id: str
     files: tuple[str, ...]
-    table: Path
+    table: AnyPath
     rows_id: str
 
 
@@ -59,7 +61,7 @@ class PictureJob:
         cache: Copies of remote slides on each node.
     """
 
-    out: Path
+    out: AnyPath
     read_timeout_s: float
     probabilities: tuple[str, ...]
     colours: Mapping[str, str]
@@ -70,12 +72,12 @@ class PictureJob:
         made_of = [ALGORITHM, rows_id, self.probabilities, sorted(self.colours.items())]
         return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
 
-    def picture(self, slide_id: str, of: str | None = None) -> Path:
+    def picture(self, slide_id: str, of: str | None = None) -> AnyPath:
         """Where a slide's picture stands, or that of the probabilities of a class."""
         folder = PICTURES if of is None else f"{PROBABILITIES}/{safe_path(of.replace('/', '%2F'))}"
         return self.out / folder / f"{safe_path(slide_id)}.png"
 
-    def class_map(self, slide_id: str) -> Path:
+    def class_map(self, slide_id: str) -> AnyPath:
         """Where a slide's class map stands."""
         return self.out / CLASS_MAPS / f"{safe_path(slide_id)}.tif"
 
@@ -86,15 +88,16 @@ class PictureJob:
         return all(key_of(path) == self.key(task.rows_id) for path in made)
 
 
-def key_of(path: Path) -> str | None:
+def key_of(path: AnyPath) -> str | None:
     """Return what a picture or class map says that it was made of; nothing if it is none of histo's."""
     try:
-        if path.suffix == ".png":
-            with Image.open(path) as image:
-                return str(image.info[KEY])
-        with tifffile.TiffFile(path) as file:
-            said: dict[str, Any] = json.loads(file.pages.first.description)
-            return str(said["key"])
+        with store.opened(path) as content:
+            if path.suffix == ".png":
+                with Image.open(content) as image:
+                    return str(image.info[KEY])
+            with tifffile.TiffFile(content) as file:
+                said: dict[str, Any] = json.loads(file.pages.first.description)
+                return str(said["key"])
     except (OSError, ValueError, KeyError, TypeError, tifffile.TiffFileError):
         return None
 
@@ -136,7 +139,7 @@ def draw_slide(job: PictureJob, task: PictureTask) -> None:
     colours = class_colours(labels.classes, job.colours)
     with job.cache.local(task.files) as copies, Watchdog(job.read_timeout_s).guard():
         panel = read_panel(Path(copies.files[0]), labels)
-    date, key = datetime.fromtimestamp(task.table.stat().st_mtime, UTC).date().isoformat(), job.key(task.rows_id)
+    date, key = datetime.fromtimestamp(store.changed_s(task.table), UTC).date().isoformat(), job.key(task.rows_id)
     draw(labels, panel, class_map(labels, colours), date, job.picture(task.slide_id), key)
     for name in job.probabilities:
         draw(labels, panel, probability_map(labels, name), date, job.picture(task.slide_id, name), key)

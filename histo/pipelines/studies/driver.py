@@ -1,12 +1,13 @@
 """Drive a run over studies: studies to workers, rows to the ledger."""
 
-from contextlib import suppress
 from pathlib import Path
 
+from histo import store
 from histo.errors import UsageError
 from histo.folders import UNREADABLE_FOLDER, beside
 from histo.pipelines.studies.ledger import StudyLedger
 from histo.pipelines.studies.worker import StudyAnswer, StudyJob, StudyTask
+from histo.remote.location import AnyPath
 from histo.run.placement import Placement
 from histo.run.progress import CountProgress
 from histo.run.record import RunRecord
@@ -18,7 +19,7 @@ from histo.run.todo import Todo
 from histo.volumes.finding.studies import Studies
 
 
-def check_apart(out: Path, studies: Path) -> None:
+def check_apart(out: AnyPath, studies: Path) -> None:
     """Make sure that results do not come to lie among the studies.
 
     Raises:
@@ -78,14 +79,13 @@ class _StudyWork(UnitWork[StudyAnswer]):
         super().between()
 
 
-def finish(run: RunRecord, found: Studies, ledger: StudyLedger, out: Path) -> int:
+def finish(run: RunRecord, found: Studies, ledger: StudyLedger, out: AnyPath) -> int:
     """Bring the ledger and the record of a run to their end; returns the exit code."""
     counts = ledger.counts()
     assert not counts.get("pending"), "every study was settled"
     ledger.write(force=True)
     remove_traces(out)
-    with suppress(OSError):
-        (out / "staging").rmdir()
+    store.remove_empty_folders(out / "staging")
     bad = counts.get("failed") or UNREADABLE_FOLDER in found.others
     return run.finish(3 if bad else 0, studies=counts)
 

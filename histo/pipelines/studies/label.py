@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,12 +18,14 @@ from histo.learn.bundle import MODEL_JSON, Bundle, VolumeInput, bundle_hash, des
 from histo.learn.network.spec import InferencePrecision
 from histo.learn.predict.load import load_predictor
 from histo.learn.predict.precision import agreement
-from histo.pipelines.labelling.runtime import Runtime, find_runtime
+from histo.pipelines.labelling.runtime import Runtime, find_runtime, here
 from histo.pipelines.labelling.spec import LabelSpec
 from histo.pipelines.studies.driver import check_apart, describe_found, finish, settle_studies
 from histo.pipelines.studies.ledger import FILE, StudyLedger, ledger_file
 from histo.pipelines.studies.lookup import find_study_todo
 from histo.pipelines.studies.worker import StudyJob, StudyWorker
+from histo.remote.cache import Cache
+from histo.remote.location import AnyPath
 from histo.run.cluster import describe, placed
 from histo.run.placement import one_each
 from histo.run.record import collection_facts, is_begun, past_record, versions
@@ -50,7 +53,7 @@ class LabelStudiesJob(StudyJob):
 
     preparation_is_fixed: ClassVar[bool] = True
 
-    model: Path
+    model: AnyPath
     model_hash: str
     classes: tuple[str, ...]
     precision: InferencePrecision
@@ -73,8 +76,10 @@ class StudyLabeler(StudyWorker[LabelStudiesJob]):
 
     def __init__(self, job: LabelStudiesJob, runtime: Runtime = Runtime()) -> None:  # noqa: B008 -- frozen
         super().__init__(job, (runtime,))
-        self._predict = load_predictor(job.model, runtime.device, runtime.threads, 1, job.precision, runtime.openvino)
-        if bundle_hash(job.model) != job.model_hash:
+        self._copies = ExitStack()
+        model, openvino = here(self._copies, Cache(), job.model, runtime)
+        self._predict = load_predictor(model, runtime.device, runtime.threads, 1, job.precision, openvino)
+        if bundle_hash(model) != job.model_hash:
             raise HistoError(f"{job.model}: the bundle was changed while the run went on; label again")
 
     def alone(self) -> Callable[..., Row]:
@@ -106,20 +111,21 @@ def prediction(probabilities_K: npt.NDArray[np.float32], classes: tuple[str, ...
     }
 
 
-def label_studies(spec: LabelSpec, studies: Path, model: Path, bundle: Bundle) -> int:
+def label_studies(spec: LabelSpec, studies: Path, model: AnyPath, copy: Path, bundle: Bundle) -> int:
     """Label studies, or resume a run that does; returns 0, or 3 if some studies are failed.
 
     Args:
         spec: The settings.
         studies: Folder of the studies, or a manifest.
         model: Folder of the bundle.
+        copy: The same on this node, if it is in object storage.
         bundle: What its document says.
 
     Raises:
         HistoError: If the settings are bad, or the run cannot go on.
     """
-    job = _job(spec, model, bundle)
-    layout = labelled_layout(job, agreement(model, spec.precision))
+    job = _job(spec, model, copy, bundle)
+    layout = labelled_layout(job, agreement(copy, spec.precision))
     check_apart(spec.out, studies)
     found = find_studies(studies, spec.study_is, flag="--studies", series=job.preparation.series)
     with RunFolder(spec.out, COMMAND) as folder:
@@ -137,14 +143,14 @@ def label_studies(spec: LabelSpec, studies: Path, model: Path, bundle: Bundle) -
                 store.remove(spec.out / FILE)
             with folder.record(spec, earlier, model=str(model), **facts, **describe(placement)) as record:
                 if placement is not None:
-                    runtime = find_runtime(model, spec.out, placement)
+                    runtime = find_runtime(model, copy, spec.out, placement)
                     settle_studies(StudyLabeler, (job, runtime), todo, ledger, placement)
                 code = finish(record, found, ledger, spec.out)
     report(ledger, spec.out, "table", code)
     return code
 
 
-def _job(spec: LabelSpec, model: Path, bundle: Bundle) -> LabelStudiesJob:
+def _job(spec: LabelSpec, model: AnyPath, copy: Path, bundle: Bundle) -> LabelStudiesJob:
     where = f"--model {spec.model}"
     if not isinstance(bundle.input, VolumeInput):
         raise UsageError(f"{where}: classifies tiles; give --slides, or a bundle that classifies studies")
@@ -172,7 +178,7 @@ def _job(spec: LabelSpec, model: Path, bundle: Bundle) -> LabelStudiesJob:
         read_timeout_s=spec.read_timeout_s,
         preparation=prepared,
         model=model,
-        model_hash=bundle_hash(model),
+        model_hash=bundle_hash(copy),
         classes=bundle.classes,
         precision=spec.precision,
     )

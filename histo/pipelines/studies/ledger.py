@@ -1,11 +1,11 @@
 """Ledger of studies: a row for every study found, and its outcome."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pyarrow as pa
 
 from histo.pipelines.studies.worker import StudyJob
+from histo.remote.location import AnyPath
 from histo.run.failure import is_transient
 from histo.run.ledger import Ledger, LedgerFile
 from histo.tables import Row
@@ -18,7 +18,7 @@ _PLACES = ("volume_path", "sheet_path")
 """Where results stand; they stay there as long as the study may be as it was when the cause of a failure is gone."""
 
 
-def ledger_file(out: Path) -> LedgerFile:
+def ledger_file(out: AnyPath) -> LedgerFile:
     """Where the rows of studies stand."""
     return LedgerFile(out / FILE, "study_id", "the studies are read again", _NEEDED)
 

@@ -43,6 +43,8 @@ from histo.volumes.preparation import ALGORITHM, Prepared
 class PrepareJob(StudyJob):
     """What is the same for every study that is prepared."""
 
+    out: Path
+
     def settings(self) -> dict[str, Any]:
         """See `StudyJob.settings`: there are no others than those of the preparation."""
         return {}

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from histo.errors import Cause, InputError, StudyError
 from histo.input_files import all_blocks, digest, readable, readable_file
+from histo.remote.location import AnyPath
 from histo.run.failure import describe_failure
 from histo.run.isolation import STUDY, Watchdog, guarded
 from histo.run.ledger import fingerprint_of
@@ -79,7 +80,7 @@ class StudyJob(ABC):
 
     preparation_is_fixed: ClassVar[bool] = False
 
-    out: Path
+    out: AnyPath
     read_timeout_s: float
     preparation: PreparationSpec
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow as pa
 
 from histo import tables
 from histo.errors import Cause, InputError, UsageError
+from histo.remote.location import AnyPath
 from histo.slides.grid import Grid
 from histo.spec.names import nearest
 
@@ -107,7 +107,7 @@ class SlideLabels:
         return self.x.stride_um * self.y.stride_um / 1e6
 
 
-def read_labels(path: Path, slide_id: str, probabilities: Sequence[str] = ()) -> SlideLabels:
+def read_labels(path: AnyPath, slide_id: str, probabilities: Sequence[str] = ()) -> SlideLabels:
     """Read a slide's tile table.
 
     Args:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import floor, log10
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
+from histo.remote.location import AnyPath
 from histo.report.letters import legible, shorten
 from histo.report.picture import write_picture
 from histo.report.slide.labels import NO_TILE, UNREADABLE, Indices, SlideLabels
@@ -142,7 +142,7 @@ def _wrapped(names: list[str]) -> str:
     return ",\n".join([*lines, line])
 
 
-def draw(labels: SlideLabels, panel: Panel, shown: Map, date: str, target: Path, key: str = "") -> Place:
+def draw(labels: SlideLabels, panel: Panel, shown: Map, date: str, target: AnyPath, key: str = "") -> Place:
     """Draw a slide's thumbnail beside a map of its tiles, and write a PNG.
 
     Args:

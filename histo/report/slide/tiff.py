@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping
 from math import ceil
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +10,7 @@ import tifffile
 from matplotlib.colors import to_rgb
 
 from histo import store
+from histo.remote.location import AnyPath
 from histo.report.slide.labels import NO_TILE, UNREADABLE, SlideLabels
 
 _STEPS = (1, 2, 4, 8, 16)
@@ -21,7 +21,7 @@ _BLOCK_PX = 256
 _GLASS, _UNREADABLE = (255, 255, 255), (0, 0, 0)
 
 
-def write_class_map(labels: SlideLabels, colours: Mapping[str, str], target: Path, key: str = "") -> None:
+def write_class_map(labels: SlideLabels, colours: Mapping[str, str], target: AnyPath, key: str = "") -> None:
     """Write the class of every tile in its colour: white where there is no tile, black where it could not be read.
 
     The finest level has 16 pixels along a tile; the resolution tags say their size. Blocks are made while they are

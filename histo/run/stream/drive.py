@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 import pyarrow as pa
@@ -20,14 +19,17 @@ from ray.data.exceptions import ExecutionTimeoutError
 
 from histo import store
 from histo.errors import Cause, HistoError
+from histo.remote.location import AnyPath
 from histo.run.interruption import interruptible
 from histo.run.placement import Placement
 from histo.run.stream.graph import SPLIT, worker_resources
 from histo.run.stream.one_node import without_helpers
-from histo.run.stream.worker import FAILED, WORKERS, Answer, Starts, stage_of
+from histo.run.stream.worker import FAILED, WORKERS, Answer, Starts, admit_workers, stage_of, stages_begun
 from histo.tables import Row
 
 _WAIT_S = 0.2
+_LOOK_S = 1.0
+"""Between looks at the workers."""
 _STOP_S = 10.0
 _AHEAD = 100
 """Answers that wait for the driver."""
@@ -49,7 +51,7 @@ class Work(ABC, Generic[AnswerT]):
 
     @property
     @abstractmethod
-    def out(self) -> Path:
+    def out(self) -> AnyPath:
         """Output folder."""
 
     @abstractmethod
@@ -188,7 +190,7 @@ def drive(work: Work[Any], *placements: Placement) -> None:
             attempts[-1].to_its_end(graph)
 
 
-def _clear(out: Path) -> None:
+def _clear(out: AnyPath) -> None:
     """Remove what the workers of a graph leave for each other."""
     for folder in (WORKERS, FAILED, SPLIT):
         store.remove(out / folder)
@@ -204,12 +206,11 @@ class _Attempt:
     def __init__(self, work: Work[Any], placements: Sequence[Placement], is_first: bool) -> None:
         self._work, self._placements = work, placements
         self._elsewhere = (*_OF_WORKERS, *(_OF_NODES if len(_nodes()) > 1 else ())) if is_first else ()
-        self._starts = work.out / WORKERS
-        self._starts.mkdir(parents=True, exist_ok=True)
+        admit_workers(work.out)
         self._handed_back: set[str] = set()
         self._failed, self._done = Counter[str](), Counter[str]()
         self._in_a_row = 0
-        self._heard = time.monotonic()
+        self._heard, self._looked = time.monotonic(), 0.0
         self._most = max(placement.workers for placement in placements)
         self._hopeless_since: dict[str, float] = {}
         self.trouble: Exception | None = None
@@ -263,16 +264,23 @@ class _Attempt:
             self._work.enter(answer)
 
     def _look_after_workers(self) -> None:
-        for stage in self._starts.iterdir():
-            found = Starts(self._work.out, stage.name).hopeless()
-            since = self._hopeless_since.setdefault(stage.name, time.monotonic())
+        for stage in self._stages_begun():
+            found = Starts(self._work.out, stage).hopeless()
+            since = self._hopeless_since.setdefault(stage, time.monotonic())
             if found is None:
-                del self._hopeless_since[stage.name]
+                del self._hopeless_since[stage]
             elif found[1] >= self._most or time.monotonic() - since >= _LATE_S:
                 raise HistoError(f"no worker can start: {found[0]}")
         if time.monotonic() - self._heard >= _ALONE_S and not all(map(_has_place, self._placements)):
             self._heard = time.monotonic()
             self._work.say(DESERTED)
+
+    def _stages_begun(self) -> set[str]:
+        """Look at the marks of workers, which takes a request where they are in object storage."""
+        if time.monotonic() - self._looked < _LOOK_S:
+            return set()
+        self._looked = time.monotonic()
+        return stages_begun(self._work.out)
 
 
 def _last_line(error: Exception) -> str:

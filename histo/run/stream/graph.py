@@ -5,10 +5,10 @@ import pickle
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 from histo import store
+from histo.remote.location import AnyPath
 from histo.run.placement import Placement
 from histo.run.stream.worker import Crew, Worker, file_name
 from histo.tables import Row
@@ -18,7 +18,7 @@ import ray.data
 
 SPARE_CPUS = 0.1
 """CPUs of a task that makes tasks. Workers leave as much free, or a full pool would keep it waiting for ever."""
-SPLIT = Path("staging", "split")
+SPLIT = "staging/split"
 """Where the rows of tasks that were split are kept, for as long as a graph runs."""
 TASK_BYTES = 6000
 """Size of a task, roughly."""
@@ -59,7 +59,7 @@ def answer_row(unit: str, answer: Any) -> Row:
 
 
 def split(
-    tasks: ray.data.Dataset, make: Callable[..., Iterable[Row]], arguments: tuple[object, ...], out: Path
+    tasks: ray.data.Dataset, make: Callable[..., Iterable[Row]], arguments: tuple[object, ...], out: AnyPath
 ) -> ray.data.Dataset:
     """Make several tasks, or answers, of each.
 
@@ -78,11 +78,12 @@ def split(
     return tasks.flat_map(made, num_cpus=SPARE_CPUS)
 
 
-def _split(row: Row, make: Callable[..., Iterable[Row]], arguments: tuple[object, ...], folder: Path) -> list[Row]:
+def _split(row: Row, make: Callable[..., Iterable[Row]], arguments: tuple[object, ...], folder: AnyPath) -> list[Row]:
     path = folder / file_name(row["unit"])
     with suppress(OSError):
-        kept: list[Row] = pickle.loads(path.read_bytes())  # noqa: S301 -- written below
-        return kept
+        if (content := store.content_of(path)) is not None:
+            kept: list[Row] = pickle.loads(content)  # noqa: S301 -- written below
+            return kept
     made = list(make(*pickle.loads(row["task"]), *arguments))  # noqa: S301 -- from our own driver
     if len(made) > 1:
         with suppress(OSError), store.put_atomic(path) as file:  # where nothing can be written, no part can be, either

@@ -3,12 +3,12 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import ray.data
 
 from histo.errors import Cause, HistoError
+from histo.remote.location import AnyPath
 from histo.run.placement import Placement
 from histo.run.progress import CountProgress
 from histo.run.stream.drive import Work, drive
@@ -41,7 +41,7 @@ class UnitWork(Work[AnswerT]):
         self._crew, self._open, self._placement, self._progress = crew, dict(tasks), placement, progress
 
     @property
-    def out(self) -> Path:
+    def out(self) -> AnyPath:
         """See `Work.out`."""
         return self._crew.out
 

@@ -5,13 +5,13 @@ has. So a worker waits where it cannot start: it gets no tasks meanwhile. One th
 back when it cannot start again.
 """
 
+import errno
 import hashlib
 import pickle
 import time
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,10 +20,13 @@ import ray
 
 from histo import store
 from histo.errors import Cause, HistoError
+from histo.remote.location import AnyPath
 from histo.tables import Row
 
-WORKERS, FAILED = Path("staging", "workers"), Path("staging", "failed")
+WORKERS, FAILED = "staging/workers", "staging/failed"
 """Where attempts at starting are counted, and failures are left for the other tasks of the same slide."""
+_OPEN, _READY = "open", "ready"
+"""Marks: of the driver, that workers may start, and of a stage that has a worker."""
 _STARTS = 3
 """Attempts at starting after which a worker is taken for one that cannot start."""
 _LONGEST_WAIT_S = 60.0
@@ -71,7 +74,7 @@ class Crew:
 
     worker: type
     arguments: tuple[object, ...]
-    out: Path
+    out: AnyPath
     left_out: tuple[str, ...] = ()
     hands_over: bool = False
 
@@ -97,43 +100,51 @@ class Starts:
         stage: Name of the stage.
     """
 
-    def __init__(self, out: Path, stage: str) -> None:
-        self._folder = out / WORKERS / stage
+    def __init__(self, out: AnyPath, stage: str) -> None:
+        self._all, self._folder = out / WORKERS, out / WORKERS / stage
 
     def count(self, worker: str) -> int:
         """Return how many attempts there were that came to nothing."""
-        path = self._folder / worker
-        return len(path.read_text().splitlines()) if path.exists() else 0
+        return len(self._reasons(worker))
 
     def begin(self, worker: str) -> None:
-        """Count an attempt; where the driver's folder is gone, a worker that starts late ends, and leaves nothing."""
-        self._folder.mkdir(exist_ok=True)
-        with (self._folder / worker).open("a") as file:
-            file.write("the process died while it started\n")
+        """Count an attempt; where the driver's mark is gone, a worker that starts late ends, and leaves nothing."""
+        if not store.is_there(self._all / _OPEN):
+            raise FileNotFoundError(errno.ENOENT, "the run that this worker belongs to has ended", str(self._all))
+        store.append(self._folder / worker, b"the process died while it started\n")
 
     def fail(self, worker: str, reason: str) -> None:
         """Enter the reason of the latest attempt."""
-        path = self._folder / worker
-        lines = path.read_text().splitlines()
-        path.write_text("".join(f"{line}\n" for line in [*lines[:-1], reason]))
+        lines = [*self._reasons(worker)[:-1], reason]
+        with store.put_atomic(self._folder / worker) as file:
+            file.write("".join(f"{line}\n" for line in lines).encode())
 
     def succeed(self, worker: str) -> None:
         """Enter that a worker is ready."""
-        (self._folder / "ready").touch()
-        (self._folder / worker).unlink(missing_ok=True)
+        store.append(self._folder / _READY, b"")
+        store.remove(self._folder / worker)
 
     def hopeless(self) -> tuple[str, int] | None:
-        """Return a reason, and how many have tried, if all of these failed several times.
-
-        The mark of a ready one has no lines.
-        """
-        try:
-            reasons = [path.read_text().splitlines() for path in self._folder.iterdir()]
-        except FileNotFoundError:  # none has begun, or one has just become ready
-            return None
+        """Return a reason, and how many have tried, if all of these failed several times."""
+        workers = [path.name for path in store.list_files(self._folder)]
+        reasons = [] if _READY in workers else [self._reasons(worker) for worker in workers]
         if not reasons or any(len(lines) < _STARTS for lines in reasons):
             return None
         return reasons[-1][-1], len(reasons)
+
+    def _reasons(self, worker: str) -> list[str]:
+        """Return a line for each attempt of a worker; none if it has just become ready."""
+        return (store.content_of(self._folder / worker) or b"").decode().splitlines()
+
+
+def admit_workers(out: AnyPath) -> None:
+    """Let workers start from now on, until `WORKERS` is removed."""
+    store.append(out / WORKERS / _OPEN, b"")
+
+
+def stages_begun(out: AnyPath) -> set[str]:
+    """Return the stages of which a worker has tried to start."""
+    return {path.parent.name for path in store.list_files(out / WORKERS) if path.name != _OPEN}
 
 
 class Worker:
@@ -163,8 +174,8 @@ class Worker:
             return here | {"task": b""}
         failed = self._crew.out / FAILED / file_name(row["unit"])
         try:
-            if failed.exists():
-                return row | {"task": b"", "answer": failed.read_bytes(), "where": ""}
+            if (known := store.content_of(failed)) is not None:
+                return row | {"task": b"", "answer": known, "where": ""}
             task = pickle.loads(row["task"])  # noqa: S301 -- from our own driver
             made = self._worker(*task) if array is None else self._worker(array, *task)
             if isinstance(made, Handed):
@@ -173,7 +184,7 @@ class Worker:
         except Exception as error:  # noqa: BLE001 -- the run's end, of which Ray would pass on a traceback as text
             return here | {"task": b"", "fatal": _reason(error)}
 
-    def _packed(self, answer: Answer, failed: Path) -> bytes:
+    def _packed(self, answer: Answer, failed: AnyPath) -> bytes:
         """Pack an answer; a failure is left for the other tasks of its slide, which then need not be done."""
         packed = pickle.dumps(answer)
         if answer.error_code is not None:

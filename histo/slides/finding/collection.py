@@ -1,4 +1,4 @@
-"""Slides that were found, and what was found beside them."""
+"""Slides of a collection, and the other files that lie among them."""
 
 from dataclasses import dataclass, field
 from typing import Any
