@@ -108,14 +108,17 @@ def put_json_lines(path: AnyPath, values: Iterable[dict[str, Any]]) -> None:
 
 
 def append_json_lines(path: AnyPath, values: Iterable[dict[str, Any]]) -> None:
-    """Append lines to a JSONL file, see `append`."""
-    append(path, _json_lines(values).encode())
+    """Append lines to a JSONL file, and flush it to the disk; see `append`."""
+    append(path, _json_lines(values).encode(), to_disk=True)
 
 
-def append(path: AnyPath, content: bytes) -> None:
-    """Append to a file in one write, and flush it to the disk. In object storage the file is written anew.
+def append(path: AnyPath, content: bytes, to_disk: bool = False) -> None:
+    """Append to a file in one write. In object storage the file is written anew, which one process at a time may do.
 
-    One process at a time may do so.
+    Args:
+        path: The file.
+        content: What is appended.
+        to_disk: Whether it must outlast the machine, not the process alone.
     """
     if not isinstance(path, Path):
         before = content_of(path) or b""
@@ -125,8 +128,9 @@ def append(path: AnyPath, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as log:
         log.write(content)
-        log.flush()
-        os.fsync(log.fileno())
+        if to_disk:
+            log.flush()
+            os.fsync(log.fileno())
 
 
 def _json_lines(values: Iterable[dict[str, Any]]) -> str:
