@@ -122,7 +122,7 @@ def test_a_bundle_that_is_not_converted_is_converted_once(
 
     assert f"{bundle}: converting the network for CPUs, once" in first
     assert read_conversion(bundle / FOLDER, bundle) is not None
-    assert openvino_form(bundle, tmp_path / "out") == bundle / FOLDER
+    assert openvino_form(bundle, tmp_path / "out", bundle) == bundle / FOLDER
     assert "converting" not in capsys.readouterr().out
 
 

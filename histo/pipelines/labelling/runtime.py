@@ -47,29 +47,29 @@ def here(copies: ExitStack, cache: Cache, model: AnyPath, runtime: Runtime) -> t
     )
 
 
-def find_runtime(model: AnyPath, copy: Path, out: AnyPath, placement: Placement) -> Runtime:
+def find_runtime(model: AnyPath, out: AnyPath, placement: Placement, copy: Path) -> Runtime:
     """Return on what workers compute; without a GPU the bundle is converted, if it is not yet.
 
     Args:
         model: The bundle.
-        copy: The same on this node, if it is in object storage.
         out: Output folder, where the converted form is put if the bundle cannot be written.
         placement: Where the workers are.
+        copy: The bundle on this node.
 
     Raises:
         HistoError: If the bundle cannot be converted.
     """
-    openvino = None if placement.gpus else openvino_form(model, copy, out)
+    openvino = None if placement.gpus else openvino_form(model, out, copy)
     return Runtime(placement.torch_device, max(1, placement.cpus), openvino)
 
 
-def openvino_form(model: AnyPath, copy: Path, out: AnyPath) -> AnyPath | None:
+def openvino_form(model: AnyPath, out: AnyPath, copy: Path) -> AnyPath | None:
     """Return where the bundle's form for CPUs is; it is made where there is none, once, by a task that loads torch.
 
     Args:
         model: The bundle.
-        copy: The same on this node, if it is in object storage.
         out: Output folder, where the form is put if the bundle cannot be written, or is in object storage.
+        copy: The bundle on this node.
 
     Raises:
         HistoError: If the task fails.

@@ -66,7 +66,7 @@ def label_slides(spec: LabelSpec, slides: str, model: AnyPath, copy: Path, bundl
                     from histo.pipelines.labelling.runtime import find_runtime  # noqa: PLC0415 -- likewise
 
                     say(str(placement))
-                    runtime = find_runtime(model, copy, spec.out, placement)
+                    runtime = find_runtime(model, spec.out, placement, copy)
                     share = label_all(job, runtime, todo.tasks, ledger, placement)
                     waited = {"waiting_for_pixels": round(share, 3)}
                 code = _finish(spec.out, collection.others, ledger, record, waited)

@@ -143,7 +143,7 @@ def label_studies(spec: LabelSpec, studies: Path, model: AnyPath, copy: Path, bu
                 store.remove(spec.out / FILE)
             with folder.record(spec, earlier, model=str(model), **facts, **describe(placement)) as record:
                 if placement is not None:
-                    runtime = find_runtime(model, copy, spec.out, placement)
+                    runtime = find_runtime(model, spec.out, placement, copy)
                     settle_studies(StudyLabeler, (job, runtime), todo, ledger, placement)
                 code = finish(record, found, ledger, spec.out)
     report(ledger, spec.out, "table", code)
