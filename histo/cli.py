@@ -50,6 +50,11 @@ _JOBS = {
         "histo.pipelines.training.spec:CrossvalSpec",
         "train once for each fold, and predict each with the run that did not see it",
     ),
+    "plan": _Job(
+        "histo.pipelines.plan:plan",
+        "histo.pipelines.planning.spec:PlanSpec",
+        "look at slides before they are labelled: tiles, failures, disk, time",
+    ),
     "label": _Job(
         "histo.pipelines.label:label",
         "histo.pipelines.labelling.spec:LabelSpec",

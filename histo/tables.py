@@ -112,6 +112,38 @@ SLIDES = (
     Column("area_mm2_<CLASS>", _F64, "mm²", "tiles of the class x stride² x effective_mpp²"),
 )
 
+PLAN = (
+    Column("slide_id", _STR, "", "path of the slide below the collection's folder"),
+    Column("uri", _STR, "", "where the slide was found"),
+    Column("status", _STR, "", "`ready`, `empty` (no tissue), `fails`, or `unseen` (remote, without --exact)"),
+    Column("error_code", _STR, "", "kind of failure"),
+    Column("error", _STR, "", "what is wrong and what to do"),
+    Column("duplicate_of", _STR, "", "the first slide with the same content; null if it is the first itself"),
+    Column("content_id", _STR, "", "sha256 over the size and 64 sampled blocks of the slide's files"),
+    Column("size_bytes", _I64, "bytes", "size of the slide's files"),
+    Column("mtime_ns", _I64, "ns since 1970", "latest change of the slide's files"),
+    Column("vendor", _STR, "", "format, as OpenSlide names it"),
+    Column("reader", _STR, "", "what decodes the pixels"),
+    Column("width", _I32, "level-0 px", "width of the slide"),
+    Column("height", _I32, "level-0 px", "height of the slide"),
+    Column("objective_power", _F64, "", "nominal magnification, where the slide names one"),
+    Column("mpp_x", _F64, "µm/px", "resolution of level 0 along x"),
+    Column("mpp_y", _F64, "µm/px", "resolution of level 0 along y"),
+    Column("mpp_source", _STR, "", "`metadata`, or what was given: `list`, `if_missing`, `override`"),
+    Column("level", _I16, "", "pyramid level that is read"),
+    Column("effective_mpp", _F64, "µm/px", "resolution of the tiles' pixels (geometric mean of x and y)"),
+    Column("n_grid", _I32, "", "tiles of the whole grid"),
+    Column("n_tiles", _I32, "", "tiles with enough tissue; null without --exact"),
+    Column("tissue_mm2", _F64, "mm²", "area of the tissue mask; null without --exact"),
+    Column("seconds", _F64, "s", "time that planning took"),
+    Column("label_seconds", _F64, "s", "time of one worker that labelling takes, estimated; null without --model"),
+)
+
+KEPT_TILES = (
+    Column("tile_index", _I32, "", "place of the tile in the grid, row by row"),
+    Column("tissue_fraction", _F32, "", "share of the tile that is tissue"),
+)
+
 REGIONS = (
     Column("slide_id", _STR, "", "path of the slide below the collection's folder"),
     Column("region_id", _STR, "", "UUID, the same as in the GeoJSON"),

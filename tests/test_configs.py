@@ -20,6 +20,7 @@ REQUIRED = {
     "train": ["--data", "/d", "--out", "/o"],
     "crossval": ["--data", "/d", "--out", "/o"],
     "label": ["--slides", "/s", "--model", "/m", "--out", "/o"],
+    "plan": ["--slides", "/s"],
     "label studies": ["--studies", "/s", "--model", "/m", "--out", "/o"],
     "evaluate": ["--model", "/m", "--data", "/d", "--out", "/o"],
     "report": ["/o"],

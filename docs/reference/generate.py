@@ -43,6 +43,8 @@ TABLES = (
     ("Label: a row per tile", "OUT/tiles/<slide_id>.parquet", tables.TILES),
     ("Label: further columns of a tile, with --quality", "OUT/tiles/<slide_id>.parquet", tables.QUALITY),
     ("Label: a row per slide", "OUT/slides.parquet", tables.SLIDES),
+    ("Plan: a row per slide", "OUT/plan.parquet", tables.PLAN),
+    ("Plan: a row per tile, with --exact", "OUT/plan/<slide_id>.parquet", tables.KEPT_TILES),
     ("Export: a row per region", "OUT/regions/<slide_id>.parquet", tables.REGIONS),
     ("Train: a row per image", "RUN/split.parquet", tables.CASES),
     ("Evaluate: a row per image", "EVALUATION/predictions.parquet", tables.PREDICTIONS),

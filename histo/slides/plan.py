@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
+from histo import tables
 from histo.errors import Cause, ReadError, SlideError
+from histo.remote.location import AnyPath
 from histo.slides.annotations.mask import masked
 from histo.slides.empty_blocks import as_shown, judge
 from histo.slides.grid import Grid, Indices, Region, cut_regions, keep_tissue
@@ -47,6 +50,61 @@ class SlidePlan:
         return cut_regions(self.grid, self.tile_index, self.tissue_fraction)
 
 
+@dataclass(frozen=True)
+class KeptTiles:
+    """Tiles of a slide that have enough tissue, as they were found before.
+
+    Attributes:
+        tile_index: Their places in the grid, ascending, `(n,)`.
+        tissue_fraction: Of each, `(n,)`.
+        tissue_mm2: Area of the tissue mask.
+    """
+
+    tile_index: Indices
+    tissue_fraction: npt.NDArray[np.float32]
+    tissue_mm2: float
+
+    def write(self, path: AnyPath, key: str) -> None:
+        """Write them to a Parquet file.
+
+        Args:
+            path: The file.
+            key: Of all that they depend on.
+        """
+        layout = tables.schema(tables.KEPT_TILES, metadata={"key": key, "tissue_mm2": repr(self.tissue_mm2)})
+        tables.write_table(path, pa.table([self.tile_index, self.tissue_fraction], schema=layout))
+
+    @classmethod
+    def read(cls, path: AnyPath, key: str) -> "KeptTiles | None":
+        """Read them; None if there are none that depend on the same."""
+        try:
+            with tables.open_table(path) as file:
+                said: dict[bytes, bytes] = file.schema_arrow.metadata or {}
+                if said.get(b"histo.key") != key.encode():
+                    return None
+                rows = file.read([column.name for column in tables.KEPT_TILES])
+                index, share = (column.to_numpy() for column in rows.columns)
+                return cls(index, share, float(said[b"histo.tissue_mm2"]))
+        except (OSError, KeyError, ValueError, pa.ArrowException):
+            return None
+
+
+def lay_tiles(slide: Slide, size_px: int, mpp: float, tiling: TilingSpec) -> tuple[Sampling, Grid]:
+    """Choose the level that is read, and lay the grid, by the header of a slide alone.
+
+    Args:
+        slide: Its description.
+        size_px: Edge of a tile, target pixels.
+        mpp: Requested resolution, µm per target pixel.
+        tiling: Stride and tolerance.
+
+    Raises:
+        SlideError: If the slide is too coarse, or has too many tiles.
+    """
+    sampling = choose_sampling(slide, mpp, tiling.tolerance, tiling.allow_upsample)
+    return sampling, _lay_grid(slide, sampling, size_px, tiling.stride_px or size_px)
+
+
 def plan_slide(
     slide: Slide,
     reader: Reader,
@@ -70,9 +128,29 @@ def plan_slide(
     Raises:
         SlideError: If the slide or its mask cannot be used.
     """
-    sampling = choose_sampling(slide, mpp, tiling.tolerance, tiling.allow_upsample)
-    grid = _lay_grid(slide, sampling, size_px, tiling.stride_px or size_px)
+    sampling, grid = lay_tiles(slide, size_px, mpp, tiling)
     slide = judge(slide, reader)
+    return _planned(slide, reader, sampling, grid, _find_tiles(slide, reader, grid, tissue, mask))
+
+
+def plan_again(
+    slide: Slide, reader: Reader, size_px: int, mpp: float, tiling: TilingSpec, kept: KeptTiles
+) -> SlidePlan:
+    """Lay the grid of an open slide whose tiles were found before; see `plan_slide`.
+
+    Raises:
+        SlideError: If the slide cannot be used.
+    """
+    sampling, grid = lay_tiles(slide, size_px, mpp, tiling)
+    return _planned(judge(slide, reader), reader, sampling, grid, kept)
+
+
+def _planned(slide: Slide, reader: Reader, sampling: Sampling, grid: Grid, kept: KeptTiles) -> SlidePlan:
+    shown = as_shown(slide, reader)
+    return SlidePlan(shown, sampling, grid, kept.tile_index, kept.tissue_fraction, kept.tissue_mm2, reader.name)
+
+
+def _find_tiles(slide: Slide, reader: Reader, grid: Grid, tissue: TissueSpec, mask: str | None) -> KeptTiles:
     try:
         found = find_tissue(reader, slide, tissue.mpp, tissue.exclude_ink, tissue.any_image)
     except ReadError as error:
@@ -84,8 +162,7 @@ def plan_slide(
     if mask is not None:
         found = masked(found, slide, tissue, mask)
     tile_index, tissue_fraction = keep_tissue(grid, found, tissue.min_fraction)
-    area = found.area_um2(slide.mpp_x, slide.mpp_y) / 1e6
-    return SlidePlan(as_shown(slide, reader), sampling, grid, tile_index, tissue_fraction, area, reader.name)
+    return KeptTiles(tile_index, tissue_fraction, found.area_um2(slide.mpp_x, slide.mpp_y) / 1e6)
 
 
 def _lay_grid(slide: Slide, sampling: Sampling, size_px: int, stride_px: int) -> Grid:

@@ -37,7 +37,7 @@ def label_all(
     Raises:
         HistoError: If the run cannot go on: the output cannot be written, or no worker can start.
     """
-    work = _LabelWork(job, runtime, slides, ledger, placement)
+    work = LabelWork(job, runtime, slides, ledger, placement)
     try:
         drive(work, placement, *([placement.reading] if placement.readers else []))
         return work.end()
@@ -46,7 +46,9 @@ def label_all(
         ledger.write(force=True)
 
 
-class _LabelWork(Work[Summary]):
+class LabelWork(Work[Summary]):
+    """A label run as its driver sees it."""
+
     def __init__(
         self,
         job: LabelJob,

@@ -1,21 +1,25 @@
 """Plan a slide: open it, find its tissue, lay the grid of tiles."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from histo import tables
-from histo.input_files import all_blocks, digest, file_state, sampled_blocks
+from histo.input_files import all_blocks, digest, file_state, sampled_blocks, table_path
 from histo.pipelines.labelling import tile_tables
 from histo.pipelines.labelling.tasks import LabelJob, SlideTask, SlideWork, mask_id
 from histo.remote.cache import Copies
+from histo.remote.location import AnyPath
 from histo.run.failure import describe_failure
 from histo.run.isolation import Watchdog, guarded
 from histo.slides.grid import Region
-from histo.slides.plan import SlidePlan, plan_slide
+from histo.slides.plan import KeptTiles, SlidePlan, plan_again, plan_slide
+from histo.slides.readers.base import Reader
 from histo.slides.readers.watched import WatchedReader
+from histo.slides.resolution import Sampling
 from histo.slides.slide import Slide, open_slide
 from histo.slides.spec import TilingSpec, TissueSpec
 from histo.tables import Row
@@ -35,25 +39,35 @@ class Planned(NamedTuple):
     regions: tuple[Region, ...] = ()
 
 
-def plan_found(job: LabelJob, found: SlideTask) -> Planned:
-    """Plan one slide that was found; whatever goes wrong becomes some of its columns."""
+Look: TypeAlias = Callable[[LabelJob, SlideTask, Row], tuple[SlideWork, tuple[Region, ...]] | None]
+"""Looks at a slide, a function of a module: it puts what it learns into the columns."""
+
+
+def plan_found(job: LabelJob, found: SlideTask, look: Look | None = None) -> Planned:
+    """Plan one slide that was found; whatever goes wrong becomes some of its columns.
+
+    Args:
+        job: The run.
+        found: The slide.
+        look: Looks at it otherwise than a label run does.
+    """
     columns: Row = {"mask_sha256": mask_id(found.mask)}
     try:
         with job.cache.local(found.files) as copies:
-            planned = _plan_here(job, replace(found, files=copies.files), columns)
+            planned = _plan_here(job, replace(found, files=copies.files), columns, look or look_for_tiles)
             copies.mark(ahead=planned.work is not None)
     except Exception as error:  # noqa: BLE001 -- a slide's plan is a boundary: anything becomes its ledger row
         return Planned(columns | describe_failure(error, found.slide_id))
     return _named(planned, job, found, copies) if copies.are_copies else planned
 
 
-def _plan_here(job: LabelJob, found: SlideTask, columns: Row) -> Planned:
+def _plan_here(job: LabelJob, found: SlideTask, columns: Row, look: Look) -> Planned:
     """Plan a slide whose files are on this node, or seen by it."""
     try:
         size_bytes, mtime_ns = file_state(found.files)
         columns = columns | {"size_bytes": size_bytes, "mtime_ns": mtime_ns}
-        here = partial(_plan, job, found, columns)
-        return guarded(job, found.slide_id, "plan", here, _plan, found, columns)
+        here = partial(_plan, job, found, columns, look)
+        return guarded(job, found.slide_id, "plan", here, _plan, found, columns, look)
     except Exception as error:  # noqa: BLE001 -- likewise
         return Planned(columns | describe_failure(error, found.slide_id))
 
@@ -71,11 +85,11 @@ def _named(planned: Planned, job: LabelJob, found: SlideTask, copies: Copies) ->
     return Planned(columns, work, planned.regions)
 
 
-def _plan(job: LabelJob, found: SlideTask, columns: Row) -> Planned:
+def _plan(job: LabelJob, found: SlideTask, columns: Row, look: Look) -> Planned:
     columns, start = dict(columns), time.perf_counter()
     planned = None
     try:
-        planned = _look(job, found, columns)
+        planned = look(job, found, columns)
     except MemoryError:  # tried again alone
         raise
     except Exception as error:  # noqa: BLE001 -- likewise; the columns keep what is known of the slide
@@ -84,16 +98,11 @@ def _plan(job: LabelJob, found: SlideTask, columns: Row) -> Planned:
     return Planned(columns) if planned is None else Planned(columns, *planned)
 
 
-def _look(job: LabelJob, found: SlideTask, columns: Row) -> tuple[SlideWork, tuple[Region, ...]] | None:
+def look_for_tiles(job: LabelJob, found: SlideTask, columns: Row) -> tuple[SlideWork, tuple[Region, ...]] | None:
     """Open the slide, and plan it unless it is finished; what is learnt on the way is put into `columns`."""
-    slide_id, files, watchdog = found.slide_id, found.files, Watchdog(job.read_timeout_s)
-    columns |= _identify(job, found, files, watchdog)
-    with watchdog.guard():
-        slide, reader = open_slide(files[0], job.mpp_if_missing, job.reader, job.mpp_override, found.mpp)
-    try:
-        columns |= _bounds(slide)
-        known = columns["content_id"], slide.mpp_x, slide.mpp_y, columns["mask_sha256"]
-        columns["fingerprint"] = job.fingerprint(*known)
+    slide_id, files = found.slide_id, found.files
+    with opened(job, found, columns) as (slide, reader):
+        columns["fingerprint"] = job.fingerprint(*known(slide, columns))
         table = None if found.again else tile_tables.finished_table(job, slide_id, columns["fingerprint"])
         if table is not None and tile_tables.has_columns(job, table.schema):
             counts = tile_tables.count(table, job.classes)
@@ -101,12 +110,8 @@ def _look(job: LabelJob, found: SlideTask, columns: Row) -> tuple[SlideWork, tup
             columns |= {"n_ok": counts.n_ok, "n_failed": counts.n_failed, "classes": counts.classes}
             columns["mpp_source"] = slide.mpp_source  # other settings may lead to the same resolution
             return None
-        tiling, tissue = TilingSpec.model_validate(job.tiling), TissueSpec.model_validate(job.tissue)
-        watched = WatchedReader(reader, watchdog.guard)
-        plan = plan_slide(slide, watched, job.size_px, job.mpp, tiling, tissue, found.mask)
-    finally:
-        reader.close()
-    columns |= _plan_columns(plan)
+        plan = plan_opened(job, found, columns, slide, reader)
+    columns |= plan_columns(plan)
     regions, state = tuple(plan.regions()), (columns["size_bytes"], columns["mtime_ns"])
     work = SlideWork(
         slide_id,
@@ -123,6 +128,40 @@ def _look(job: LabelJob, found: SlideTask, columns: Row) -> tuple[SlideWork, tup
         tables.write_table(tile_tables.tiles_file(job.out, slide_id), tile_tables.tile_schema(job, work).empty_table())
         return None
     return work, regions
+
+
+@contextmanager
+def opened(job: LabelJob, found: SlideTask, columns: Row) -> Iterator[tuple[Slide, Reader]]:
+    """Open a slide for as long as the block lasts; each read is watched."""
+    watchdog = Watchdog(job.read_timeout_s)
+    columns |= _identify(job, found, found.files, watchdog)
+    with watchdog.guard():
+        slide, reader = open_slide(found.files[0], job.mpp_if_missing, job.reader, job.mpp_override, found.mpp)
+    try:
+        columns |= _bounds(slide)
+        yield slide, WatchedReader(reader, watchdog.guard)
+    finally:
+        reader.close()
+
+
+def known(slide: Slide, columns: Row) -> tuple[str, float, float, str | None]:
+    """Return what the fingerprints of a slide that is open need."""
+    return columns["content_id"], slide.mpp_x, slide.mpp_y, columns["mask_sha256"]
+
+
+def plan_opened(job: LabelJob, found: SlideTask, columns: Row, slide: Slide, reader: Reader) -> SlidePlan:
+    """Find the tiles of a slide, or take them from where `histo plan --exact` has left them."""
+    tiling = TilingSpec.model_validate(job.tiling)
+    kept = KeptTiles.read(kept_file(job.out, found.slide_id), job.plan_fingerprint(*known(slide, columns)))
+    if kept is not None:
+        return plan_again(slide, reader, job.size_px, job.mpp, tiling, kept)
+    tissue = TissueSpec.model_validate(job.tissue)
+    return plan_slide(slide, reader, job.size_px, job.mpp, tiling, tissue, found.mask)
+
+
+def kept_file(out: AnyPath, slide_id: str) -> AnyPath:
+    """Where the tiles of a slide are that a plan has found."""
+    return out / "plan" / table_path(slide_id)
 
 
 def _identify(job: LabelJob, found: SlideTask, files: Sequence[str], watchdog: Watchdog) -> Row:
@@ -142,22 +181,27 @@ def _bounds(slide: Slide) -> Row:
     return dict(zip(names, slide.bounds or (None,) * 4, strict=True))
 
 
-def _plan_columns(plan: SlidePlan) -> Row:
-    """The columns of the ledger that planning knows."""
-    slide = plan.slide
-    level = slide.levels[plan.sampling.level]
+def header_columns(slide: Slide, sampling: Sampling, reader: str) -> Row:
+    """The columns of the ledger that the header of a slide gives."""
     return {
         "vendor": slide.vendor,
         "quickhash": slide.quickhash,
-        "reader": plan.reader,
+        "reader": reader,
         "width": slide.width,
         "height": slide.height,
-        "level": plan.sampling.level,
+        "level": sampling.level,
         "mpp_x": slide.mpp_x,
         "mpp_y": slide.mpp_y,
         "mpp_source": slide.mpp_source,
-        "effective_mpp": plan.sampling.effective_mpp,
+        "effective_mpp": sampling.effective_mpp,
         "objective_power": slide.objective_power,
+    }
+
+
+def plan_columns(plan: SlidePlan) -> Row:
+    """The columns of the ledger that planning knows."""
+    level = plan.slide.levels[plan.sampling.level]
+    return header_columns(plan.slide, plan.sampling, plan.reader) | {
         "blocks_left_out": int(level.blank_blocks.sum()) if level.blank else 0,
         "blocks_lost": int(level.lost_blocks.sum()) if level.empty else 0,
         "n_tiles": len(plan.tile_index),

@@ -40,7 +40,7 @@ def label_slides(spec: LabelSpec, slides: str, model: AnyPath, copy: Path, bundl
     Raises:
         HistoError: If the settings are bad, or the run cannot go on.
     """
-    job = _job(spec, model, copy, bundle)
+    job = label_job(spec, model, copy, bundle)
     collection = with_masks(find_slides(slides), spec.tissue)
     with RunFolder(spec.out, "label", written=["tiles"]) as folder:
         fresh = spec.overwrite and not is_begun(spec.out, spec)
@@ -98,7 +98,18 @@ def _describe(collection: Collection) -> str:
     return f"{len(collection.slides)} slides{beside(collection.linked, collection.others)}{ways_out(collection.others)}"
 
 
-def _job(spec: LabelSpec, model: AnyPath, copy: Path, bundle: Bundle) -> LabelJob:
+def label_job(spec: LabelSpec, model: AnyPath, copy: Path, bundle: Bundle) -> LabelJob:
+    """Make a run of its settings.
+
+    Args:
+        spec: The settings.
+        model: Folder of the bundle.
+        copy: The same on this node, if it is in object storage.
+        bundle: What its document says.
+
+    Raises:
+        UsageError: If the bundle cannot label slides, or its resolution is not known.
+    """
     if not isinstance(bundle.input, TileInput):
         raise UsageError(f"--model {spec.model}: classifies studies; give --studies, or a bundle that classifies tiles")
     mpp = spec.tiling.mpp or bundle.input.mpp

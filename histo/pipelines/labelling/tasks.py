@@ -19,6 +19,7 @@ from histo.tables import SCHEMA_VERSION, Row
 
 ALGORITHM_VERSION = 4
 """Raised whenever the same slide, settings and bundle would give other rows."""
+_OF_THE_NETWORK = ("model", "precision")
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,11 @@ class LabelJob:
         """
         content = {"content_id": content_id, "mpp": [mpp_x, mpp_y]} | _of_mask(mask)
         return fingerprint_of(self._settings() | content)
+
+    def plan_fingerprint(self, content_id: str, mpp_x: float, mpp_y: float, mask: str | None = None) -> str:
+        """Return the sha256 of everything that the tiles of a slide depend on; not of the bundle. See `fingerprint`."""
+        settings = {name: value for name, value in self._settings().items() if name not in _OF_THE_NETWORK}
+        return fingerprint_of(settings | {"content_id": content_id, "mpp": [mpp_x, mpp_y]} | _of_mask(mask))
 
     def failure_fingerprint(
         self, size_bytes: int | None, mtime_ns: int | None, mask: str | None = None, mpp: float | None = None

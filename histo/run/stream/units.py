@@ -39,6 +39,7 @@ class UnitWork(Work[AnswerT]):
 
     def __init__(self, crew: Crew, tasks: Mapping[str, object], placement: Placement, progress: CountProgress) -> None:
         self._crew, self._open, self._placement, self._progress = crew, dict(tasks), placement, progress
+        self._together = 1
 
     @property
     def out(self) -> AnyPath:
@@ -53,7 +54,8 @@ class UnitWork(Work[AnswerT]):
         """See `Work.graph`: tasks -> answers."""
         if not self._open:
             return None
-        return work(tasks_in_blocks([*self._open.items()]), replace(self._crew, left_out=left_out), self._placement)
+        tasks = tasks_in_blocks([*self._open.items()], self._together)
+        return work(tasks, replace(self._crew, left_out=left_out), self._placement)
 
     def enter(self, answer: AnswerT) -> None:
         """See `Work.enter`."""
@@ -84,7 +86,9 @@ class UnitWork(Work[AnswerT]):
         """Number of those that are done."""
 
 
-def gather(crew: Crew, tasks: Mapping[str, object], placement: Placement, noun: str) -> list[AnswerT]:
+def gather(
+    crew: Crew, tasks: Mapping[str, object], placement: Placement, noun: str, together: int = 1
+) -> list[AnswerT]:
     """Have workers do a task for each slide or study; returns what became of each.
 
     Args:
@@ -92,19 +96,28 @@ def gather(crew: Crew, tasks: Mapping[str, object], placement: Placement, noun: 
         tasks: What is to be done, by `slide_id` or `study_id`.
         placement: Where the workers are.
         noun: What several are called.
+        together: Tasks in a block, where there are many small ones.
 
     Raises:
         HistoError: If the run cannot go on: the output cannot be written, or no worker can start.
     """
-    work: _Gathering[AnswerT] = _Gathering(crew, tasks, placement, CountProgress(noun, len(tasks), 0))
+    work: _Gathering[AnswerT] = _Gathering(crew, tasks, placement, CountProgress(noun, len(tasks), 0), together)
     drive(work, placement)
     work.end()
     return work.answers
 
 
 class _Gathering(UnitWork[AnswerT]):
-    def __init__(self, crew: Crew, tasks: Mapping[str, object], placement: Placement, progress: CountProgress) -> None:
+    def __init__(
+        self,
+        crew: Crew,
+        tasks: Mapping[str, object],
+        placement: Placement,
+        progress: CountProgress,
+        together: int,
+    ) -> None:
         super().__init__(crew, tasks, placement, progress)
+        self._together = together
         self.answers: list[AnswerT] = []
 
     @property

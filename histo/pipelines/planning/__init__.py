@@ -1,0 +1,1 @@
+"""Plan a label run: headers, tiles, failures, disk and time, before it begins."""
