@@ -262,9 +262,25 @@ def put_folder(source: Path, target: AnyPath) -> None:
             shutil.copyfileobj(file, copy)
 
 
-def replace_folder(source: Path, target: Path) -> None:
-    """Put a complete folder at `target`; what stood there is gone. Both lie on one file system."""
-    if target.exists():
+def children(folder: AnyPath) -> list[AnyPath]:
+    """Return what a folder has, files and folders; nothing if there is none."""
+    if isinstance(folder, Path):
+        return [*folder.iterdir()] if folder.exists() else []
+    depth = len(folder.parts)
+    return [folder / name for name in sorted({path.parts[depth] for path in list_files(folder)})]
+
+
+def replace_folder(source: Path, target: AnyPath) -> None:
+    """Put a complete folder at `target`; what stood there is gone. Both lie on one file system.
+
+    In object storage that takes more than one step: what is read there has to be named by a file that is written later,
+    or has to show that it is whole.
+    """
+    if not isinstance(target, Path):
+        remove(target)
+        put_folder(source, target)
+        remove(source)
+    elif target.exists():
         retired = target.with_name(f".{uuid4().hex}{TEMPORARY_SUFFIX}")
         target.rename(retired)
         try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
 import numpy as np
 import numpy.typing as npt
 from PIL.Image import Image as PillowImage
+from upath import UPath
 
 from histo.errors import UsageError
 from histo.interface.paths import StrPath, full_place
@@ -131,7 +132,7 @@ def _is_one(images: Image | Iterable[Image], axes: int) -> TypeGuard[Image]:
 
 
 def load_model(
-    path: StrPath,
+    path: StrPath | UPath,
     *,
     device: Literal["auto", "cpu", "gpu"] = "auto",
     precision: InferencePrecision = "float32",

@@ -5,6 +5,7 @@ from histo.pipelines.training.data import read_training_source
 from histo.pipelines.training.spec import CrossvalSpec
 from histo.pipelines.training.split_table import FILE
 from histo.run.say import say
+from histo.store import is_there
 
 
 def crossval(spec: CrossvalSpec) -> int:
@@ -13,7 +14,7 @@ def crossval(spec: CrossvalSpec) -> int:
     Raises:
         HistoError: If the data or the settings are bad, or training failed.
     """
-    begun = (spec.out / FILE).exists()
+    begun = is_there(spec.out / FILE)
     earlier = earlier_record(spec, "crossval", has_begun=begun)
     if earlier and earlier["exit_code"] == 0:
         say(f"{spec.out}: the cross-validation is complete")

@@ -6,9 +6,11 @@ from histo.learn.openvino.record import FOLDER, read_conversion
 from histo.learn.predict.precision import require_precision
 from histo.pipelines.evaluation.cases import case_reader, find_training_run
 from histo.pipelines.evaluation.spec import EvaluateSpec
+from histo.remote.cache import held
 from histo.run.record import check_command
 from histo.run.run_folder import RunFolder
 from histo.run.say import say
+from histo.store import is_there
 
 
 def evaluate(spec: EvaluateSpec) -> int:
@@ -18,8 +20,9 @@ def evaluate(spec: EvaluateSpec) -> int:
         HistoError: If the data or the settings are bad.
     """
     model = find_bundle(spec.model, spec.epoch)
-    bundle = read_bundle(model)
-    require_precision(spec.precision, read_conversion(model / FOLDER, model), model)
+    copy = held(model)
+    bundle = read_bundle(copy)
+    require_precision(spec.precision, read_conversion(copy / FOLDER, copy), copy)
     _check_place(spec)
     run = find_training_run(spec, bundle)
     look = case_reader(spec, bundle, run)
@@ -37,5 +40,5 @@ def evaluate(spec: EvaluateSpec) -> int:
 
 def _check_place(spec: EvaluateSpec) -> None:
     check_command(spec.out, "evaluate")
-    if (spec.out / "metrics.json").exists():
+    if is_there(spec.out / "metrics.json"):
         raise UsageError(f"--out {spec.out}: already holds a run; give another folder, or remove this one")

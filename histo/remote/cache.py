@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import TextIO
 
 from histo.errors import Cause, HistoError, InputError, UsageError
 from histo.remote.location import AnyPath, canonical, scheme, shown, steps
-from histo.remote.objects import RemoteState, fetch, list_files, state
+from histo.remote.objects import RemoteState, fetch, is_file, list_files, state
 
 _SHARE = 0.5
 """Of what is free on the disk, where no size is given."""
@@ -71,12 +71,15 @@ class Cache:
     patience_s: float = 300.0
 
     @contextmanager
-    def local(self, files: Sequence[str], states: Sequence[RemoteState] = ()) -> Iterator[Copies]:
+    def local(
+        self, files: Sequence[str], states: Sequence[RemoteState] = (), folder: Sequence[str] | None = None
+    ) -> Iterator[Copies]:
         """Have files on this node for as long as the block lasts; local ones are as they are.
 
         Args:
             files: Paths, or URIs, whose copies lie to each other as they do themselves.
             states: What remote files must be; of none, they are asked for.
+            folder: Steps of the folder that the copies lie below; None for the deepest one of all files.
 
         Raises:
             InputError: If one cannot be had.
@@ -90,7 +93,7 @@ class Cache:
         except OSError as error:
             raise _no_access(error) from error
         entry = _Entry(self._root() / _key(uris, states))
-        paths = tuple(entry.folder / "files" / name for name in _names(uris))
+        paths = tuple(entry.folder / "files" / name for name in _names(uris, folder))
         with self._held(entry, uris, states, paths):
             os.utime(entry.lock)
             yield Copies(tuple(map(str, paths)), tuple(states), entry.ahead)
@@ -116,9 +119,8 @@ class Cache:
             raise UsageError(f"{shown(uri)}: cannot be read ({error.strerror or error})") from None
         if not listed:
             raise UsageError(f"{shown(uri)}: no such folder")
-        with self.local([*listed], [*listed.values()]) as copies:
-            first = Path(copies.files[0])
-            here = first.parents[len(steps(next(iter(listed)))) - len(steps(uri)) - 1]
+        with self.local([*listed], [*listed.values()], steps(uri)) as copies:
+            here = Path(copies.files[0]).parents[len(steps(next(iter(listed)))) - len(steps(uri)) - 1]
             try:
                 yield here
             except HistoError as error:
@@ -191,6 +193,30 @@ class Cache:
         if self.most_bytes is not None:
             return self.most_bytes
         return int(_SHARE * (shutil.disk_usage(root).free + sum(other.size_bytes for other in others)))
+
+
+_HELD = ExitStack()
+
+
+def held(place: AnyPath) -> Path:
+    """Return a file or folder as it can be opened on this node; a copy stays until this process ends.
+
+    Of a list of files (`.csv`), the folder that it lies in is copied, too.
+
+    Raises:
+        UsageError: If there is no such thing, or it cannot be had.
+    """
+    if isinstance(place, Path):
+        return place
+    cache, suffix = Cache(), place.suffix.lower()
+    if suffix == ".csv":
+        return _HELD.enter_context(cache.local_folder(place.parent)) / place.name
+    try:
+        if suffix in (".npz", ".parquet") and is_file(str(place)):
+            return Path(_HELD.enter_context(cache.local([canonical(str(place))])).files[0])
+    except (OSError, InputError) as error:
+        raise UsageError(f"{shown(str(place))}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    return _HELD.enter_context(cache.local_folder(place))
 
 
 @dataclass(frozen=True)
@@ -295,10 +321,14 @@ def _key(uris: Sequence[str], states: Sequence[RemoteState]) -> str:
     return sha256(repr([*zip(uris, states, strict=True)]).encode(errors="surrogateescape")).hexdigest()[:32]
 
 
-def _names(uris: Sequence[str]) -> Iterator[str]:
-    """Yield the paths of copies below the folder that all of them share."""
+def _names(uris: Sequence[str], folder: Sequence[str] | None = None) -> Iterator[str]:
+    """Yield the paths of copies below a folder, or the one that all of them share."""
     paths = [steps(uri) for uri in uris]
-    shared = next(n for n in range(len(paths[0]), -1, -1) if {path[:-1][:n] for path in paths} == {paths[0][:n]})
+    shared = (
+        len(folder)
+        if folder is not None
+        else next(n for n in range(len(paths[0]), -1, -1) if {path[:-1][:n] for path in paths} == {paths[0][:n]})
+    )
     return ("/".join(map(_component, path[shared:])) for path in paths)
 
 

@@ -23,6 +23,11 @@ WEB = ("http", "https")
 """Kinds of storage whose folders cannot be listed."""
 
 
+def at(place: str) -> AnyPath:
+    """Return the place that a text names."""
+    return UPath(place) if scheme(place) is not None else Path(place)
+
+
 def scheme(text: str) -> str | None:
     """Return what kind of storage a URI names; None for a local path.
 

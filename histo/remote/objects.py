@@ -253,6 +253,19 @@ def is_there(uri: str) -> bool:
     return True
 
 
+def is_file(uri: str) -> bool:
+    """Whether there is a file, and no folder.
+
+    Raises:
+        OSError: If it cannot be known; see `patiently`.
+    """
+    try:
+        state(uri)
+    except (FileNotFoundError, IsADirectoryError):
+        return False
+    return True
+
+
 def upload(source: Path, uri: str) -> None:
     """Put a local file at a URI; it appears whole, in the place of what was there.
 

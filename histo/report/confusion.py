@@ -1,13 +1,13 @@
 """A picture of a confusion matrix."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from histo.remote.location import AnyPath
 from histo.report.letters import legible, shorten
 from histo.report.picture import write_picture
 from histo.store import put_csv
@@ -25,7 +25,7 @@ _MOST_LETTERS = 40
 """Of a name in the picture; the CSV has the whole of it."""
 
 
-def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], target: Path) -> None:
+def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], target: AnyPath) -> None:
     """Draw a confusion matrix, and write its counts to a CSV beside the picture.
 
     Args:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from histo.remote.location import AnyPath
 from histo.report.picture import write_picture
 
 TRAIN, VAL, KEPT, LEAST = "#332288", "#CC6677", "#117733", "#882255"
@@ -22,7 +22,7 @@ _SMOOTH = 0.02
 
 
 def draw_curves(
-    epochs: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]], chosen: int | None, target: Path
+    epochs: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]], chosen: int | None, target: AnyPath
 ) -> None:
     """Draw the lines of `metrics.jsonl` and `steps.jsonl` below each other, over the number of the step.
 

@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from histo import store, tables
 from histo.learn.data.images import Images
 from histo.learn.score.curves import RocCurve, reliability_bins, roc_curves
 from histo.learn.score.predictions import Predictions, measure
+from histo.remote.location import AnyPath
 from histo.report.confusion import draw_confusion
 from histo.report.mistakes import Mistake, draw_mistakes
 from histo.report.reliability import draw_reliability
@@ -22,7 +22,7 @@ _SHOWN = 24
 
 
 def write_evaluation(
-    out: Path,
+    out: AnyPath,
     predictions: Predictions,
     images: Images,
     resamples: int,
@@ -73,7 +73,7 @@ def _curves(
     return {name: [curves[name] for curves in sets if name in curves] for name in classes}
 
 
-def _draw_mistakes(predictions: Predictions, images: Images, target: Path) -> None:
+def _draw_mistakes(predictions: Predictions, images: Images, target: AnyPath) -> None:
     pred_N = predictions.probabilities_NK.argmax(axis=1)
     confidence_N = predictions.probabilities_NK.max(axis=1)
     wrong = np.flatnonzero(pred_N != predictions.truth_N)
@@ -91,7 +91,7 @@ def _draw_mistakes(predictions: Predictions, images: Images, target: Path) -> No
     draw_mistakes(pictures, mistakes, len(wrong), len(pred_N), target, images.layout.noun)
 
 
-def _write_predictions(out: Path, predictions: Predictions) -> None:
+def _write_predictions(out: AnyPath, predictions: Predictions) -> None:
     classes, folds = predictions.classes, predictions.fold_N
     rows = [
         {

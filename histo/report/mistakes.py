@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from histo.remote.location import AnyPath
 from histo.report.letters import legible, shorten
 from histo.report.picture import write_picture
 from histo.store import put_csv
@@ -44,7 +44,7 @@ def draw_mistakes(
     mistakes: Sequence[Mistake],
     wrong: int,
     total: int,
-    target: Path,
+    target: AnyPath,
     noun: str = "images",
 ) -> None:
     """Draw tiles that were predicted wrongly, and write what they are to a CSV beside the picture.
@@ -88,7 +88,7 @@ def draw_mistakes(
     put_csv(target.with_suffix(".csv"), _COLUMNS_OF_CSV, map(astuple, mistakes))
 
 
-def _say_none(total: int, target: Path, noun: str) -> None:
+def _say_none(total: int, target: AnyPath, noun: str) -> None:
     """Write a line instead of tiles."""
     figure = Figure(figsize=(_TILE_INCH * _COLUMNS / 2, 0.8))
     figure.text(0.5, 0.5, f"no mistakes among {total} {noun}", ha="center", va="center", fontsize=11)

@@ -1,13 +1,13 @@
 """Draw a reliability diagram."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from histo.learn.score.curves import Bin
+from histo.remote.location import AnyPath
 from histo.report.picture import write_picture
 from histo.report.text import format_temperature
 from histo.store import put_csv
@@ -20,7 +20,7 @@ def draw_reliability(
     after: Sequence[Bin],
     ece: tuple[float, float],
     temperature: float | Sequence[float],
-    target: Path,
+    target: AnyPath,
 ) -> None:
     """Draw accuracy against confidence before and after temperature scaling side by side; a CSV beside it has the bins.
 

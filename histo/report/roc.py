@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from histo.learn.score.curves import RocCurve
+from histo.remote.location import AnyPath
 from histo.report.picture import write_picture
 from histo.store import put_csv
 
@@ -19,7 +19,7 @@ _MOST_LISTED = 5
 _PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}
 
 
-def draw_roc(curves: Mapping[str, Sequence[RocCurve]], target: Path) -> None:
+def draw_roc(curves: Mapping[str, Sequence[RocCurve]], target: AnyPath) -> None:
     """Draw the curves of each class, and write their points to a CSV beside the picture.
 
     Args:

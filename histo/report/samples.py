@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from histo.remote.location import AnyPath
 from histo.report.letters import legible, shorten
 from histo.report.picture import write_picture
 
@@ -19,7 +19,9 @@ _LONGEST = 16
 """Characters of a title above a tile."""
 
 
-def draw_samples(originals: np.ndarray, changed: np.ndarray, titles: Sequence[str], target: Path, caption: str) -> None:
+def draw_samples(
+    originals: np.ndarray, changed: np.ndarray, titles: Sequence[str], target: AnyPath, caption: str
+) -> None:
     """Draw a row per tile, the original first and its changed versions beside it, and write a PNG.
 
     Args:
@@ -50,7 +52,7 @@ def draw_samples(originals: np.ndarray, changed: np.ndarray, titles: Sequence[st
     write_picture(figure, target, dpi=150)
 
 
-def draw_unchanged(originals: np.ndarray, titles: Sequence[str], target: Path, caption: str) -> None:
+def draw_unchanged(originals: np.ndarray, titles: Sequence[str], target: AnyPath, caption: str) -> None:
     """Draw tiles that training sees as they are, a few in a row, and write a PNG.
 
     Args:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from histo.remote.location import AnyPath
 from histo.report.letters import legible, shorten
 from histo.report.picture import write_picture
 from histo.resample import Pixels
@@ -61,7 +61,7 @@ def draw_tile_sheet(
     colours: Mapping[str, str],
     outlines: Sequence[npt.NDArray[np.float64]],
     said: tuple[str, str],
-    target: Path,
+    target: AnyPath,
 ) -> None:
     """Draw the sheet of a slide, and write a PNG.
 

@@ -111,4 +111,7 @@ def _as_list(paths: Any) -> Any:
 AbsolutePaths = Annotated[list[AbsolutePath], BeforeValidator(_as_list), Field(min_length=1)]
 """One or more paths: the flag several times, or once with commas; a path that has a comma itself in double quotes."""
 
+StoredPaths = Annotated[list[StoredPath], BeforeValidator(_as_list), Field(min_length=1)]
+"""Likewise; URIs may be among them."""
+
 SpecType = TypeVar("SpecType", bound=Spec)

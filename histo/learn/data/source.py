@@ -24,6 +24,8 @@ from histo.learn.data.listing import OTHER_CLASS, Listing, Split
 from histo.learn.data.manifest import list_manifest
 from histo.learn.data.npz import list_npz
 from histo.learn.data.tile_table import INDEX
+from histo.remote.cache import held
+from histo.remote.location import AnyPath, steps
 
 MANIFEST = "manifest.csv"
 """In a folder, it lists the folder's images."""
@@ -62,6 +64,7 @@ class Source:
         others: Number of files, or of what else the sources hold, that are no cases, by kind.
         linked: Number of links to folders that were followed.
         mpps: Resolution of the images of each of the sources that says so (µm/px), None of the others.
+        places: Where the sources are; the images of remote ones are those of their copies, see `remote.cache.held`.
     """
 
     classes: tuple[str, ...]
@@ -71,6 +74,7 @@ class Source:
     others: Mapping[str, int] = field(default_factory=dict)
     linked: int = 0
     mpps: tuple[float | None, ...] = (None,)
+    places: tuple[AnyPath, ...] = ()
 
     @property
     def noun(self) -> str:
@@ -96,7 +100,7 @@ class Source:
 
 
 def read_sources(
-    paths: Sequence[Path],
+    paths: Sequence[AnyPath],
     classes: Sequence[str] | None = None,
     flag: str = "--data",
     numbers: Sequence[str] | None = None,
@@ -121,7 +125,7 @@ def read_sources(
     return source
 
 
-def read_test(paths: Sequence[Path], source: Source, classes: Sequence[str] | None = None) -> Source:
+def read_test(paths: Sequence[AnyPath], source: Source, classes: Sequence[str] | None = None) -> Source:
     """Read a test set that is kept apart from the training source; it may lack some of its classes.
 
     Args:
@@ -168,11 +172,12 @@ def with_test(source: Source, test: Source) -> Source:
         others=Counter(source.others) + Counter(test.others),
         linked=source.linked + test.linked,
         mpps=source.mpps + test.mpps,
+        places=source.places + test.places,
     )
 
 
 def _read(
-    paths: Sequence[Path], classes: Sequence[str] | None, flag: str, numbers: Sequence[str] | None
+    paths: Sequence[AnyPath], classes: Sequence[str] | None, flag: str, numbers: Sequence[str] | None
 ) -> tuple[Source, bool]:
     """Read all sources; returns also whether all of them have numbered labels."""
     repeated = [name for name, count in Counter(classes or ()).items() if count > 1]
@@ -190,10 +195,19 @@ def _read(
     check_groups(f"{flag} {_listed(paths)}", [group for listing in listings for group in listing.groups])
     numbered = all(listing.classes is None for listing in listings)
     chosen = tuple(classes) if classes else _join_classes(paths, named, numbered, flag)
-    return _join(named, source_names(paths, flag), chosen), numbered
+    return replace(_join(named, source_names(paths, flag), chosen), places=tuple(paths)), numbered
 
 
-def _list(path: Path, classes: Sequence[str] | None, flag: str) -> Listing:
+def _list(place: AnyPath, classes: Sequence[str] | None, flag: str) -> Listing:
+    """List a source; errors name the place of a remote one, not its copy."""
+    path = held(place)
+    try:
+        return _list_here(path, classes, flag)
+    except UsageError as error:
+        raise UsageError(str(error).replace(str(path), str(place))) from error
+
+
+def _list_here(path: Path, classes: Sequence[str] | None, flag: str) -> Listing:
     if not path.exists():
         raise UsageError(f"{flag} {path}: no such file or folder")
     if path.is_dir():
@@ -223,7 +237,7 @@ def _beside_parts(folder: Path) -> Counter[str]:
     return Counter(kinds[path] or ("folder" if path.is_dir() else kind_name(path.name)) for path in rest)
 
 
-def _name_numbers(path: Path, listing: Listing, names: Sequence[str] | None, flag: str) -> Listing:
+def _name_numbers(path: AnyPath, listing: Listing, names: Sequence[str] | None, flag: str) -> Listing:
     """Give numbered labels their names, or else call each by its number."""
     numbers = [int(label) for label in listing.labels]
     needed = max(numbers) + 1
@@ -237,7 +251,7 @@ def _name_numbers(path: Path, listing: Listing, names: Sequence[str] | None, fla
     return replace(listing, classes=given, labels=[given[number] for number in numbers])
 
 
-def _join_classes(paths: Sequence[Path], listings: Sequence[Listing], numbered: bool, flag: str) -> tuple[str, ...]:
+def _join_classes(paths: Sequence[AnyPath], listings: Sequence[Listing], numbered: bool, flag: str) -> tuple[str, ...]:
     """Return the classes of all sources together.
 
     Raises:
@@ -295,7 +309,7 @@ def _number(listing: Listing, name: str, numbers: dict[str, int], alone: bool) -
     return Source(tuple(numbers), cases, images, names or (name,), others, listing.linked)
 
 
-def source_names(paths: Sequence[Path], flag: str) -> list[str]:
+def source_names(paths: Sequence[AnyPath], flag: str) -> list[str]:
     """Return a short distinct name of each source: its own, with as much of its parents' as makes it differ.
 
     Raises:
@@ -305,10 +319,11 @@ def source_names(paths: Sequence[Path], flag: str) -> list[str]:
         >>> source_names([Path("/a/x/tiles"), Path("/a/y/tiles"), Path("/b.npz")], "--data")
         ['x/tiles', 'y/tiles', 'b.npz']
     """
-    repeated = [str(path) for path in paths if sum(path.resolve() == other.resolve() for other in paths) > 1]
+    places = [path.resolve() if isinstance(path, Path) else path for path in paths]
+    repeated = [str(path) for path, place in zip(paths, places, strict=True) if places.count(place) > 1]
     if repeated:
         raise UsageError(f"{flag} {repeated[0]}: given twice")
-    parts = [Path(os.path.normpath(path)).parts for path in paths]
+    parts = [Path(os.path.normpath(path)).parts if isinstance(path, Path) else steps(str(path)) for path in paths]
     names = [own[-1] for own in parts]
     for depth in range(2, 1 + max(len(own) for own in parts)):
         counts = Counter(names)
@@ -316,7 +331,7 @@ def source_names(paths: Sequence[Path], flag: str) -> list[str]:
     return names
 
 
-def _listed(paths: Sequence[Path]) -> str:
+def _listed(paths: Sequence[AnyPath]) -> str:
     return ", ".join(str(path) for path in paths)
 
 

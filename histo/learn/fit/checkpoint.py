@@ -1,10 +1,11 @@
 """Write bundles and checkpoints; a checkpoint is a bundle with its state."""
 
 import shutil
+import tempfile
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import numpy as np
@@ -20,7 +21,8 @@ from histo.learn.fit.history import History
 from histo.learn.fit.loop import Epoch
 from histo.learn.network.model import Network
 from histo.regular_file import WEIGHTS_BYTES, open_regular
-from histo.store import TEMPORARY_SUFFIX, put_atomic, put_json, replace_folder
+from histo.remote.location import AnyPath
+from histo.store import TEMPORARY_SUFFIX, opened, put_atomic, put_json, replace_folder
 
 VALIDATION = "validation.safetensors"
 
@@ -68,7 +70,7 @@ def write_epoch(
 
 
 def write_checkpoint(
-    folder: Path,
+    folder: AnyPath,
     network: Network,
     bundle: Bundle,
     optimizer: torch.optim.Optimizer,
@@ -101,7 +103,7 @@ def write_checkpoint(
     replace_folder(draft, folder)
 
 
-def read_state(folder: Path) -> tuple[Position, dict[str, Any]]:
+def read_state(folder: AnyPath) -> tuple[Position, dict[str, Any]]:
     """Return where a checkpoint stands, and the state of its optimiser.
 
     Raises:
@@ -109,7 +111,7 @@ def read_state(folder: Path) -> tuple[Position, dict[str, Any]]:
     """
     path = folder / STATE
     try:
-        with open_regular(path, WEIGHTS_BYTES) as file, warnings.catch_warnings(action="ignore"):
+        with _opened(path) as file, warnings.catch_warnings(action="ignore"):
             state = torch.load(file, map_location="cpu", weights_only=True)
         return Position(**state["position"]), dict(state["optimizer"])
     except Exception:  # noqa: BLE001 -- the unpickler raises what it runs into, and torch's words advise to run its code
@@ -119,22 +121,34 @@ def read_state(folder: Path) -> tuple[Position, dict[str, Any]]:
         ) from None
 
 
-def read_validation(folder: Path) -> npt.NDArray[np.floating]:
+def read_validation(folder: AnyPath) -> npt.NDArray[np.floating]:
     """Return the logits of the validation cases that a checkpoint was written with, `(N, K)`."""
-    logits: npt.NDArray[np.floating] = safetensors.numpy.load_file(folder / VALIDATION)["logits"]
+    logits: npt.NDArray[np.floating] = safetensors.numpy.load(_read(folder / VALIDATION))["logits"]
     return logits
 
 
-def extract_bundle(checkpoint: Path, folder: Path) -> None:
+def extract_bundle(checkpoint: AnyPath, folder: AnyPath) -> None:
     """Put the bundle of a checkpoint in place as a whole, without the state."""
     draft = _draft(folder)
     for name in (MODEL_JSON, WEIGHTS):
-        shutil.copyfile(checkpoint / name, draft / name)
+        with opened(checkpoint / name) as file, put_atomic(draft / name) as copy:
+            shutil.copyfileobj(file, copy)
     replace_folder(draft, folder)
 
 
-def _draft(folder: Path) -> Path:
-    """Make a folder beside the place where its content will stand."""
+def _opened(path: AnyPath) -> BinaryIO:
+    return open_regular(path, WEIGHTS_BYTES) if isinstance(path, Path) else opened(path)
+
+
+def _read(path: AnyPath) -> bytes:
+    with opened(path) as file:
+        return file.read()
+
+
+def _draft(folder: AnyPath) -> Path:
+    """Make a folder beside the place where its content will stand; of object storage, a temporary one."""
+    if not isinstance(folder, Path):
+        return Path(tempfile.mkdtemp())
     draft = folder.with_name(f".{uuid4().hex}{TEMPORARY_SUFFIX}")
     draft.mkdir(parents=True)
     return draft

@@ -8,13 +8,13 @@ import math
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, get_args
 
 from histo import store
 from histo.errors import UsageError
 from histo.learn.epoch_index import STATE, EpochIndex, index_path, read_index, write_index
 from histo.learn.fit.phases import EpochRule, PhaseName
+from histo.remote.location import AnyPath
 
 _TRAINED = ("train_loss", "train_accuracy", "learning_rate")
 _VALIDATED = ("val_loss", "val_accuracy")
@@ -34,7 +34,7 @@ class History:
             on from, the last three, have the optimiser's state.
     """
 
-    def __init__(self, run: Path, keep: int | None = None) -> None:
+    def __init__(self, run: AnyPath, keep: int | None = None) -> None:
         self.metrics_path = run / "metrics.jsonl"
         self.steps_path = run / "steps.jsonl"
         self._run = run
@@ -78,7 +78,7 @@ class History:
         validated = bool(past) and past[-1]["val_loss"] is not None
         return _best(past) if rule == "best" and validated else next(reversed(past), None)
 
-    def checkpoint(self, epoch: int) -> Path:
+    def checkpoint(self, epoch: int) -> AnyPath:
         """Return the folder of an epoch's checkpoint."""
         return self._checkpoints / f"epoch_{epoch:04d}"
 
@@ -92,7 +92,7 @@ class History:
         self._prune(index.kept)
 
     @contextmanager
-    def entering(self, metrics: dict[str, Any], steps: Iterable[dict[str, Any]]) -> Iterator[Path]:
+    def entering(self, metrics: dict[str, Any], steps: Iterable[dict[str, Any]]) -> Iterator[AnyPath]:
         """Enter an epoch that has ended, once the block has written its checkpoint to the folder that it is given.
 
         Args:
@@ -113,17 +113,20 @@ class History:
 
     def _index(self) -> EpochIndex:
         index = read_index(self._run)
-        if index is None and (store.read_json_lines(self.metrics_path) or any(self._checkpoints.glob("epoch_*"))):
+        if index is None and (store.read_json_lines(self.metrics_path) or self._checkpoints_there()):
             raise UsageError(
                 f"{index_path(self._run)}: is missing, though epochs have ended; put back a copy of it, or give another"
                 " folder"
             )
         return index or EpochIndex()
 
+    def _checkpoints_there(self) -> bool:
+        return any(path.name.startswith("epoch_") for path in store.children(self._checkpoints))
+
     def _check_kept(self, index: EpochIndex) -> None:
         """Refuse an index that is older than the run, before what it does not name is removed."""
         seen = [line["epoch"] for line in store.read_json_lines(self.metrics_path) if _is_whole(line)]
-        missing = [epoch for epoch in index.kept if not self.checkpoint(epoch).is_dir()]
+        missing = [epoch for epoch in index.kept if not store.is_there(self.checkpoint(epoch))]
         if max(seen, default=0) > index.last + 1 or missing:
             raise UsageError(
                 f"{index_path(self._run)}: does not fit the epochs that are there; put back the latest copy of it and "
@@ -132,7 +135,7 @@ class History:
 
     def _prune(self, kept: list[int]) -> None:
         wanted = {self.checkpoint(epoch) for epoch in kept} | {index_path(self._run)}
-        for found in self._checkpoints.glob("*") if self._checkpoints.exists() else ():
+        for found in store.children(self._checkpoints):
             if found not in wanted:
                 store.remove(found)
         for epoch in kept[:-_CONTINUED]:

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from histo.errors import UsageError
@@ -15,6 +14,7 @@ from histo.learn.data.subset import draw_subset
 from histo.pipelines.evaluation.spec import EvaluateSpec
 from histo.pipelines.training.data import check_mpp
 from histo.pipelines.training.finished_run import FinishedRun, find_run
+from histo.remote.location import AnyPath
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Cases:
     """
 
     source: Source
-    inputs: Sequence[Path]
+    inputs: Sequence[AnyPath]
     facts: dict[str, Any]
     seen: int | None
     notes: Sequence[str] = ()

@@ -1,6 +1,5 @@
 """Predict and score the cases of an evaluation in a Ray session."""
 
-from pathlib import Path
 from typing import Any
 
 from histo.learn.bundle import Bundle
@@ -9,6 +8,7 @@ from histo.pipelines.evaluation.colours import score_colours
 from histo.pipelines.evaluation.spec import EvaluateSpec
 from histo.pipelines.training.finished_run import FinishedRun
 from histo.pipelines.training.prediction import predict_cases
+from histo.remote.location import AnyPath
 from histo.report.evaluation import write_evaluation
 from histo.report.text import format_confusion, format_scores
 from histo.run.cluster import check_shared, describe, session
@@ -18,7 +18,7 @@ from histo.run.say import say
 
 
 def evaluate_cases(
-    folder: RunFolder, spec: EvaluateSpec, model: Path, bundle: Bundle, cases: Cases, run: FinishedRun | None
+    folder: RunFolder, spec: EvaluateSpec, model: AnyPath, bundle: Bundle, cases: Cases, run: FinishedRun | None
 ) -> int:
     """Measure a bundle on cases; returns the exit code.
 

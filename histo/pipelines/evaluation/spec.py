@@ -9,7 +9,7 @@ from histo.learn.network.spec import InferencePrecision
 from histo.learn.score.spec import RESAMPLES
 from histo.pipelines.training.spec import Resolutions, check_count
 from histo.run.placement import Device
-from histo.spec.base import AbsolutePath, AbsolutePaths, Spec
+from histo.spec.base import Spec, StoredPath, StoredPaths
 
 
 class EvaluateSpec(Spec):
@@ -19,11 +19,11 @@ class EvaluateSpec(Spec):
         ("data", "part", "epoch", "mpp", "subset", "workers", "device", "colour_baseline")
     )
 
-    model: AbsolutePath
+    model: StoredPath
     """Model bundle (a folder), or a training run, of which the best bundle is taken."""
     epoch: int | None = Field(default=None, ge=1)
     """Epoch of the training run in --model; default: its best."""
-    data: AbsolutePaths = Field(default=[])
+    data: StoredPaths = Field(default=[])
     """Labelled tiles: folders of class folders, .npz files, .csv or .parquet manifests, tile tables; one or several.
     Of a source with several parts, the test part. Default: what the training run held out, see --part."""
     mpp: Resolutions | None = None
@@ -33,7 +33,7 @@ class EvaluateSpec(Spec):
     """Part of --data to measure on: full, tiny (100 a class), small (800), a share such as 0.1, or a count."""
     part: Literal["test", "val"] = "test"
     """Without --data: part of the training run's own images to measure on."""
-    out: AbsolutePath
+    out: StoredPath
     """Folder of the results; must not hold a run yet."""
     workers: int | None = Field(default=None, ge=1)
     """Workers that share the images; default: one for each GPU, or 1 without GPUs."""

@@ -10,6 +10,8 @@ from histo.learn.bundle import find_bundle, read_bundle
 from histo.learn.fit.history import History
 from histo.pipelines.training.finished_run import find_run
 from histo.pipelines.training.spec import FREE_TO_CHANGE, TrainingSpec
+from histo.remote.cache import held
+from histo.remote.location import AnyPath
 from histo.run.record import check_command, read_record
 
 
@@ -51,15 +53,21 @@ def check_untouched(spec: TrainingSpec, *, begun_before: bool, begun_now: bool) 
         raise UsageError(f"--out {spec.out}: another run has just written there; give the command again")
 
 
-def check_place(spec: TrainingSpec, inputs: Sequence[Path]) -> None:
+def check_place(spec: TrainingSpec, inputs: Sequence[AnyPath]) -> None:
     """Make sure that results do not come to lie among the images.
 
     Raises:
         UsageError: If they would.
     """
-    inside = [path for path in inputs if path.is_dir() and spec.out.resolve().is_relative_to(path.resolve())]
+    inside = [path for path in inputs if _lies_in(spec.out, path)]
     if inside:
         raise UsageError(f"--out {spec.out}: lies in {inside[0]}, whose images are read; give another folder")
+
+
+def _lies_in(out: AnyPath, source: AnyPath) -> bool:
+    if isinstance(out, Path) and isinstance(source, Path):
+        return source.is_dir() and out.resolve().is_relative_to(source.resolve())
+    return f"{out}/".startswith(f"{source}/")
 
 
 def check_start(spec: TrainingSpec, validated: Sequence[str | None], tested: Sequence[str | None]) -> None:
@@ -75,7 +83,7 @@ def check_start(spec: TrainingSpec, validated: Sequence[str | None], tested: Seq
     """
     if spec.start_from is None or spec.split.allow_leaks:
         return
-    bundle = read_bundle(find_bundle(spec.start_from, spec.epoch, "--start-from"))
+    bundle = read_bundle(held(find_bundle(spec.start_from, spec.epoch, "--start-from")))
     run = find_run(spec.start_from, bundle)
     if run is None:
         return
@@ -102,7 +110,7 @@ def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str) -> li
     return found
 
 
-def check_finite(out: Path, history: History) -> None:
+def check_finite(out: AnyPath, history: History) -> None:
     """Make sure that the loss of the last epoch is finite.
 
     Raises:

@@ -17,8 +17,11 @@ from histo.learn.data.split import split_hash
 from histo.pipelines.training.data import read_training_source
 from histo.pipelines.training.spec import TrainSpec
 from histo.pipelines.training.split_table import FILE, check_unchanged, has_columns, read_columns, read_splits
+from histo.remote.cache import held
+from histo.remote.location import AnyPath, at
 from histo.run.record import FILE as RECORD
 from histo.run.record import read_record
+from histo.store import is_there
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class FinishedRun:
         folder: Its folder.
     """
 
-    folder: Path
+    folder: AnyPath
 
     @cached_property
     def spec(self) -> TrainSpec:
@@ -83,7 +86,7 @@ class FinishedRun:
         if start is None:
             return learned
         try:
-            earlier = find_run(start, read_bundle(find_bundle(start, self.spec.epoch, "--start-from")))
+            earlier = find_run(start, read_bundle(held(find_bundle(start, self.spec.epoch, "--start-from"))))
         except UsageError:
             return learned
         return learned | (earlier.learned_from(*splits) if earlier else set())
@@ -94,19 +97,28 @@ class FinishedRun:
         return sum(content in seen for content in content_hashes)
 
 
-def find_run(model: Path, bundle: Bundle) -> FinishedRun | None:
+def find_run(model: AnyPath, bundle: Bundle) -> FinishedRun | None:
     """Find the run of a bundle: the folder that was given, one above it, or where the bundle says that it was made.
 
     A run counts only if its split is the one that the bundle was trained with.
     """
-    places = [model, model.parent, model.parent.parent, Path(str(bundle.origin.get("run", model)))]
+    places = [model, model.parent, model.parent.parent, at(str(bundle.origin.get("run", model)))]
     return next((FinishedRun(place) for place in places if _is_run_of(place, bundle)), None)
 
 
-def _is_run_of(place: Path, bundle: Bundle) -> bool:
-    if not os.path.isfile(place / FILE):  # noqa: PTH113 -- also where a bundle names what can be no path
+def _is_run_of(place: AnyPath, bundle: Bundle) -> bool:
+    if not _has_table(place):
         return False
     if not has_columns(place, "case_id", "split"):  # that of a cross-validation
         return False
     table = read_columns(place, "case_id", "split")
     return split_hash(table["case_id"], table["split"]) == bundle.origin.get("split_sha256")
+
+
+def _has_table(place: AnyPath) -> bool:
+    if isinstance(place, Path):
+        return os.path.isfile(place / FILE)  # noqa: PTH113 -- also where a bundle names what can be no path
+    try:
+        return is_there(place / FILE)
+    except OSError:  # storage of another cluster
+        return False

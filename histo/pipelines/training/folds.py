@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from histo import store
 from histo.errors import HistoError, UsageError
 from histo.learn.bundle import read_bundle
 from histo.learn.data.source import Source
@@ -29,6 +28,8 @@ from histo.pipelines.training.progress import Watcher
 from histo.pipelines.training.run import run_training
 from histo.pipelines.training.spec import CrossvalSpec
 from histo.pipelines.training.split_table import FILE, write_folds
+from histo.remote.cache import held
+from histo.remote.location import AnyPath
 from histo.report.evaluation import write_evaluation
 from histo.report.text import format_folds, format_scores
 from histo.run.cluster import check_shared, describe, session
@@ -36,6 +37,7 @@ from histo.run.interruption import interruptible
 from histo.run.placement import Placement, Resources, place
 from histo.run.run_folder import RunFolder
 from histo.run.say import say
+from histo.tables import open_table
 
 
 def crossval_source(spec: CrossvalSpec, source: Source, earlier: dict[str, Any] | None) -> int:
@@ -52,7 +54,7 @@ def crossval_source(spec: CrossvalSpec, source: Source, earlier: dict[str, Any] 
     network = initial_network(spec, source.classes, source.images.layout)
     check_network(spec, network, source.images.layout)
     with RunFolder(spec.out, "crossval", ["figures"], resume="--resume goes on") as folder:
-        check_untouched(spec, begun_before=earlier is not None, begun_now=(spec.out / FILE).exists())
+        check_untouched(spec, begun_before=earlier is not None, begun_now=store.is_there(spec.out / FILE))
         metrics = _crossval(folder, spec, source, network, earlier)
     say(format_folds(metrics["folds"], metrics["over_folds"], source.noun))
     say(f"all folds together:\n{format_scores(metrics, source.noun)}")
@@ -64,7 +66,7 @@ def _crossval(
     folder: RunFolder, spec: CrossvalSpec, source: Source, network: Network, earlier: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Train and score all folds; returns the scores of all of them together."""
-    data = gather_folds(spec, source, has_begun=(spec.out / FILE).exists())
+    data = gather_folds(spec, source, has_begun=store.is_there(spec.out / FILE))
     members = [i for i, fold in enumerate(data.folds) if fold is not None]
     check_start(spec, [], [data.found.content_hashes[i] for i in members])
     folds = [data.of_fold(fold, spec.of_fold(fold, workers=1)) for fold in range(spec.folds)]
@@ -153,7 +155,7 @@ def _pool(spec: CrossvalSpec, data: FoldedData) -> dict[str, Any]:
         rows = [row_of[case_id] for case_id in table["case_id"].to_pylist()]
         assert sorted(rows) == np.flatnonzero(fold_N == fold).tolist(), "a fold's run predicts its cases, and no others"
         probabilities_NK[rows] = np.stack([table[f"prob_{name}"].to_numpy() for name in source.classes], axis=1)
-        temperatures_N[rows] = read_bundle(run / "model").temperature
+        temperatures_N[rows] = read_bundle(held(run / "model")).temperature
         scores.append(own_scores)
     predictions = Predictions(
         cases=source.cases,
@@ -168,15 +170,15 @@ def _pool(spec: CrossvalSpec, data: FoldedData) -> dict[str, Any]:
     return write_evaluation(spec.out, predictions, source.images, RESAMPLES, spec.seed, more, scores)
 
 
-def _read_scored(run: Path) -> tuple[pa.Table, dict[str, Any]]:
+def _read_scored(run: AnyPath) -> tuple[pa.Table, dict[str, Any]]:
     """Read what a fold's run predicted, and its scores.
 
     Raises:
         HistoError: If they cannot be read.
     """
     try:
-        scores: dict[str, Any] = json.loads((run / "test" / "metrics.json").read_bytes())
-        return pq.read_table(run / "test" / "predictions.parquet"), scores
+        scores: dict[str, Any] = json.loads(store.read_document(run / "test" / "metrics.json"))
+        return open_table(run / "test" / "predictions.parquet").read(), scores
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise HistoError(

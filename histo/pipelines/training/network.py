@@ -1,6 +1,5 @@
 """Initial network of a training run, its bundle, and its last checkpoint."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,10 +17,12 @@ from histo.learn.network.model import Network, check_size, pretrained_network, r
 from histo.pipelines.training.checks import check_finite
 from histo.pipelines.training.data import TrainingData
 from histo.pipelines.training.spec import TrainingSpec
+from histo.remote.cache import held
+from histo.remote.location import AnyPath
 from histo.run.record import versions
 
 
-def check_history(out: Path, history: History) -> None:
+def check_history(out: AnyPath, history: History) -> None:
     """Make sure that the epochs of a run, if it has any, can be continued.
 
     Raises:
@@ -29,7 +30,7 @@ def check_history(out: Path, history: History) -> None:
     """
     if history.last:
         check_finite(out, history)
-        read_bundle(history.checkpoint(history.last), "--resume")
+        read_bundle(held(history.checkpoint(history.last)), "--resume")
         read_state(history.checkpoint(history.last))
 
 
@@ -57,7 +58,7 @@ def initial_network(spec: TrainingSpec, classes: tuple[str, ...], layout: Layout
         return random_network(architecture, len(classes), layout)
     if spec.start_from is None:
         return pretrained_network(architecture, len(classes), spec.network.weights, layout)
-    folder = find_bundle(spec.start_from, spec.epoch, "--start-from")
+    folder = held(find_bundle(spec.start_from, spec.epoch, "--start-from"))
     bundle = read_bundle(folder, "--start-from")
     return trained_network(folder, bundle, classes, architecture, layout)
 

@@ -4,7 +4,6 @@ It loads nothing that scores or trains; a converted bundle runs without torch.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +13,14 @@ from histo.learn.data.source import Source
 from histo.learn.network.spec import InferencePrecision
 from histo.learn.predict.base import batch_on_cpu
 from histo.learn.predict.load import load_predictor
+from histo.remote.cache import held
+from histo.remote.location import AnyPath
 from histo.resample import Pixels
 from histo.run.placement import Placement
 
 
 def predict_share(
-    model: Path,
+    model: AnyPath,
     source: Source,
     share: npt.NDArray[np.int64],
     placement: Placement,
@@ -27,9 +28,11 @@ def predict_share(
     precision: InferencePrecision,
 ) -> npt.NDArray[np.float32]:
     """Classify some of a source's images; probabilities `(n, classes)`."""
-    device = placement.torch_device
-    batch_size = min(batch_size, batch_on_cpu(read_bundle(model))) if device == "cpu" else batch_size
-    predict = load_predictor(model, device, placement.cpus, batch_size, precision)
+    device, copy = placement.torch_device, held(model)
+    for place in source.places:  # the paths of its images are those of its copies
+        held(place)
+    batch_size = min(batch_size, batch_on_cpu(read_bundle(copy))) if device == "cpu" else batch_size
+    predict = load_predictor(copy, device, placement.cpus, batch_size, precision)
     return np.concatenate(list(predict.over(_batches(source, share, predict.bundle.input.size_px, batch_size))))
 
 

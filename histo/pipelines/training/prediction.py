@@ -1,7 +1,5 @@
 """Predict labelled cases in Ray tasks, each a share of them."""
 
-from pathlib import Path
-
 import numpy as np
 import ray
 import ray.exceptions
@@ -12,12 +10,14 @@ from histo.learn.data.source import Source, class_numbers
 from histo.learn.network.spec import InferencePrecision
 from histo.learn.score.predictions import Predictions
 from histo.pipelines.training.predict_share import predict_share
+from histo.remote.cache import held
+from histo.remote.location import AnyPath
 from histo.run.cluster import root_cause
 from histo.run.placement import Placement
 
 
 def predict_cases(
-    model: Path, source: Source, placement: Placement, batch_size: int, precision: InferencePrecision = "float32"
+    model: AnyPath, source: Source, placement: Placement, batch_size: int, precision: InferencePrecision = "float32"
 ) -> Predictions:
     """Classify all cases of a source, each worker its share.
 
@@ -32,7 +32,7 @@ def predict_cases(
         UsageError: If a case is of a class that the bundle does not know.
         HistoError: If a task fails.
     """
-    bundle = read_bundle(model)
+    bundle = read_bundle(held(model))
     truth_N = class_numbers(source, bundle.classes)
     check_layout(bundle, source.images.layout, f"--model {model}")
     task = ray.remote(num_cpus=placement.cpus, num_gpus=placement.gpus, max_retries=1)(predict_share)

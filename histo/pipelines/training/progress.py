@@ -17,13 +17,16 @@ from histo.learn.distributed import rank
 from histo.learn.fit.history import History
 from histo.learn.fit.loop import Epoch, Tick
 from histo.learn.fit.phases import Phase
+from histo.remote.location import AnyPath
 from histo.report.tensorboard import EventWriter
 from histo.run.progress import Line, duration
 
-_EVERY_S = 1.0
+_EVERY_S, _LOOK_S = 1.0, 0.5
+_EVERY_S_REMOTE = 5.0
+"""Where each is a few requests to object storage."""
 
 
-def progress_path(run: Path) -> Path:
+def progress_path(run: AnyPath) -> AnyPath:
     """Return where a run says how far it is."""
     return run / "staging" / "progress.json"
 
@@ -31,8 +34,9 @@ def progress_path(run: Path) -> Path:
 class TickFile:
     """Writes down where training is, about once a second, in the worker of rank 0."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: AnyPath) -> None:
         self._path = progress_path(run)
+        self._every_s = _EVERY_S if isinstance(run, Path) else _EVERY_S_REMOTE
         self._first: tuple[float, Tick] | None = None
         self._last = 0.0
 
@@ -48,7 +52,7 @@ class TickFile:
         now = time.monotonic()
         if self._first is None or self._first[1].epoch != tick.epoch:
             self._first = (now, tick)
-        if now - self._last < _EVERY_S or now == self._first[0]:
+        if now - self._last < self._every_s or now == self._first[0]:
             return
         self._last = now
         seconds, steps = now - self._first[0], tick.step - self._first[1].step
@@ -70,7 +74,7 @@ class TickFile:
 class _Run:
     """What of one run has been shown."""
 
-    def __init__(self, history: History, run: Path) -> None:
+    def __init__(self, history: History, run: AnyPath) -> None:
         self._history, self._progress = history, progress_path(run)
         self._events = EventWriter(run / "tensorboard")
         self.shown = 0
@@ -88,7 +92,7 @@ class _Run:
     def now(self) -> dict[str, Any] | None:
         """Return where it is within an epoch, if it is."""
         try:
-            tick: dict[str, Any] = json.loads(self._progress.read_bytes())
+            tick: dict[str, Any] = json.loads(store.content_of(self._progress) or b"")
         except (OSError, ValueError):
             return None
         return tick if tick["epoch"] > self.shown else None
@@ -106,9 +110,10 @@ class Watcher:
         noun: What several cases are called.
     """
 
-    def __init__(self, runs: Mapping[str, Path], epochs: int, noun: str = "images") -> None:
+    def __init__(self, runs: Mapping[str, AnyPath], epochs: int, noun: str = "images") -> None:
         self._runs = {f"{name}  " if name else "": _Run(History(run), run) for name, run in runs.items()}
         self._epochs, self._noun = epochs, noun
+        self._look_s = _LOOK_S if all(isinstance(run, Path) for run in runs.values()) else _EVERY_S_REMOTE
         self._line = Line()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -127,7 +132,7 @@ class Watcher:
             run.close()
 
     def _watch(self) -> None:
-        while not self._stop.wait(0.5):
+        while not self._stop.wait(self._look_s):
             self._say_epochs()
             ticks = [(name, run.now()) for name, run in self._runs.items()] if self._line.is_due() else []
             parts = [f"{name}{_tick_text(tick, self._epochs, self._noun)}" for name, tick in ticks if tick is not None]

@@ -1,5 +1,6 @@
 """Run one training: workers, checkpoints, the best bundle, its scores."""
 
+import tempfile
 import threading
 from concurrent.futures import Future
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import ray.train
 import torch
+from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray.train.torch import TorchTrainer
 from scipy.special import softmax
 
@@ -20,6 +22,8 @@ from histo.learn.data.sampling import load_evenly
 from histo.learn.fit.augment import augment
 from histo.learn.fit.checkpoint import extract_bundle, read_validation
 from histo.learn.fit.history import History
+from histo.learn.openvino.record import FOLDER as FORM
+from histo.learn.openvino.record import Conversion
 from histo.learn.openvino.trace import NotConvertibleError
 from histo.learn.score.predictions import Predictions
 from histo.learn.score.spec import RESAMPLES
@@ -30,9 +34,12 @@ from histo.pipelines.training.finished_run import FinishedRun
 from histo.pipelines.training.prediction import predict_cases
 from histo.pipelines.training.spec import TrainSpec
 from histo.pipelines.training.split_table import write_cases
+from histo.remote.cache import held
+from histo.remote.location import AnyPath, connect
 from histo.report.curves import draw_curves
 from histo.report.evaluation import write_evaluation
 from histo.report.samples import draw_samples, draw_unchanged
+from histo.resample import Pixels
 from histo.run.cluster import describe, root_cause
 from histo.run.placement import Placement, usable_cpus
 from histo.run.run_folder import RunFolder
@@ -150,7 +157,7 @@ def _run_workers(spec: TrainSpec, placement: Placement, bundle: Bundle, history:
         ),
         run_config=ray.train.RunConfig(
             name="ray",
-            storage_path=str(storage),
+            **_storage(storage),
             worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},
             failure_config=ray.train.FailureConfig(max_failures=spec.max_failures, controller_failure_limit=1),  # type: ignore[call-arg] # as V1
         ),
@@ -160,6 +167,14 @@ def _run_workers(spec: TrainSpec, placement: Placement, bundle: Bundle, history:
     except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
         raise HistoError(f"{spec.out}: training failed: {root_cause(error)}") from error
     store.remove(storage)
+
+
+def _storage(place: AnyPath) -> dict[str, Any]:
+    """Say where Ray Train keeps its own records."""
+    if isinstance(place, Path):
+        return {"storage_path": str(place)}
+    files, path = connect(str(place))
+    return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(files))}
 
 
 def _fit(trainer: TorchTrainer) -> None:
@@ -198,12 +213,22 @@ def _convert(spec: TrainSpec, data: TrainingData) -> None:
     for error in broken:
         say(f"left out: {error}")
     try:
-        say(f"converted for CPUs: {convert(spec.out / 'model', tiles=tiles, threads=usable_cpus())}")
+        say(f"converted for CPUs: {_converted(spec.out / 'model', tiles)}")
     except NotConvertibleError as error:
         say(f"not converted for CPUs, torch is used there: {error}")
 
 
-def _score_val(spec: TrainSpec, data: TrainingData, checkpoint: Path) -> None:
+def _converted(model: AnyPath, tiles: Pixels | None) -> Conversion:
+    if isinstance(model, Path):
+        return convert(model, tiles=tiles, threads=usable_cpus())
+    with tempfile.TemporaryDirectory() as folder:
+        form = Path(folder) / FORM
+        conversion = convert(held(model), form, tiles, usable_cpus())
+        store.put_folder(form, model / FORM)
+    return conversion
+
+
+def _score_val(spec: TrainSpec, data: TrainingData, checkpoint: AnyPath) -> None:
     """Write the scores of the best bundle on the validation split, from the logits that the workers saw.
 
     They are too good, since these images chose the epoch and the temperature; intervals would claim too much.
@@ -211,7 +236,7 @@ def _score_val(spec: TrainSpec, data: TrainingData, checkpoint: Path) -> None:
     members = [i for i, split in enumerate(data.splits) if split == "val"]
     if not members:
         return
-    source, bundle = data.source.select(members), read_bundle(checkpoint)
+    source, bundle = data.source.select(members), read_bundle(held(checkpoint))
     predictions = Predictions(
         cases=source.cases,
         classes=bundle.classes,

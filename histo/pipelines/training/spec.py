@@ -1,7 +1,6 @@
 """The settings of a training run."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -10,8 +9,9 @@ from histo.learn.data.spec import SplitSpec, Subset
 from histo.learn.fit.augment_spec import AugmentSpec
 from histo.learn.fit.phases import FitSpec
 from histo.learn.network.spec import NetworkSpec
+from histo.remote.location import AnyPath
 from histo.run.placement import Device
-from histo.spec.base import AbsolutePath, AbsolutePaths, Spec
+from histo.spec.base import Spec, StoredPath, StoredPaths
 
 
 def _as_list(value: object) -> object:
@@ -21,7 +21,7 @@ def _as_list(value: object) -> object:
 Resolutions = Annotated[list[Annotated[float, Field(gt=0)]], BeforeValidator(_as_list)]
 
 
-def check_count(flag: str, mpps: Sequence[float] | None, sources: Sequence[Path], of: str) -> None:
+def check_count(flag: str, mpps: Sequence[float] | None, sources: Sequence[AnyPath], of: str) -> None:
     """Make sure that there is one resolution for all sources of a flag, or one for each.
 
     Raises:
@@ -43,10 +43,10 @@ class TrainingSpec(Spec):
         )
     )
 
-    data: AbsolutePaths
+    data: StoredPaths
     """Labelled tiles, one or several sources: a folder of class folders, .npz, .csv, .parquet, a tile table; or
     prepared volumes."""
-    out: AbsolutePath
+    out: StoredPath
     """Folder of the run."""
     subset: Subset = "full"
     """Part of the data that is used: full, tiny (100 a class), small (800), a share such as 0.1, or a count."""
@@ -69,7 +69,7 @@ class TrainingSpec(Spec):
     """Processes that decode images, per worker; default: all its CPUs but one beside a GPU, else 0, in the worker."""
     resume: bool = False
     """Continue the run in OUT after its last finished epoch; begin it if there is none."""
-    start_from: AbsolutePath | None = None
+    start_from: StoredPath | None = None
     """Run or bundle whose weights are the start instead of ImageNet's."""
     epoch: int | None = Field(default=None, ge=1)
     """Epoch of the run in --start-from; default: its best."""
@@ -106,7 +106,7 @@ class TrainingSpec(Spec):
         return self.fit.head.epochs + self.fit.tune.epochs
 
     @property
-    def weight_files(self) -> list[Path]:
+    def weight_files(self) -> list[AnyPath]:
         """Files and folders that weights are read from."""
         return [path for path in (self.start_from, self.network.weights) if path]
 
@@ -121,7 +121,7 @@ class TrainSpec(TrainingSpec):
 
     COMMON: ClassVar[frozenset[str]] = TrainingSpec.COMMON | {"test", "test_mpp", "split.test_fraction"}
 
-    test: AbsolutePaths | None = None
+    test: StoredPaths | None = None
     """Sources that are set apart: never trained on, scored once at the end."""
     test_mpp: Resolutions | None = None
     """Resolution of the images in --test (µm/px), one for all of them or one for each; default: the one of --mpp."""
@@ -144,7 +144,7 @@ class TrainSpec(TrainingSpec):
         return each + _each(self.test_mpp or self.mpp[:1], tests)
 
 
-def _each(values: list[float], sources: Sequence[Path]) -> list[float]:
+def _each(values: list[float], sources: Sequence[AnyPath]) -> list[float]:
     return values if len(values) == len(sources) else values * len(sources)
 
 

@@ -2,34 +2,32 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from histo import tables
 from histo.errors import UsageError
 from histo.learn.data.inspection import Inspection
 from histo.learn.data.listing import Split
 from histo.learn.data.source import Source
-from histo.regular_file import require_regular
+from histo.remote.location import AnyPath
 
 FILE = "split.parquet"
 
 
-def write_cases(run: Path, source: Source, found: Inspection, splits: Sequence[Split | None]) -> None:
+def write_cases(run: AnyPath, source: Source, found: Inspection, splits: Sequence[Split | None]) -> None:
     """Write the table of a training run."""
     _write(run, tables.CASES, source, found, {"split": splits})
 
 
-def write_folds(out: Path, source: Source, found: Inspection, folds: Sequence[int | None]) -> None:
+def write_folds(out: AnyPath, source: Source, found: Inspection, folds: Sequence[int | None]) -> None:
     """Write the table of a cross-validation, with each case's fold in the place of its split."""
     _write(out, tables.FOLDS, source, found, {"fold": folds})
 
 
 def _write(
-    run: Path,
+    run: AnyPath,
     columns: Sequence[tables.Column],
     source: Source,
     found: Inspection,
@@ -48,7 +46,7 @@ def _write(
     tables.write_table(run / FILE, pa.table({name: list(values[name]) for name in layout.names}, schema=layout))
 
 
-def read_splits(run: Path, source: Source) -> tuple[Split | None, ...]:
+def read_splits(run: AnyPath, source: Source) -> tuple[Split | None, ...]:
     """Read the split of every case of a run's source.
 
     Raises:
@@ -59,7 +57,7 @@ def read_splits(run: Path, source: Source) -> tuple[Split | None, ...]:
     return tuple(written["split"])
 
 
-def read_folds(out: Path, source: Source) -> tuple[int | None, ...]:
+def read_folds(out: AnyPath, source: Source) -> tuple[int | None, ...]:
     """Read the fold of every case of a cross-validation.
 
     Raises:
@@ -70,7 +68,7 @@ def read_folds(out: Path, source: Source) -> tuple[int | None, ...]:
     return tuple(written["fold"])
 
 
-def check_unchanged(run: Path, source: Source, found: Inspection) -> None:
+def check_unchanged(run: AnyPath, source: Source, found: Inspection) -> None:
     """Make sure that all images are what they were when the run began.
 
     Raises:
@@ -80,31 +78,32 @@ def check_unchanged(run: Path, source: Source, found: Inspection) -> None:
     _same(run, written["content_hash"], list(found.content_hashes), source)
 
 
-def read_columns(run: Path, *columns: str) -> dict[str, list[Any]]:
+def read_columns(run: AnyPath, *columns: str) -> dict[str, list[Any]]:
     """Read some columns of the table.
 
     Raises:
         UsageError: If they cannot be read.
     """
-    with _told(run):
-        require_regular(run / FILE)
-        found: dict[str, list[Any]] = pq.read_table(run / FILE, columns=list(columns)).to_pydict()
+    with _told(run), tables.open_table(run / FILE) as file:
+        missing = set(columns) - set(file.schema_arrow.names)
+        if missing:
+            raise pa.ArrowInvalid(f"no column {min(missing)}")
+        found: dict[str, list[Any]] = file.read(list(columns)).to_pydict()
     return found
 
 
-def has_columns(run: Path, *columns: str) -> bool:
+def has_columns(run: AnyPath, *columns: str) -> bool:
     """Whether the table has some columns.
 
     Raises:
         UsageError: If it cannot be read.
     """
-    with _told(run):
-        require_regular(run / FILE)
-        return set(columns) <= set(pq.read_schema(run / FILE).names)
+    with _told(run), tables.open_table(run / FILE) as file:
+        return set(columns) <= set(file.schema_arrow.names)
 
 
 @contextmanager
-def _told(run: Path) -> Iterator[None]:
+def _told(run: AnyPath) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
@@ -114,7 +113,7 @@ def _told(run: Path) -> Iterator[None]:
         ) from None
 
 
-def _same(run: Path, before: list[str | None], now: list[str | None], source: Source) -> None:
+def _same(run: AnyPath, before: list[str | None], now: list[str | None], source: Source) -> None:
     if before == now:
         return
     pairs = zip(before, now, source.cases, strict=False)

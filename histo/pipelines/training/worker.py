@@ -27,6 +27,7 @@ from histo.pipelines.training.network import initial_network
 from histo.pipelines.training.progress import TickFile
 from histo.pipelines.training.spec import TrainSpec
 from histo.pipelines.training.split_table import read_splits
+from histo.remote.cache import held
 from histo.run.say import say
 
 LEAST_IMAGES = 500
@@ -49,7 +50,7 @@ def train_worker(config: dict[str, Any]) -> None:
     if spec.fit.precision == "float64":
         network.double()
     if past:
-        network.load_state_dict(load_file(history.checkpoint(len(past)) / WEIGHTS))
+        network.load_state_dict(load_file(held(history.checkpoint(len(past))) / WEIGHTS))
     network.to(device).to(memory_format=network.memory_format)
     network.set_checkpointing(spec.fit.checkpointing)
     data = _Data(spec, source, read_splits(spec.out, source), network, config["loaders"])
