@@ -9,7 +9,7 @@ from histo.spec.command_line import read_spec
 from histo.spec.names import field_names
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "cluster")
 EXAMPLES = [
     path
     for path in CONFIGS
