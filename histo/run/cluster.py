@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import ray
 import ray.exceptions
+from ray.util import placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from histo.errors import HistoError, UsageError
@@ -189,6 +190,22 @@ def _missing(paths: list[AnyPath]) -> list[tuple[AnyPath, str]]:
         except OSError as error:
             missing.append((path, error.strerror or str(error)))
     return missing
+
+
+def place_waited_for(placement: Placement) -> str | None:
+    """Say for what the workers of a training run wait; nothing if they have their places."""
+    asked = {"CPU": float(placement.cpus)} | ({"GPU": float(placement.gpus)} if placement.gpus else {})
+    groups = placement_group_table().values()
+    if not any(group["state"] == "PENDING" and asked in group["bundles"].values() for group in groups):
+        return None
+    free, whole = ray.available_resources(), ray.cluster_resources()  # type: ignore[no-untyped-call] # Ray's own
+    each = " and ".join(_amount(kind, number) for kind, number in asked.items())
+    there = ", ".join(f"{free.get(kind, 0):g} of {_amount(kind, whole.get(kind, 0))}" for kind in asked)
+    return f"waiting for a place for {_amount('worker', placement.workers)} of {each} each; free are {there}"
+
+
+def _amount(kind: str, number: float) -> str:
+    return f"{number:g} {kind}{'s' if number != 1 else ''}"
 
 
 def root_cause(error: BaseException) -> str:

@@ -1,13 +1,17 @@
+import re
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 from helpers.label_process import write_slide
+from ray.util import placement_group, remove_placement_group
 
 from histo.cli import main
 from histo.errors import UsageError
-from histo.run.cluster import check_shared, session
+from histo.pipelines.training import run
+from histo.run.cluster import check_shared, place_waited_for, session
 from histo.run.placement import Node, Placement, Resources, place
 from histo.run.stream.graph import worker_resources
 
@@ -126,3 +130,46 @@ def test_where_few_workers_are_asked_for_no_process_is_started_ahead_for_each_cp
 
     assert seen[0]["num_cpus"] == 16
     assert seen[0]["_system_config"].get("prestart_worker_first_driver", True) == ahead
+
+
+@pytest.mark.ray
+def test_a_place_that_is_waited_for_is_named(joined_ray: None) -> None:
+    with session(None) as resources:
+        workers = int(resources.cpus) + 1
+        group = placement_group([{"CPU": 1.0}] * workers)
+        try:
+            said = None
+            while said is None and group.bundle_count:
+                said = place_waited_for(Placement(workers, 0, 1))
+            others = place_waited_for(Placement(workers, 0, 7))
+        finally:
+            remove_placement_group(group)
+
+    assert re.fullmatch(
+        rf"waiting for a place for {workers} workers of 1 CPU each; free are [\d.]+ of {workers - 1} CPUs", str(said)
+    )
+    assert others is None
+
+
+def test_a_training_run_that_waits_says_so_until_it_has_its_place(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = ["waiting for a place", "waiting for a place", None]
+    asked = threading.Event()
+
+    def place_waited_for(_: Placement) -> str | None:
+        answer = answers.pop(0) if answers else None
+        if not answers:
+            asked.set()
+        return answer
+
+    class Trainer:
+        def fit(self) -> None:
+            assert asked.wait(30)
+
+    monkeypatch.setattr(run, "_FIRST_LOOK_S", 0.01)
+    monkeypatch.setattr(run, "_LOOK_S", 0.01)
+    monkeypatch.setattr(run, "place_waited_for", place_waited_for)
+    run._fit(Trainer(), Placement(1, 0, 1))  # type: ignore[arg-type] # what it has of one is enough
+
+    assert capsys.readouterr().out == "waiting for a place\nwaiting for a place\n"

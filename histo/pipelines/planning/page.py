@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from histo.pipelines.planning.calibration import Pace
 
 _FAILURES_SHOWN = 50
-_ROW_BYTES, _TABLE_BYTES = 60, 16_000
+_ROW_BYTES, _TABLE_BYTES = 70, 10_000
 """Of tables of nine classes, where no sample was labelled."""
 
 

@@ -2,7 +2,7 @@
 
 import tempfile
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from histo.report.curves import draw_curves
 from histo.report.evaluation import write_evaluation
 from histo.report.samples import draw_samples, draw_unchanged
 from histo.resample import Pixels
-from histo.run.cluster import describe, root_cause
+from histo.run.cluster import describe, place_waited_for, root_cause
 from histo.run.placement import Placement, usable_cpus
 from histo.run.run_folder import RunFolder
 from histo.run.say import say
@@ -52,6 +52,7 @@ _CONVERTING = threading.Lock()
 """Held while a bundle is converted, which takes all CPUs of the driver, and changes which warnings it shows."""
 MEASURED = 300
 """Validation images that bfloat16 is measured on: if no class changes among them, fewer than 1 in 100 do (95 %)."""
+_FIRST_LOOK_S, _LOOK_S = 15.0, 60.0
 KEEP_FREED_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
@@ -163,7 +164,7 @@ def _run_workers(spec: TrainSpec, placement: Placement, bundle: Bundle, history:
         ),
     )
     try:
-        _fit(trainer)
+        _fit(trainer, placement)
     except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
         raise HistoError(f"{spec.out}: training failed: {root_cause(error)}") from error
     store.remove(storage)
@@ -177,8 +178,11 @@ def _storage(place: AnyPath) -> dict[str, Any]:
     return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(files))}
 
 
-def _fit(trainer: TorchTrainer) -> None:
-    """Train in a thread: in the main one Ray Train takes SIGINT to itself, and is silent for a quarter of a minute."""
+def _fit(trainer: TorchTrainer, placement: Placement) -> None:
+    """Train in a thread: in the main one Ray Train takes SIGINT to itself, and is silent for a quarter of a minute.
+
+    Ray Train waits for a place without a word; this says so.
+    """
     ended = Future[None]()
 
     def fit() -> None:
@@ -190,6 +194,11 @@ def _fit(trainer: TorchTrainer) -> None:
             ended.set_result(None)
 
     threading.Thread(target=fit, daemon=True).start()
+    wait_s = _FIRST_LOOK_S
+    while not wait([ended], wait_s).done:
+        if (waited_for := place_waited_for(placement)) is not None:
+            say(waited_for)
+        wait_s = _LOOK_S
     ended.result()
 
 
