@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,9 @@ FOLDER = "staging/calibration"
 _AIM_S = 15.0
 """That labelling the sample takes, about."""
 _FIRST_TILES = 16
-_MOST_TILES, _MOST_SLIDES = 256, 256
+_ROUNDS = 3
+"""Each is of as many tiles as the one before shows to be enough; the first labels a few."""
+_MOST_TILES, _MOST_SLIDES = 256, 1000
 """Of a slide of the sample, and of all of it."""
 _START_OF_RAY_S = 5.0
 
@@ -82,6 +85,22 @@ class _Silent(Progress):
         """Print nothing."""
 
 
+class _Answer(NamedTuple):
+    """What came of a region.
+
+    Attributes:
+        slide_id: Its slide.
+        at: When it came.
+        tiles: Number of its tiles.
+        worked_s: Time of its worker.
+    """
+
+    slide_id: str
+    at: float
+    tiles: int
+    worked_s: float
+
+
 class _Timed(LabelWork):
     """A label run whose answers are timed."""
 
@@ -96,12 +115,13 @@ class _Timed(LabelWork):
         super().__init__(job, runtime, slides, ledger, placement)
         self._progress = _Silent(len(slides))
         self.begun = time.monotonic()
-        self.answers: list[tuple[float, int, float]] = []
+        self.answers: list[_Answer] = []
 
     def enter(self, answer: Summary) -> None:
         """See `Work.enter`."""
         tiles = sum(answer.counts[:2]) if answer.counts is not None else 0
-        self.answers.append((time.monotonic(), tiles, answer.effort.network_s + answer.effort.waited_s))
+        worked_s = answer.effort.network_s + answer.effort.waited_s
+        self.answers.append(_Answer(answer.slide_id, time.monotonic(), tiles, worked_s))
         super().enter(answer)
 
 
@@ -119,21 +139,23 @@ def calibrate(
     Returns:
         Its pace; None if no tile can be read.
     """
-    out = job.out / FOLDER
+    out, budget_s = job.out / FOLDER, _AIM_S * placement.workers
+    count, most, pace = placement.workers, _FIRST_TILES, None
     try:
-        first = _prepare(job, out / "1", slides[: placement.workers], _FIRST_TILES)
-        run = _label(replace(job, out=out / "1"), runtime, first, placement)
-        pace = _pace(run, placement)
-        if pace is None:
-            return None
-        wanted = int(_AIM_S * placement.workers / max(pace.tile_s, 1e-6))
-        if wanted <= 2 * pace.tiles:
-            return pace
-        of_each = min(_MOST_TILES, max(_FIRST_TILES, wanted // len(slides)))
-        sample = slides[: min(_MOST_SLIDES, max(placement.workers, wanted // of_each))]
-        second = _prepare(job, out / "2", sample, of_each)
-        run = _label(replace(job, out=out / "2"), runtime, second, placement)
-        return _pace(run, placement) or pace
+        for number in range(_ROUNDS):
+            tasks = _prepare(job, out / str(number), slides[:count], most)
+            latest = _pace(_label(replace(job, out=out / str(number)), runtime, tasks, placement), placement)
+            if latest is None:
+                break
+            pace, before = latest, (count, most)
+            most = min(_MOST_TILES, max(_FIRST_TILES, int(budget_s / len(slides) / max(pace.tile_s, 1e-6))))
+            mean = sum(min(most, columns["n_tiles"]) for _, columns in slides) / len(slides)
+            count = max(
+                count, min(_MOST_SLIDES, len(slides), int(budget_s / max(pace.slide_s + mean * pace.tile_s, 1e-6)))
+            )
+            if count <= 1.5 * before[0] and most <= 1.5 * before[1]:
+                break
+        return pace
     finally:
         store.remove(out)
 
@@ -172,24 +194,26 @@ def _label(job: LabelJob, runtime: Runtime, slides: Sequence[SlideTask], placeme
 
 def _pace(run: _Timed, placement: LabelPlacement) -> Pace | None:
     """Tell the cost of slides from that of tiles: workers know the latter, and the rest of the time is the former."""
-    times, counts, efforts = zip(*run.answers, strict=True)
-    tiles = sum(counts)
+    begun = max(1, len(run.answers) // 5)  # until then networks and processes are warming up
+    counted = run.answers[begun:] if sum(answer.tiles for answer in run.answers[begun:]) else run.answers
+    tiles = sum(answer.tiles for answer in counted)
     if not tiles:
         return None
-    wall_s, share = times[-1] - times[0], 1 - counts[0] / tiles  # after the first answer
-    tile_s = sum(efforts) / tiles
+    wall_s = counted[-1].at - run.answers[begun - 1].at if len(run.answers) > begun else 0.0
+    tile_s = sum(answer.worked_s for answer in counted) / tiles
+    slide_s = max(0.0, wall_s * placement.workers - tiles * tile_s) / len({answer.slide_id for answer in counted})
     tables = list(store.list_files(run.out / "tiles", "*.parquet"))
-    slide_s = max(0.0, wall_s * placement.workers - share * tiles * tile_s) / max(1.0, share * len(tables))
+    rows = sum(answer.tiles for answer in run.answers)
     sizes = [_sizes(path) for path in tables]
     return Pace(
-        start_s=times[0] - run.begun + _START_OF_RAY_S,
+        start_s=run.answers[0].at - run.begun + _START_OF_RAY_S,
         slide_s=slide_s,
         tile_s=tile_s,
         workers=placement.workers,
-        slide_bytes=sum(whole - rows for whole, rows in sizes) / len(sizes),
-        tile_bytes=sum(rows for _, rows in sizes) / tiles,
+        slide_bytes=sum(whole - size for whole, size in sizes) / len(sizes),
+        tile_bytes=sum(size for _, size in sizes) / rows,
         slides=len(tables),
-        tiles=tiles,
+        tiles=rows,
     )
 
 
