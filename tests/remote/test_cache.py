@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +12,12 @@ from pathlib import Path
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from helpers.s3_server import BUCKET, s3_server, upload, use_server
+from upath import UPath
 
-from histo.errors import Cause, InputError
+from histo.errors import Cause, InputError, UsageError
 from histo.remote import cache as module
-from histo.remote.cache import Cache
+from histo.remote.cache import Cache, held
 from histo.remote.objects import state
 
 SIZE = 1000
@@ -281,3 +284,28 @@ def test_half_of_the_disk_is_the_bound_where_none_is_given(tmp_path: Path, monke
         _read(Cache(tmp_path), uri(number))
 
     assert there(tmp_path) == {3, 4}
+
+
+def test_places_are_held_as_they_are_read(tmp_path: Path) -> None:
+    with s3_server() as port, pytest.MonkeyPatch.context() as patch:
+        use_server(patch, port)
+        patch.setattr(tempfile, "tempdir", str(tmp_path / "here"))
+        (tmp_path / "here").mkdir()
+        for name in ("data/a.npz", "data/TUM/1.png", "listed/list.csv", "listed/below/1.png", "one class/TUM/1.png"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(name.encode())
+        for name in ("data", "listed", "one class"):
+            upload(tmp_path / name, f"held/{name}")
+        top = UPath(f"s3://{BUCKET}/held")
+
+        assert held(tmp_path) == tmp_path
+        assert held(top / "data" / "a.npz").read_bytes() == b"data/a.npz"
+        assert held(top / "data" / "a.npz").name == "a.npz"
+        assert (held(top / "data") / "TUM" / "1.png").read_bytes() == b"data/TUM/1.png"
+        assert (held(top / "one class") / "TUM" / "1.png").exists(), "also where all files are in one folder"
+        listed = held(top / "listed" / "list.csv")
+        assert (listed.parent / "below" / "1.png").exists(), "a list is read with what it names"
+        assert held(top / "data") == held(top / "data"), "the same copy"
+        for nothing in ("nothing", "nothing.npz", "nothing/list.csv"):
+            with pytest.raises(UsageError, match=f"s3://{BUCKET}/held/nothing"):
+                held(top / nothing)
