@@ -192,6 +192,24 @@ def _missing(paths: list[AnyPath]) -> list[tuple[AnyPath, str]]:
     return missing
 
 
+def cpus_here(gpus: float, cpus: int) -> int:
+    """Return the CPUs that a worker with a GPU, or a part of one, may use on the node that it is on.
+
+    Ray reserves as many for each worker, and so no more than the smallest node has for each of its GPUs. What larger
+    nodes have beyond is their own workers'.
+
+    Args:
+        gpus: GPUs of each worker.
+        cpus: CPUs that are reserved for each.
+    """
+    me = ray.get_runtime_context().get_node_id()
+    mine = [node["Resources"] for node in ray.nodes() if node["NodeID"] == me]  # type: ignore[no-untyped-call] # Ray's own
+    if not mine or not gpus or mine[0].get("GPU", 0) < 1:
+        return cpus
+    node = Node(mine[0].get("CPU", 0), mine[0]["GPU"])
+    return max(cpus, Resources((node,), is_private()).free_cpus(node) // round(node.gpus / gpus))
+
+
 def place_waited_for(placement: Placement) -> str | None:
     """Say for what the workers of a training run wait; nothing if they have their places."""
     asked = {"CPU": float(placement.cpus)} | ({"GPU": float(placement.gpus)} if placement.gpus else {})

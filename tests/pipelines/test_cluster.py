@@ -10,8 +10,9 @@ from ray.util import placement_group, remove_placement_group
 
 from histo.cli import main
 from histo.errors import UsageError
+from histo.pipelines.labelling.runtime import Runtime
 from histo.pipelines.training import run
-from histo.run.cluster import check_shared, place_waited_for, session
+from histo.run.cluster import check_shared, cpus_here, place_waited_for, session
 from histo.run.placement import Node, Placement, Resources, place
 from histo.run.stream.graph import worker_resources
 
@@ -173,3 +174,29 @@ def test_a_training_run_that_waits_says_so_until_it_has_its_place(
     run._fit(Trainer(), Placement(1, 0, 1))  # type: ignore[arg-type] # what it has of one is enough
 
     assert capsys.readouterr().out == "waiting for a place\nwaiting for a place\n"
+
+
+@pytest.mark.parametrize(
+    ("node", "gpus", "cpus", "expected"),
+    [
+        ({"CPU": 64.0, "GPU": 4.0}, 1.0, 6, 14),
+        ({"CPU": 32.0, "GPU": 4.0}, 1.0, 6, 6),
+        ({"CPU": 64.0, "GPU": 1.0}, 0.25, 4, 15),
+        ({"CPU": 8.0}, 0.0, 1, 1),
+        ({"CPU": 8.0}, 1.0, 2, 2),
+    ],
+)
+def test_a_worker_uses_the_cpus_of_its_own_node(
+    monkeypatch: pytest.MonkeyPatch, node: dict[str, float], gpus: float, cpus: int, expected: int
+) -> None:
+    class Context:
+        def get_node_id(self) -> str:
+            return "here"
+
+    nodes = [{"NodeID": "here", "Resources": node}, {"NodeID": "there", "Resources": {"CPU": 256.0, "GPU": 1.0}}]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray, "get_runtime_context", Context)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+
+    assert cpus_here(gpus, cpus) == expected
+    assert Runtime("cuda" if gpus else "cpu", cpus, gpus=gpus).on_this_node().threads == expected

@@ -36,6 +36,7 @@ class RegionLabeler:
     """
 
     def __init__(self, job: LabelJob, runtime: Runtime = Runtime()) -> None:  # noqa: B008 -- frozen
+        runtime = runtime.on_this_node()
         self._job, self._runtime = job, runtime
         self._network = _Network(job, runtime)
         self._clock = Clock()

@@ -2,7 +2,7 @@
 
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ray
@@ -13,7 +13,7 @@ from histo.errors import HistoError
 from histo.learn.openvino.record import FOLDER, read_conversion
 from histo.remote.cache import Cache
 from histo.remote.location import AnyPath
-from histo.run.cluster import root_cause
+from histo.run.cluster import cpus_here, root_cause
 from histo.run.placement import Placement
 from histo.run.say import say
 
@@ -26,11 +26,19 @@ class Runtime:
         device: What torch calls the device.
         threads: CPU threads of a worker.
         openvino: Where the bundle's form for OpenVINO stands, if there is one.
+        gpus: GPUs of a worker, 1 or a part of one; 0 on a CPU.
     """
 
     device: str = "cpu"
     threads: int = 1
     openvino: AnyPath | None = None
+    gpus: float = 0.0
+
+    def on_this_node(self) -> "Runtime":
+        """Return it with as many threads as a worker on a GPU may have here; see `cpus_here`."""
+        if not self.gpus or not ray.is_initialized():
+            return self
+        return replace(self, threads=cpus_here(self.gpus, self.threads))
 
     @property
     def regions_at_once(self) -> int:
@@ -60,7 +68,7 @@ def find_runtime(model: AnyPath, out: AnyPath, placement: Placement, copy: Path)
         HistoError: If the bundle cannot be converted.
     """
     openvino = None if placement.gpus else openvino_form(model, out, copy)
-    return Runtime(placement.torch_device, max(1, placement.cpus), openvino)
+    return Runtime(placement.torch_device, max(1, placement.cpus), openvino, placement.gpus)
 
 
 def openvino_form(model: AnyPath, out: AnyPath, copy: Path) -> AnyPath | None:

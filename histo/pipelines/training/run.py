@@ -150,6 +150,7 @@ def _run_workers(spec: TrainSpec, placement: Placement, bundle: Bundle, history:
             "spec": spec.model_dump_json(),
             "bundle": bundle.model_dump_json(),
             "loaders": loaders,
+            "gpus": placement.gpus if spec.loaders is None else 0,
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=placement.workers,

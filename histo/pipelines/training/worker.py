@@ -28,6 +28,7 @@ from histo.pipelines.training.progress import TickFile
 from histo.pipelines.training.spec import TrainSpec
 from histo.pipelines.training.split_table import read_splits
 from histo.remote.cache import held
+from histo.run.cluster import cpus_here
 from histo.run.say import say
 
 LEAST_IMAGES = 500
@@ -53,7 +54,7 @@ def train_worker(config: dict[str, Any]) -> None:
         network.load_state_dict(load_file(held(history.checkpoint(len(past))) / WEIGHTS))
     network.to(device).to(memory_format=network.memory_format)
     network.set_checkpointing(spec.fit.checkpointing)
-    data = _Data(spec, source, read_splits(spec.out, source), network, config["loaders"])
+    data = _Data(spec, source, read_splits(spec.out, source), network, _loaders(config))
     progress = TickFile(spec.out)
     for phase in phases_left(spec.fit, past):
         network.stand_in = data.frozen_backbone(phase)
@@ -71,6 +72,12 @@ def train_worker(config: dict[str, Any]) -> None:
             own = [line["val_loss"] for line in past if line["phase"] == phase.name]
             if is_stalled(own, spec.fit.patience):
                 break
+
+
+def _loaders(config: dict[str, Any]) -> int:
+    """Return how many processes decode images: beside a GPU, one for each further CPU that the worker has here."""
+    loaders, gpus = int(config["loaders"]), config.get("gpus")
+    return cpus_here(gpus, loaders + 1) - 1 if gpus else loaders
 
 
 def _device() -> torch.device:
