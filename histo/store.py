@@ -263,9 +263,9 @@ def put_folder(source: Path, target: AnyPath) -> None:
 
 
 def children(folder: AnyPath) -> list[AnyPath]:
-    """Return what a folder has, files and folders; nothing if there is none."""
+    """Return the files and folders in a folder; none if there is no such folder."""
     if isinstance(folder, Path):
-        return [*folder.iterdir()] if folder.exists() else []
+        return [*folder.glob("*")]
     depth = len(folder.parts)
     return [folder / name for name in sorted({path.parts[depth] for path in list_files(folder)})]
 

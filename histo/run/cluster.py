@@ -212,6 +212,8 @@ def cpus_here(gpus: float, cpus: int) -> int:
 
 def place_waited_for(placement: Placement) -> str | None:
     """Say for what the workers of a training run wait; nothing if they have their places."""
+    if not ray.is_initialized():
+        return None
     asked = {"CPU": float(placement.cpus)} | ({"GPU": float(placement.gpus)} if placement.gpus else {})
     groups = placement_group_table().values()
     if not any(group["state"] == "PENDING" and asked in group["bundles"].values() for group in groups):

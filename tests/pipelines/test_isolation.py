@@ -108,7 +108,7 @@ def test_a_plan_that_is_short_of_memory_is_made_alone(
     job: LabelJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pyramid(tmp_path / "s.svs", tissue(1024, 768), 0.25, (1, 4))
-    monkeypatch.setattr(plan_worker, "_look", short)
+    monkeypatch.setattr(plan_worker, "look_for_tiles", short)
 
     planned = plan(replace(job, read_timeout_s=60), found(tmp_path / "s.svs"))
 

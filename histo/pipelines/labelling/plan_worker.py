@@ -54,14 +54,14 @@ def plan_found(job: LabelJob, found: SlideTask, look: Look | None = None) -> Pla
     columns: Row = {"mask_sha256": mask_id(found.mask)}
     try:
         with job.cache.local(found.files) as copies:
-            planned = _plan_here(job, replace(found, files=copies.files), columns, look or look_for_tiles)
+            planned = _plan_here(job, replace(found, files=copies.files), columns, look)
             copies.mark(ahead=planned.work is not None)
     except Exception as error:  # noqa: BLE001 -- a slide's plan is a boundary: anything becomes its ledger row
         return Planned(columns | describe_failure(error, found.slide_id))
     return _named(planned, job, found, copies) if copies.are_copies else planned
 
 
-def _plan_here(job: LabelJob, found: SlideTask, columns: Row, look: Look) -> Planned:
+def _plan_here(job: LabelJob, found: SlideTask, columns: Row, look: Look | None) -> Planned:
     """Plan a slide whose files are on this node, or seen by it."""
     try:
         size_bytes, mtime_ns = file_state(found.files)
@@ -85,11 +85,11 @@ def _named(planned: Planned, job: LabelJob, found: SlideTask, copies: Copies) ->
     return Planned(columns, work, planned.regions)
 
 
-def _plan(job: LabelJob, found: SlideTask, columns: Row, look: Look) -> Planned:
+def _plan(job: LabelJob, found: SlideTask, columns: Row, look: Look | None) -> Planned:
     columns, start = dict(columns), time.perf_counter()
     planned = None
     try:
-        planned = look(job, found, columns)
+        planned = (look or look_for_tiles)(job, found, columns)
     except MemoryError:  # tried again alone
         raise
     except Exception as error:  # noqa: BLE001 -- likewise; the columns keep what is known of the slide

@@ -1,4 +1,4 @@
-"""Plan a label run in a Ray session: look at slides, label a sample, write the plan."""
+"""Plan a label run in a Ray session: survey slides, label a sample, write a plan."""
 
 import random
 from collections.abc import Mapping, Sequence
