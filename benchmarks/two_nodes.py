@@ -109,6 +109,7 @@ def make_data(folder: Path) -> None:
     """Fabricate slides, labelled tiles, and a bundle."""
     random = np.random.default_rng(0)
     image = paint("TUM", EDGE_PX, EDGE_PX, random)
+    (folder / "slides").mkdir()
     for number in range(SLIDES):
         write_pyramid(folder / "slides" / f"{number}.tif", np.roll(image, number * 97, axis=0), mpp=0.25)
     for name in ("TUM", "LYM", "STR"):
