@@ -254,9 +254,8 @@ def _columns_of(names: Sequence[str], part: AnyPath) -> pa.Table:
 
 def forget(out: AnyPath, slide_id: str) -> None:
     """Remove what is staged of a slide, of whatever fingerprint."""
-    for path, slide in list(_staged(out)):
-        if slide == safe_path(slide_id):
-            store.remove(path)
+    for folder in store.children(out / "staging" / "parts"):
+        store.remove(folder / safe_path(slide_id))
 
 
 def discard_slide(job: LabelJob, slide_id: str, for_good: bool) -> None:
