@@ -3,8 +3,10 @@
 import copy
 import os
 import re
+import shlex
 import signal
 import subprocess
+import sys
 import sysconfig
 import time
 from collections.abc import Iterator, Mapping
@@ -60,6 +62,7 @@ RAY_JOB: Fields = {
         "rayClusterSpec": {
             "rayVersion": str,
             "enableInTreeAutoscaling": bool,
+            "authOptions": {"mode": str, "secretName": str},
             "headGroupSpec": {"rayStartParams": TEXTS, "template": POD},
             "workerGroupSpecs": [
                 {
@@ -76,8 +79,9 @@ RAY_JOB: Fields = {
 }
 """Fields and types of a RayJob and of pods, as far as the recipe may use them.
 
-From KubeRay's `docs/reference/api.md` (github.com/ray-project/kuberay, commit 0057210) and Kubernetes' API 1.28;
-`benchmarks/kuberay_schema.py` holds the recipe against the whole schema of the custom resource.
+From KubeRay's `docs/reference/api.md` (github.com/ray-project/kuberay, commit 0057210; `authOptions` from that of
+version 1.6.2) and Kubernetes' API 1.28; `benchmarks/kuberay_schema.py` holds the recipe against the whole schema of the
+custom resource.
 """
 
 
@@ -124,7 +128,7 @@ def test_a_field_that_is_misspelt_or_of_another_type_is_found(ray_job: Any) -> N
 
 def test_the_pods_mount_what_they_have_and_the_cache_has_room(ray_job: Any) -> None:
     cluster = ray_job["spec"]["rayClusterSpec"]
-    words = ray_job["spec"]["entrypoint"].split()
+    words = shlex.split(shlex.split(ray_job["spec"]["entrypoint"])[2].partition("||")[0])
     assert words[0] == "histo"
     spec = read_spec(_specs()[f"histo {words[1]}"], words[2:], "histo label")
     for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
@@ -138,6 +142,21 @@ def test_the_pods_mount_what_they_have_and_the_cache_has_room(ray_job: Any) -> N
             assert float(mounts[str(spec.cache.folder)]["sizeLimit"].removesuffix("Gi")) > spec.cache.gib  # type: ignore[attr-defined] # of LabelSpec
 
 
+@pytest.mark.parametrize(("code", "expected"), [(0, 0), (3, 0), (1, 1), (2, 1)])
+def test_a_job_of_kubernetes_is_tried_again_unless_all_is_done(
+    ray_job: Any, code: int, expected: int, tmp_path: Path
+) -> None:
+    """KubeRay writes the command behind `ray job submit --` into a line for bash; Ray gives a shell what gets there."""
+    (tmp_path / "histo").write_text(f"#!/bin/sh\n[ $# = 11 ] || exit 99\nexit {code}\n")
+    (tmp_path / "histo").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    show = shlex.join([sys.executable, "-c", "import shlex, sys; print(shlex.join(sys.argv[1:]))"])
+
+    submitted = subprocess.check_output(["bash", "-ce", f"{show} {ray_job['spec']['entrypoint']} ; :"], text=True)
+
+    assert subprocess.run(submitted, shell=True, env=environment, check=False).returncode == expected
+
+
 def test_rays_launcher_takes_its_file() -> None:
     config = yaml.safe_load((CLUSTER / "ray-up.yaml").read_text())
 
@@ -145,6 +164,23 @@ def test_rays_launcher_takes_its_file() -> None:
     del config["available_node_types"]["head"]["node_config"]
     with pytest.raises(Exception, match="node_config"):
         validate_config(prepare_config(config))
+
+
+def test_each_machine_of_the_launcher_has_a_system_and_an_environment_for_histo() -> None:
+    """Ray's own defaults are an Ubuntu and a Python that are too old, and `pip install` into the system's Python."""
+    config = prepare_config(yaml.safe_load((CLUSTER / "ray-up.yaml").read_text()))
+
+    for kind in config["available_node_types"].values():
+        assert kind["node_config"]["ImageId"].startswith("ami-")
+    for part in (
+        "head_setup_commands",
+        "worker_setup_commands",
+        "head_start_ray_commands",
+        "worker_start_ray_commands",
+    ):
+        for command in config[part]:
+            assert not re.search(r"(?<!~/histo/bin/)\b(pip|ray) ", command), command
+            assert shellcheck(command, "bash") == ""
 
 
 def shellcheck(script: str, shell: str) -> str:
@@ -159,8 +195,8 @@ def test_shells_find_nothing_wrong() -> None:
     script = (CLUSTER / "histo.sbatch").read_text()
     (on_a_node,) = re.findall(r"^node='\n(.*?)^'$", script, flags=re.MULTILINE | re.DOTALL)
 
-    assert len(runs) == 2
-    assert [shellcheck(run, "sh") for run in runs] == ["", ""]
+    assert len(runs) == 3
+    assert [shellcheck(run, "sh") for run in runs] == ["", "", ""]
     assert shellcheck(script, "bash") == ""
     assert shellcheck(on_a_node, "bash") == ""
     assert "SC2086" in shellcheck("rm $1", "bash")
@@ -176,7 +212,7 @@ def test_the_image_copies_files_that_are_there_and_not_left_out() -> None:
     assert names == kept
 
 
-SRUN = """#!/bin/bash
+SRUN = """
 while [[ "$1" == --* ]]; do shift; done
 trap 'kill -TERM $(jobs -p) 2>/dev/null' TERM INT
 for ((i = 0; i < SLURM_JOB_NUM_NODES; i++)); do SLURM_NODEID=$i "$@" & done
@@ -189,20 +225,25 @@ class Slurm:
     """A job of two nodes of one CPU, on this machine."""
 
     def __init__(self, folder: Path, number: int) -> None:
-        (folder / "bin").mkdir()
-        (folder / "bin" / "srun").write_text(SRUN)
-        (folder / "bin" / "srun").chmod(0o755)
-        path = os.pathsep.join([str(folder / "bin"), sysconfig.get_path("scripts"), os.environ["PATH"]])
+        self._folder = folder / "bin"
+        self._folder.mkdir()
+        self.stub("srun", SRUN)
+        path = os.pathsep.join([str(self._folder), sysconfig.get_path("scripts"), os.environ["PATH"]])
         slurm = {"SLURM_JOB_ID": str(number), "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "1"}
+        slurm["SLURM_MEM_PER_NODE"] = "2000"
         self._environment = os.environ | slurm | {"PATH": path, "HISTO_JOIN_S": "120"}
         self._mark = f"/tmp/ray-{number}"
         self._log = folder / "log"
 
-    def start(self, *words: str) -> "subprocess.Popen[bytes]":
+    def stub(self, name: str, script: str) -> None:
+        """Have another command be called by a name."""
+        (self._folder / name).write_text(f"#!/bin/bash\n{script}\n")
+        (self._folder / name).chmod(0o755)
+
+    def start(self, *words: str, **environment: str) -> "subprocess.Popen[bytes]":
+        command = ["bash", str(CLUSTER / "histo.sbatch"), *words]
         with self._log.open("ab") as log:
-            return subprocess.Popen(
-                ["bash", CLUSTER / "histo.sbatch", *words], env=self._environment, stdout=log, stderr=log
-            )
+            return subprocess.Popen(command, env=self._environment | environment, stdout=log, stderr=log)
 
     @property
     def said(self) -> str:
@@ -219,6 +260,56 @@ class Slurm:
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return Slurm(tmp_path, 900_000 + os.getpid())
+
+
+def test_a_job_of_slurm_on_one_node_ends_at_once_where_ray_does_not_start(slurm: Slurm) -> None:
+    slurm.stub("ray", "echo no such option >&2; exit 7")
+
+    code = slurm.start("label", SLURM_JOB_NUM_NODES="1").wait(60)
+
+    assert code == 1
+    assert "Ray ended on the nodes" in slurm.said
+    slurm.assert_gone()
+
+
+def test_a_job_of_slurm_that_is_ended_while_its_nodes_join_leaves_nothing(slurm: Slurm) -> None:
+    slurm.stub("ray", 'echo "ray $*"; sleep 300 & trap "kill $!" TERM; wait')
+    job = slurm.start("label")
+    while "ray start" not in slurm.said:
+        assert job.poll() is None, slurm.said
+        time.sleep(0.1)
+
+    job.send_signal(signal.SIGTERM)
+
+    assert job.wait(60) == 143, slurm.said
+    slurm.assert_gone()
+
+
+def test_a_job_of_slurm_whose_nodes_do_not_join_says_so(slurm: Slurm) -> None:
+    slurm.stub("ray", 'sleep 300 & trap "kill $!" TERM; wait')
+
+    assert slurm.start("label", HISTO_JOIN_S="1").wait(60) == 1
+    assert "Ray's head did not start at" in slurm.said
+    slurm.assert_gone()
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "expected"),
+    [
+        ("127.0.1.1", "10.3.0.7 172.17.0.1 fd00::2", "10.3.0.7"),
+        ("fe80::1 10.3.0.7", "192.168.0.1", "10.3.0.7"),
+        ("127.0.0.1", "", "127.0.0.1"),
+    ],
+)
+def test_the_nodes_of_slurm_are_given_an_address_that_is_no_loopback(
+    slurm: Slurm, own: str, others: str, expected: str
+) -> None:
+    slurm.stub("hostname", f'[ "$1" = --ip-address ] && echo "{own}" || echo "{others}"')
+    slurm.stub("ray", 'echo "ray $*"')
+
+    slurm.start("label", HISTO_JOIN_S="1").wait(60)
+
+    assert f" --node-ip-address={expected} " in slurm.said
 
 
 @pytest.mark.ray
