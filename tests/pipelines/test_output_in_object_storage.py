@@ -18,7 +18,7 @@ from upath import UPath
 
 from histo import read_labels
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = pytest.mark.ray
 TOP = f"s3://{BUCKET}/label"
 SOON = "import sys; from histo.remote import lease; from histo.cli import main; lease.DEAD_S = 12; sys.exit(main())"
 """The command; the lock of a dead run is taken away sooner."""
@@ -77,6 +77,7 @@ def assert_complete(out: str, plain: Path) -> None:
         assert found.equals(pq.ParquetFile(plain / table).read())
 
 
+@pytest.mark.slow
 def test_a_run_in_object_storage_is_complete_and_is_not_done_again(port: int, plain: Path, tmp_path: Path) -> None:
     out = f"{TOP}/out"
     label = words(out, "--workers", "2", "--cache.folder", str(tmp_path / "cache"))
@@ -100,6 +101,7 @@ def test_a_run_in_object_storage_is_complete_and_is_not_done_again(port: int, pl
     assert (UPath(out) / "pictures" / "below" / "b c.tif.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.chaos
 def test_a_killed_run_goes_on_behind_a_server_with_troubles(port: int, plain: Path, tmp_path: Path) -> None:
     out = f"{TOP}/troubled"
     troubles = [*["ok"] * 9, "drop", *["ok"] * 9, "busy", *["ok"] * 9, "half"]
